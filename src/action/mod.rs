@@ -1,0 +1,6 @@
+//! What a route does with a request: one file per action.
+
+pub mod proxy;
+pub mod redirect;
+pub mod respond;
+mod target;

@@ -1,0 +1,300 @@
+//! Sends the request to an upstream.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::target;
+use crate::{
+    diagnostic::{Code, Diagnostic, Diagnostics},
+    http::{authority::Authority, path},
+    upstream::Upstream,
+    value::{Name, Span, Spanned, Template, TextOr, Variables},
+};
+
+/// Sends the request to an upstream.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Proxy")]
+pub struct Config {
+    /// The upstream's name.
+    pub upstream: Spanned<Name>,
+    /// The path sent: a template such as "/v2/{id}", or { strip_prefix: /api }. Default: as it came.
+    #[serde(default)]
+    pub rewrite: Option<Spanned<Rewrite>>,
+    /// The Host sent: original (default), upstream (the endpoint's own), or a text.
+    #[serde(default)]
+    pub host_header: Option<Spanned<String>>,
+}
+
+/// How the path is rewritten.
+pub type Rewrite = TextOr<String, StripPrefix>;
+
+/// Takes a prefix off the path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StripPrefix {
+    /// Whole segments from the path's start: "/api" makes "/x" of "/api/x".
+    pub strip_prefix: Spanned<String>,
+}
+
+/// The action, ready to run.
+#[derive(Debug)]
+pub struct Proxy {
+    pub upstream: Arc<Upstream>,
+    pub rewrite: PathRewrite,
+    pub host_header: HostHeader,
+    pub timeouts: Timeouts,
+}
+
+/// What the path sent upstream is made of.
+#[derive(Debug)]
+pub enum PathRewrite {
+    /// As it was routed.
+    Keep,
+    Template(Template),
+    /// These whole segments are taken off the path's start: "/api".
+    StripPrefix(Box<str>),
+}
+
+/// The Host sent upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The request's.
+    Original,
+    /// The endpoint's own.
+    Upstream,
+    Fixed(HeaderValue),
+}
+
+/// Timeouts of the proxied request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the request's head to the response's end, where that has a bound.
+    pub total: Option<Duration>,
+    pub first_byte: Duration,
+    pub body_idle: Duration,
+}
+
+/// Compiles the action for a path with these captures. `None` where an error was reported.
+pub fn compile(
+    config: &Config,
+    captures: &[&str],
+    upstream: Arc<Upstream>,
+    timeouts: Timeouts,
+    diagnostics: &mut Diagnostics,
+) -> Option<Proxy> {
+    let rewrite = match &config.rewrite {
+        None => Some(PathRewrite::Keep),
+        Some(written) => rewrite(written, captures, diagnostics),
+    };
+    let host_header = match &config.host_header {
+        None => Some(HostHeader::Original),
+        Some(written) => host_header(written, diagnostics),
+    };
+    Some(Proxy { upstream, rewrite: rewrite?, host_header: host_header?, timeouts })
+}
+
+impl Proxy {
+    /// Whether what is sent upstream may differ from what was routed.
+    pub fn rewrites(&self) -> bool {
+        !matches!(self.rewrite, PathRewrite::Keep)
+    }
+
+    /// The path and query sent upstream, for a request routed by this path.
+    pub fn target(&self, path: &str, query: Option<&str>, variables: &impl Variables) -> String {
+        let mut out = String::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
+        match &self.rewrite {
+            PathRewrite::Keep => out.push_str(path),
+            PathRewrite::StripPrefix(prefix) => out.push_str(strip(path, prefix)),
+            PathRewrite::Template(template) => {
+                template.render(variables, &mut out);
+                target::escape(&mut out);
+                if template.has_query() {
+                    return out;
+                }
+            }
+        }
+        if let Some(query) = query {
+            out.push('?');
+            out.push_str(query);
+        }
+        out
+    }
+}
+
+/// The path without the prefix's whole segments; a path without the prefix stays as it is.
+fn strip<'p>(path: &'p str, prefix: &str) -> &'p str {
+    match path.strip_prefix(prefix) {
+        Some("") => "/",
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+fn rewrite(
+    written: &Spanned<Rewrite>,
+    captures: &[&str],
+    diagnostics: &mut Diagnostics,
+) -> Option<PathRewrite> {
+    match &written.value {
+        TextOr::Map(map) => strip_prefix(&map.strip_prefix, diagnostics),
+        TextOr::Text(text) if !starts_at_root(text) => {
+            let message = "the path sent upstream starts with \"/\"";
+            let problem = Diagnostic::error(Code::BadTemplate, written.span, message);
+            diagnostics.push(problem.help(format!("did you mean {:?}?", format!("/{text}"))));
+            None
+        }
+        TextOr::Text(text) => template(text, written.span, captures, diagnostics).map(PathRewrite::Template),
+    }
+}
+
+fn starts_at_root(template: &str) -> bool {
+    template.starts_with('/') || template.starts_with("{request.path}")
+}
+
+fn strip_prefix(written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<PathRewrite> {
+    let prefix = written.value.strip_suffix('/').unwrap_or(&written.value);
+    let reason = match path::normalise(prefix, path::EncodedSlash::Keep) {
+        _ if prefix.is_empty() => "it takes nothing off".to_owned(),
+        Err(error) => error.to_string(),
+        Ok(normal) if normal != prefix => {
+            format!("no path has it: paths are normalised, {normal:?} is meant?")
+        }
+        Ok(_) => return Some(PathRewrite::StripPrefix(prefix.into())),
+    };
+    let message = format!("{:?} is no prefix of a path", written.value);
+    diagnostics.push(Diagnostic::error(Code::BadPattern, written.span, message).reason(reason));
+    None
+}
+
+fn host_header(written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<HostHeader> {
+    match written.as_str() {
+        "original" => return Some(HostHeader::Original),
+        "upstream" => return Some(HostHeader::Upstream),
+        _ => {}
+    }
+    let valid = Authority::parse(written).ok().and_then(|_| HeaderValue::from_str(written).ok());
+    if valid.is_none() {
+        let message = format!("{:?} is no host", written.value);
+        let help =
+            "original sends the request's, upstream the endpoint's own, \"api.internal:8080\" that text";
+        diagnostics.push(Diagnostic::error(Code::BadValue, written.span, message).help(help));
+    }
+    valid.map(HostHeader::Fixed)
+}
+
+pub(super) fn template(
+    text: &str,
+    span: Span,
+    captures: &[&str],
+    diagnostics: &mut Diagnostics,
+) -> Option<Template> {
+    match Template::parse(text, captures) {
+        Ok(template) => Some(template),
+        Err(error) => {
+            diagnostics.push(Diagnostic::bad_template(span, &error));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        action::target::testing::{Fixed, spanned},
+        upstream::{self, Registry},
+        value::Clock,
+    };
+
+    fn config(rewrite: Option<Rewrite>, host_header: Option<&str>) -> Config {
+        Config {
+            upstream: spanned("u".parse().unwrap()),
+            rewrite: rewrite.map(spanned),
+            host_header: host_header.map(|text| spanned(text.to_owned())),
+        }
+    }
+
+    fn compiled(config: &Config) -> Result<Proxy, Diagnostics> {
+        let endpoints =
+            vec![upstream::EndpointSettings { address: "127.0.0.1:1".parse().unwrap(), weight: 1 }];
+        let long = Duration::from_secs(60);
+        let settings = upstream::Settings {
+            name: "u".parse().unwrap(),
+            endpoints,
+            balance: upstream::Balance::RoundRobin,
+            protocol: Default::default(),
+            tls: None,
+            health: None,
+            timeouts: upstream::Timeouts { connect: long, first_byte: long, body_idle: long },
+            pool_idle: long,
+            retries: 0,
+        };
+        let upstream = Arc::new(Upstream::build(settings, &Registry::new(Clock::manual(), None)));
+        let timeouts = Timeouts { total: None, first_byte: long, body_idle: long };
+        let mut diagnostics = Diagnostics::default();
+        let proxy = compile(config, &["id", "rest"], upstream, timeouts, &mut diagnostics);
+        proxy.ok_or(diagnostics)
+    }
+
+    #[track_caller]
+    fn sent(rewrite: Option<Rewrite>, path: &str, query: Option<&str>) -> String {
+        let proxy = compiled(&config(rewrite, None)).unwrap();
+        proxy.target(path, query, &Fixed { path, query, captures: &["7", "a%2Fb/c"] })
+    }
+
+    fn text(text: &str) -> Option<Rewrite> {
+        Some(TextOr::Text(text.into()))
+    }
+
+    fn strip(prefix: &str) -> Option<Rewrite> {
+        Some(TextOr::Map(StripPrefix { strip_prefix: spanned(prefix.into()) }))
+    }
+
+    #[test]
+    fn the_path_is_kept_rewritten_or_shortened() {
+        assert_eq!(sent(None, "/a/b", Some("x=1")), "/a/b?x=1");
+        assert_eq!(sent(None, "/a", Some("")), "/a?");
+        assert_eq!(sent(text("/v2/{id}/{rest}"), "/a", Some("x=1")), "/v2/7/a%2Fb/c?x=1");
+        assert_eq!(sent(text("/v2?id={id}"), "/a", Some("x=1")), "/v2?id=7");
+        assert_eq!(sent(text("/v2?{request.query}&y"), "/a", Some("x=1")), "/v2?x=1&y");
+        assert_eq!(sent(text("{request.path}/"), "/a", None), "/a/");
+    }
+
+    #[test]
+    fn whole_segments_are_stripped() {
+        for (path, sent_path) in
+            [("/api", "/"), ("/api/", "/"), ("/api/x", "/x"), ("/apis", "/apis"), ("/", "/")]
+        {
+            assert_eq!(sent(strip("/api"), path, None), sent_path, "{path}");
+            assert_eq!(sent(strip("/api/"), path, None), sent_path, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_escaped() {
+        assert_eq!(sent(text("/ü x#y"), "/a", None), "/%C3%BC%20x%23y");
+    }
+
+    #[test]
+    fn wrong_rewrites_and_hosts_are_refused() {
+        for wrong in
+            [text("v2"), text("{rest}"), text("/{no}"), strip(""), strip("/"), strip("api"), strip("/a//b")]
+        {
+            assert!(compiled(&config(wrong.clone(), None)).is_err(), "{wrong:?}");
+        }
+        for wrong in ["", "a b", "http://x", "x/"] {
+            assert!(compiled(&config(None, Some(wrong))).is_err(), "{wrong:?}");
+        }
+        for (right, is) in [
+            ("original", HostHeader::Original),
+            ("upstream", HostHeader::Upstream),
+            ("api.test:80", HostHeader::Fixed(HeaderValue::from_static("api.test:80"))),
+        ] {
+            assert_eq!(compiled(&config(None, Some(right))).unwrap().host_header, is);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    Format,
+    output::{self, Exit, complain, print},
+    socket::Process,
+};
+use crate::admin::control::Request;
+
+/// Has the running process read its configuration again, and waits for the outcome
+#[derive(Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    process: Process,
+    /// How the outcome is shown
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Reload {
+    pub fn run(self) -> Exit {
+        let report = match self.process.ask(Request::Reload) {
+            Ok(report) => report,
+            Err(exit) => return exit,
+        };
+        match self.format {
+            Format::Json => output::json(&report),
+            Format::Text => show(&report),
+        }
+        match report["result"].as_str() {
+            Some("refused") => Exit::Configuration,
+            _ => Exit::Success,
+        }
+    }
+}
+
+fn show(report: &Value) {
+    let text = report["text"].as_str().unwrap_or_default().trim_end();
+    if !text.is_empty() {
+        complain(text);
+    }
+    let (generation, took) = (&report["generation"], &report["duration_ms"]);
+    match report["result"].as_str() {
+        Some("refused") => complain(format!("the configuration is refused; generation {generation} goes on")),
+        Some("unchanged") => print(format!("nothing has changed; generation {generation} goes on")),
+        _ => print(format!("generation {generation} is live, after {took} ms")),
+    }
+}

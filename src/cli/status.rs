@@ -1,0 +1,141 @@
+use std::fmt::Write;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    Format,
+    output::{self, Exit, print},
+    socket::Process,
+};
+use crate::admin::control::Request;
+
+/// Shows how the running process does
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    process: Process,
+    /// How it is shown
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Status {
+    pub fn run(self) -> Exit {
+        let status = match self.process.ask(Request::Status) {
+            Ok(status) => status,
+            Err(exit) => return exit,
+        };
+        match self.format {
+            Format::Json => output::json(&status),
+            Format::Text => print(text(&status)),
+        }
+        Exit::Success
+    }
+}
+
+fn text(status: &Value) -> String {
+    let word = |key: &str| status[key].as_str().unwrap_or("-").to_owned();
+    let hash = word("hash");
+    let mut text = format!(
+        "portolan {}, process {}, {} for {}\n",
+        word("version"),
+        status["pid"],
+        word("state"),
+        duration(status["uptime_seconds"].as_u64().unwrap_or(0)),
+    );
+    line(&mut text, "generation", &format!("{}, since {}", status["generation"], word("loaded_at")));
+    line(&mut text, "hash", hash.get(..12).unwrap_or(&hash));
+    line(&mut text, "hosts", &status["hosts"].to_string());
+    line(&mut text, "connections", &status["connections"].to_string());
+    for listener in list(&status["listeners"]) {
+        let addresses = words(&listener["addresses"]);
+        let protocols = words(&listener["protocols"]);
+        let name = format!("listener {}", listener["name"].as_str().unwrap_or_default());
+        line(&mut text, &name, &format!("{addresses} ({protocols}), {} open", listener["connections"]));
+    }
+    for upstream in list(&status["upstreams"]) {
+        line(&mut text, &format!("upstream {}", upstream["name"].as_str().unwrap_or_default()), "");
+        for endpoint in list(&upstream["endpoints"]) {
+            let health = if endpoint["healthy"] == true { "healthy" } else { "unhealthy" };
+            let address = endpoint["address"].as_str().unwrap_or_default();
+            line(
+                &mut text,
+                &format!("  {address}"),
+                &format!("{health}, {} in flight", endpoint["in_flight"]),
+            );
+        }
+    }
+    for (to, lines) in status["access_log_lost"].as_object().into_iter().flatten().filter(|(_, n)| **n != 0) {
+        line(&mut text, &format!("access log {to}"), &format!("{lines} lines were lost"));
+    }
+    if let Some(error) = status["last_error"].as_object() {
+        let time = error.get("time").and_then(Value::as_str).unwrap_or_default();
+        let problems = error.get("text").and_then(Value::as_str).unwrap_or_default();
+        put(
+            &mut text,
+            format_args!("\nThe configuration was refused at {time}:\n\n{}\n", problems.trim_end()),
+        );
+    }
+    text
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    put(text, format_args!("{}\n", format!("{name:<24} {value}").trim_end()));
+}
+
+fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
+    text.write_fmt(more).expect("a String takes all that is written");
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn words(value: &Value) -> String {
+    list(value).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The two largest units of it.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m {}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h {minutes}m"),
+        (days, hours, _) => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn people_see_what_programs_see() {
+        let status = json!({
+            "version": "0.1.0", "pid": 7, "state": "serving", "uptime_seconds": 3700, "generation": 3,
+            "hash": "0123456789abcdef", "loaded_at": "2026-01-31T23:59:59.000Z", "connections": 4,
+            "listeners": [{ "name": "web", "addresses": [":80"], "protocols": ["h1", "h2c"], "connections": 4 }],
+            "upstreams": [{ "name": "app", "endpoints": [
+                { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 }] }],
+            "access_log_lost": { "stdout": 0, "/var/log/a": 5 },
+            "last_error": { "time": "2026-02-01T00:00:00.000Z", "text": "error[unknown-key]", "diagnostics": [] },
+        });
+        let text = text(&status);
+        for part in [
+            "process 7, serving for 1h 1m",
+            "generation               3, since 2026-01-31T23:59:59.000Z",
+            "listener web             :80 (h1, h2c), 4 open",
+            "unhealthy, 2 in flight",
+            "5 lines were lost",
+            "refused at 2026-02-01",
+            "error[unknown-key]",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(!text.contains("access log stdout"));
+    }
+}

@@ -1,0 +1,357 @@
+//! Chains: the parts that apply to a route, from the defaults in to the route itself. Equal ones are
+//! compiled once, so that a hundred thousand routes of one host share one.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::context::Context;
+use crate::{
+    config::{document, is_later},
+    diagnostic::{Code, Diagnostic, closest},
+    middleware::{self, Chain, Item, Site},
+    value::{Name, Span, Spanned, TextOr},
+};
+
+/// What one scope says about the chain.
+#[derive(Clone)]
+pub(super) struct Scope<'a> {
+    /// Tells it from all others.
+    id: String,
+    /// As people are told it.
+    label: Arc<str>,
+    list: &'a document::Chain,
+    without: &'a [Spanned<String>],
+    captures: &'a [&'a str],
+}
+
+pub(super) struct Chains<'a> {
+    cx: &'a Context<'a>,
+    compiled: RefCell<HashMap<Vec<String>, Arc<Chain>>>,
+    withouts: RefCell<Withouts>,
+}
+
+/// Kinds taken away: where that is written, what it is, and whether it was ever there to take.
+type Withouts = BTreeMap<Span, (String, bool)>;
+
+/// A middleware where it applies.
+struct Placed<'a> {
+    config: &'a middleware::Config,
+    site: Site,
+    captures: &'a [&'a str],
+}
+
+impl<'a> Scope<'a> {
+    /// `None` where the scope says nothing.
+    pub fn new(
+        kind: &str,
+        name: &str,
+        list: &'a document::Chain,
+        without: &'a [Spanned<String>],
+    ) -> Option<Self> {
+        if list.is_empty() && without.is_empty() {
+            return None;
+        }
+        let label = if name.is_empty() { kind.to_owned() } else { format!("{kind} {name}") };
+        Some(Self { id: label.clone(), label: label.into(), list, without, captures: &[] })
+    }
+
+    /// The same for a route of a host, whose templates may use its captures.
+    pub fn route(
+        host: &str,
+        name: &str,
+        list: &'a document::Chain,
+        without: &'a [Spanned<String>],
+        captures: &'a [&'a str],
+    ) -> Option<Self> {
+        let scope = Self::new("route", name, list, without)?;
+        Some(Self { id: format!("route {host}/{name}"), captures, ..scope })
+    }
+}
+
+impl<'a> Chains<'a> {
+    pub fn new(cx: &'a Context<'a>) -> Self {
+        Self { cx, compiled: RefCell::default(), withouts: RefCell::default() }
+    }
+
+    /// The chain of these scopes, outermost first.
+    pub fn chain<'s>(&self, scopes: impl IntoIterator<Item = Option<&'s Scope<'s>>>) -> Arc<Chain>
+    where
+        'a: 's,
+    {
+        let scopes: Vec<&Scope<'s>> = scopes.into_iter().flatten().collect();
+        let key: Vec<String> = scopes.iter().map(|scope| scope.id.clone()).collect();
+        if let Some(chain) = self.compiled.borrow().get(&key) {
+            return chain.clone();
+        }
+        let chain = Arc::new(self.compile(&scopes));
+        self.compiled.borrow_mut().insert(key, chain.clone());
+        chain
+    }
+
+    fn compile<'s>(&self, scopes: &[&Scope<'s>]) -> Chain
+    where
+        'a: 's,
+    {
+        let mut effective: Vec<Placed<'s>> = Vec::new();
+        for scope in scopes {
+            self.take_away(scope, &mut effective);
+            for placed in expand(self.cx, scope) {
+                put(placed, &mut effective);
+            }
+        }
+        let items = effective.iter().map(|placed| Item {
+            config: placed.config,
+            site: &placed.site,
+            captures: placed.captures,
+        });
+        self.cx.report.collect(|diagnostics| Chain::compile(items, diagnostics))
+    }
+
+    fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {
+        for kind in scope.without {
+            let before = effective.len();
+            effective.retain(|placed| placed.config.kind() != kind.as_str());
+            let mut withouts = self.withouts.borrow_mut();
+            let (_, had_effect) = withouts.entry(kind.span).or_insert_with(|| (kind.value.clone(), false));
+            *had_effect |= effective.len() < before;
+        }
+    }
+
+    /// Says which kinds were taken away where they never were.
+    pub fn report_idle_withouts(&self) {
+        for (span, (kind, had_effect)) in &*self.withouts.borrow() {
+            if !had_effect && is_kind(kind) {
+                let message = format!("there is no {kind} to take away: none comes from outside");
+                let problem = Diagnostic::error(Code::NoEffect, *span, message);
+                self.cx.idle(problem.help("take it out of without"));
+            }
+        }
+    }
+}
+
+/// Reports kinds to be taken away that there are not.
+pub(super) fn check_kinds(cx: &Context<'_>, without: &[Spanned<String>]) {
+    for kind in without.iter().filter(|kind| !is_kind(kind)) {
+        let kinds = middleware::Config::KINDS;
+        let problem = match closest(kind, kinds.iter().copied()) {
+            _ if is_later("Middleware", kind) => {
+                let message = format!("the middleware {kind} is not supported yet");
+                Diagnostic::error(Code::NotSupportedYet, kind.span, message)
+            }
+            near => Diagnostic::error(Code::UnknownName, kind.span, format!("there is no middleware {kind}"))
+                .help(near.map_or_else(
+                    || format!("there are {}", kinds.join(", ")),
+                    |near| format!("did you mean {near}?"),
+                )),
+        };
+        cx.report.push(problem);
+    }
+}
+
+fn is_kind(kind: &str) -> bool {
+    middleware::Config::KINDS.contains(&kind)
+}
+
+/// Puts a part in: what adds up to the end, what there is one of in the outer one's place.
+fn put<'a>(placed: Placed<'a>, effective: &mut Vec<Placed<'a>>) {
+    let kind = placed.config.kind();
+    let outer = match placed.config.adds_up() {
+        true => None,
+        false => effective.iter_mut().find(|outer| outer.config.kind() == kind),
+    };
+    match outer {
+        Some(outer) => *outer = placed,
+        None => effective.push(placed),
+    }
+}
+
+/// A scope's list with every named chain in its place.
+fn expand<'s>(cx: &Context<'s>, scope: &Scope<'s>) -> Vec<Placed<'s>> {
+    let mut all = Vec::new();
+    visit(cx, scope.list, &mut Vec::new(), &mut |config, chain| {
+        let site = Site { scope: scope.label.clone(), chain: chain.cloned() };
+        all.push(Placed { config, site, captures: scope.captures });
+    });
+    refuse_twins(cx, scope.list);
+    all
+}
+
+/// Visits the middleware of a list, named chains in depth. A chain that comes back
+/// to itself was reported by [`check_loops`].
+fn visit<'s>(
+    cx: &Context<'s>,
+    list: &'s document::Chain,
+    within: &mut Vec<&'s Spanned<Name>>,
+    found: &mut dyn FnMut(&'s middleware::Config, Option<&'s Name>),
+) {
+    for item in list {
+        let name = match &item.value {
+            TextOr::Map(config) => {
+                found(config, within.last().map(|name| &name.value));
+                continue;
+            }
+            TextOr::Text(name) => Spanned::new(name.clone(), item.span),
+        };
+        let Some((_, entry)) = cx.names.chains.find(&name, &cx.report) else { continue };
+        if !within.iter().any(|outer| outer.value == name.value) {
+            within.push(&entry.name);
+            visit(cx, &entry.value, within, found);
+            within.pop();
+        }
+    }
+}
+
+fn report_loop(cx: &Context<'_>, names: &[&Spanned<Name>], back: Span) {
+    let way: Vec<&str> = names.iter().chain(names.first()).map(|name| name.as_str()).collect();
+    let message = format!("the chain {} contains itself: {}", way[0], way.join(" -> "));
+    let mut problem = Diagnostic::error(Code::ChainLoop, back, message).reason("back to the start");
+    for name in names {
+        problem = problem.label(name.span, "on the way");
+    }
+    cx.report.push(problem);
+}
+
+/// Of two alike in one list the first would do nothing.
+fn refuse_twins(cx: &Context<'_>, list: &document::Chain) {
+    let mut seen: HashMap<&str, Span> = HashMap::new();
+    for item in list {
+        let TextOr::Map(config) = &item.value else { continue };
+        if config.adds_up() {
+            continue;
+        }
+        if let Some(first) = seen.insert(config.kind(), item.span) {
+            let message = format!("{} stands twice in one list", config.kind());
+            let problem = Diagnostic::error(Code::NoEffect, first, message).reason("this one does nothing");
+            cx.report.push(problem.label(item.span, "this one replaces it"));
+        }
+    }
+}
+
+/// Looks through the named chains, so that a loop is found even where nothing uses it.
+pub(super) fn check_loops(cx: &Context<'_>) {
+    let mut sound: HashSet<&str> = HashSet::new();
+    for entry in &cx.document.middleware {
+        refuse_twins(cx, &entry.value);
+        follow(cx, &entry.name, &entry.value, &mut Vec::new(), &mut sound);
+    }
+}
+
+fn follow<'a>(
+    cx: &Context<'a>,
+    name: &'a Spanned<Name>,
+    list: &'a document::Chain,
+    within: &mut Vec<&'a Spanned<Name>>,
+    sound: &mut HashSet<&'a str>,
+) {
+    if !sound.insert(name.as_str()) {
+        return;
+    }
+    within.push(name);
+    for item in list {
+        let TextOr::Text(next) = &item.value else { continue };
+        match within.iter().position(|outer| outer.value == *next) {
+            Some(start) => report_loop(cx, &within[start..], item.span),
+            None => {
+                let next = Spanned::new(next.clone(), item.span);
+                let Some((_, entry)) = cx.names.chains.find(&next, &cx.report) else { continue };
+                follow(cx, &entry.name, &entry.value, within, sound);
+            }
+        }
+    }
+    within.pop();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{
+        compile::cases::sound,
+        middleware::Chain,
+        snapshot::{Route, Snapshot},
+    };
+
+    const TREE: &str = r#"
+defaults: { middleware: [edge, request_headers: { set: { X-A: 1 } }] }
+middleware:
+  edge: [recover: {}, inner]
+  inner: [request_id: { header: X-Edge }]
+listeners:
+  web: { bind: ":80" }
+  other: { bind: ":81", middleware: [response_headers: { set: { X-L: other } }] }
+  third: { bind: ":82" }
+tenants: { acme: { middleware: [request_headers: { set: { X-A: 2 } }] } }
+hosts:
+  www:
+    names: [www]
+    tenant: acme
+    middleware: [request_id: { header: X-Host }]
+    routes:
+      a: { path: /a, respond: {} }
+      b: { path: /b, respond: {} }
+      bare: { path: /bare, respond: {}, without: [request_headers, recover] }
+      own: { path: "/own/{id}", respond: {}, middleware: [response_headers: { set: { X-Id: "{id}" } }] }
+  plain: { names: [plain], routes: { a: { path: /a, respond: {} } } }
+  plain2: { names: [plain2], routes: { a: { path: /a, respond: {} } } }
+"#;
+
+    fn route(snapshot: &Snapshot, listener: &str, host: &str, route: &str) -> Arc<Route> {
+        let table = &snapshot.listeners[listener].table;
+        let host = table.host(table.host_named(host).unwrap());
+        host.routes().iter().find(|found| found.name.as_str() == route).unwrap().payload.clone()
+    }
+
+    fn parts(chain: &Chain) -> Vec<String> {
+        let part = |part: &crate::middleware::Part| {
+            let chain = part.site.chain.as_ref().map(|chain| format!(" by {chain}")).unwrap_or_default();
+            format!("{} of {}{chain}", part.kind, part.site.scope)
+        };
+        chain.parts().iter().map(part).collect()
+    }
+
+    #[test]
+    fn the_inner_replaces_the_outer_in_its_place_and_edits_add_up() {
+        let snapshot = sound(TREE);
+        assert_eq!(
+            parts(&route(&snapshot, "other", "www", "a").chain),
+            [
+                "recover of defaults by edge",
+                "request_id of host www",
+                "request_headers of defaults",
+                "response_headers of listener other",
+                "request_headers of tenant acme",
+            ]
+        );
+        assert_eq!(parts(&route(&snapshot, "web", "www", "bare").chain), ["request_id of host www"]);
+        assert_eq!(
+            parts(&route(&snapshot, "web", "plain", "a").chain),
+            ["recover of defaults by edge", "request_id of defaults by inner", "request_headers of defaults"]
+        );
+        let own = parts(&route(&snapshot, "web", "www", "own").chain);
+        assert_eq!(own.last().unwrap(), "response_headers of route own");
+    }
+
+    #[test]
+    fn equal_chains_and_tables_are_shared() {
+        let snapshot = sound(TREE);
+        let chain = |host, name| route(&snapshot, "web", host, name).chain.clone();
+        assert!(Arc::ptr_eq(&chain("www", "a"), &chain("www", "b")));
+        assert!(Arc::ptr_eq(&chain("plain", "a"), &chain("plain2", "a")));
+        assert!(!Arc::ptr_eq(&chain("www", "a"), &chain("www", "bare")));
+        let table = |listener: &str| &snapshot.listeners[listener].table;
+        assert!(Arc::ptr_eq(table("web"), table("third")));
+        assert!(!Arc::ptr_eq(table("web"), table("other")));
+    }
+
+    #[test]
+    fn answers_without_a_route_have_the_chains_that_apply() {
+        let snapshot = sound(TREE);
+        let listener = &snapshot.listeners["other"];
+        assert_eq!(parts(&listener.unmatched.chain).last().unwrap(), "response_headers of listener other");
+        let www = listener.hosts.iter().find(|host| host.name.as_str() == "www").unwrap();
+        assert!(Arc::ptr_eq(&www.unmatched.chain, &route(&snapshot, "other", "www", "a").chain));
+    }
+}

@@ -1,0 +1,118 @@
+//! What every pass sees: the document, the files, and where problems go.
+
+use std::{cell::RefCell, collections::HashSet, sync::Arc};
+
+use super::{Registries, names::Names};
+use crate::{
+    config::{Document, Inputs, document::File},
+    diagnostic::{Code, Diagnostic, Diagnostics, Sources},
+    value::{FilePath, Span, Spanned},
+};
+
+pub(super) struct Context<'a> {
+    pub document: &'a Document,
+    pub sources: &'a Sources,
+    pub inputs: &'a Inputs,
+    pub registries: &'a Registries,
+    pub names: Names<'a>,
+    pub report: Report,
+}
+
+/// The problems found so far. One found again, as a shared chain's on each route, is told once.
+#[derive(Default)]
+pub(super) struct Report {
+    found: RefCell<Diagnostics>,
+    told: RefCell<HashSet<(Code, Option<Span>, String)>>,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(
+        document: &'a Document,
+        sources: &'a Sources,
+        inputs: &'a Inputs,
+        registries: &'a Registries,
+    ) -> Self {
+        let names = Names::of(document, sources);
+        Self { document, sources, inputs, registries, names, report: Report::default() }
+    }
+
+    /// Reports that something is nowhere, unless it may be among what was left out of a section.
+    pub fn lacks(&self, section: &str, problem: Diagnostic) {
+        if !self.document.left_out.may_have_some(section) {
+            self.report.push(problem);
+        }
+    }
+
+    /// Reports that nothing has to do with something, unless what was left out may.
+    pub fn idle(&self, problem: Diagnostic) {
+        if self.document.left_out.is_empty() {
+            self.report.push(problem);
+        }
+    }
+
+    /// A file's bytes; what cannot be read is reported.
+    pub fn read(&self, file: &File) -> Option<Arc<[u8]>> {
+        let path = self.path(file);
+        match self.inputs.read(&path) {
+            Ok(content) => Some(content),
+            Err(reason) => {
+                let message = format!("{} cannot be read", path.display());
+                self.report.error(Code::UnreadableFile, file.span, message, reason);
+                None
+            }
+        }
+    }
+
+    /// Reports a regular expression that is none, at the characters meant where these can be told.
+    pub fn bad_regex(&self, span: Span, message: &str) {
+        let said = message.lines().last().unwrap_or_default();
+        let reason = said.strip_prefix("error: ").unwrap_or(said);
+        let text = "this is no regular expression";
+        self.report.error(Code::BadRegex, self.carets(span, message).unwrap_or(span), text, reason);
+    }
+
+    /// What the regex crate underlines, where the expression stands as written between quotes.
+    fn carets(&self, span: Span, message: &str) -> Option<Span> {
+        let mut lines = message.lines().skip(1);
+        let (text, carets) = (lines.next()?.strip_prefix("    ")?, lines.next()?.strip_prefix("    ")?);
+        let quote = self.sources.written(span).find(text)?;
+        let (before, length) = (carets.find('^')?, carets.matches('^').count());
+        let start = span.start
+            + u32::try_from(quote + text.char_indices().nth(before).map_or(text.len(), |(at, _)| at)).ok()?;
+        Some(Span { start, end: start + u32::try_from(length).ok()?, ..span })
+    }
+
+    pub fn path(&self, file: &Spanned<FilePath>) -> std::path::PathBuf {
+        self.sources.resolve(file.span.file, &file.value)
+    }
+}
+
+impl Report {
+    pub fn push(&self, diagnostic: Diagnostic) {
+        let place = diagnostic.labels.first().map(|label| label.span);
+        let key = (diagnostic.code, place, diagnostic.message.clone());
+        if self.told.borrow_mut().insert(key) {
+            self.found.borrow_mut().push(diagnostic);
+        }
+    }
+
+    pub fn error(&self, code: Code, span: Span, message: impl Into<String>, reason: impl Into<String>) {
+        self.push(Diagnostic::error(code, span, message).reason(reason));
+    }
+
+    /// Runs what pushes its problems to a list.
+    pub fn collect<T>(&self, run: impl FnOnce(&mut Diagnostics) -> T) -> T {
+        let mut diagnostics = Diagnostics::default();
+        let made = run(&mut diagnostics);
+        diagnostics.iter().for_each(|diagnostic| self.push(diagnostic.clone()));
+        made
+    }
+
+    pub fn has(&self, code: Code) -> bool {
+        self.found.borrow().iter().any(|diagnostic| diagnostic.code == code)
+    }
+
+    pub fn into_diagnostics(self) -> Diagnostics {
+        self.found.into_inner()
+    }
+}

@@ -1,0 +1,288 @@
+//! What would become of a request, and why not something else.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{
+    query::{Answered, Query, QueryError, Refusal},
+    routes,
+};
+use crate::{
+    routing::NearMiss,
+    snapshot::{Action, Snapshot},
+    upstream::Upstream,
+};
+
+/// What would become of a request.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    pub request: String,
+    pub listener: String,
+    pub host: Option<String>,
+    pub tenant: Option<String>,
+    /// The route that takes it, where one does.
+    pub route: Option<String>,
+    /// Why none does.
+    pub refused: Option<String>,
+    pub parameters: Vec<Parameter>,
+    /// Outermost first.
+    pub chain: Vec<Part>,
+    pub action: String,
+    /// The status and fields of a local answer.
+    pub answer: Option<Answer>,
+    pub upstream: Option<Pool>,
+    /// The path and query sent upstream.
+    pub sent: Option<String>,
+    /// Routes that nearly matched.
+    pub near_misses: Vec<Miss>,
+}
+
+/// What the path captured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Parameter {
+    pub name: String,
+    pub value: String,
+}
+
+/// A middleware and where it comes from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Part {
+    pub kind: &'static str,
+    pub scope: String,
+    /// The named chain that it came by.
+    pub chain: Option<String>,
+}
+
+/// An answer that Portolan gives by itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    pub status: u16,
+    pub fields: Vec<(String, String)>,
+}
+
+/// An upstream with its endpoints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pool {
+    pub name: String,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint that could be chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Endpoint {
+    pub address: String,
+    pub weight: u16,
+    pub healthy: bool,
+}
+
+/// A route that nearly matched.
+#[derive(Clone, Debug, Serialize)]
+pub struct Miss {
+    pub route: String,
+    pub pattern: String,
+    pub failed: Vec<String>,
+}
+
+/// Says what would become of a request.
+pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryError> {
+    let answered = query.answer(&snapshot.listeners)?;
+    let route = answered.route;
+    let host = route.host.as_ref();
+    let upstream = match &route.action {
+        Action::Proxy(proxy) => Some(pool(&proxy.upstream)),
+        _ => None,
+    };
+    Ok(Explanation {
+        request: format!("{} {}://{}{}", query.method, query.scheme.as_str(), query.host, query.path),
+        listener: answered.listener.name.to_string(),
+        host: host.map(ToString::to_string),
+        tenant: route.tenant.as_ref().map(ToString::to_string),
+        route: answered.refusal.is_none().then(|| route.name.to_string()),
+        refused: answered.refusal.as_ref().map(Refusal::said),
+        parameters: parameters(&answered),
+        chain: chain(&answered),
+        action: routes::action(&route.action),
+        answer: answered.local().map(|answer| Answer {
+            status: answer.status().as_u16(),
+            fields: answer.headers().iter().map(|(name, value)| field(name, value)).collect(),
+        }),
+        upstream,
+        sent: answered.sent(),
+        near_misses: near_misses(&answered),
+    })
+}
+
+fn parameters(answered: &Answered<'_, '_>) -> Vec<Parameter> {
+    let value = |index| answered.params.get(index, &answered.path).to_owned();
+    let names = answered.route.captures.iter().enumerate();
+    names.map(|(index, name)| Parameter { name: name.to_string(), value: value(index) }).collect()
+}
+
+fn chain(answered: &Answered<'_, '_>) -> Vec<Part> {
+    let parts = answered.route.chain.parts().iter();
+    parts
+        .map(|part| Part {
+            kind: part.kind,
+            scope: part.site.scope.to_string(),
+            chain: part.site.chain.as_ref().map(ToString::to_string),
+        })
+        .collect()
+}
+
+fn field(name: &http::HeaderName, value: &http::HeaderValue) -> (String, String) {
+    (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+fn pool(upstream: &Upstream) -> Pool {
+    let endpoints = upstream.endpoints.iter().map(|endpoint| Endpoint {
+        address: endpoint.address.to_string(),
+        weight: endpoint.weight,
+        healthy: endpoint.is_healthy(),
+    });
+    Pool { name: upstream.name.to_string(), endpoints: endpoints.collect() }
+}
+
+fn near_misses(answered: &Answered<'_, '_>) -> Vec<Miss> {
+    if answered.listener.redirect.is_some() {
+        return Vec::new();
+    }
+    let (query, route) = (answered.query, answered.route);
+    let misses = answered.listener.table.nearest(&query.host, &answered.path, &query.facts()).into_iter();
+    let other = |miss: &NearMiss| answered.refusal.is_some() || miss.route != route.name;
+    let miss =
+        |miss: NearMiss| Miss { route: miss.route.to_string(), pattern: miss.pattern, failed: miss.failed };
+    misses.filter(other).map(miss).collect()
+}
+
+/// For people: a line for each thing that there is to say.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |key: &str, value: &str| writeln!(f, "{key:<11} {value}");
+        line("request", &self.request)?;
+        line("listener", &self.listener)?;
+        line("host", self.host.as_deref().unwrap_or("none"))?;
+        if let Some(tenant) = &self.tenant {
+            line("tenant", tenant)?;
+        }
+        match (&self.route, &self.refused) {
+            (Some(route), _) => line("route", route)?,
+            (None, refused) => line("route", &format!("none: {}", refused.as_deref().unwrap_or_default()))?,
+        }
+        for (place, parameter) in self.parameters.iter().enumerate() {
+            let key = if place == 0 { "parameters" } else { "" };
+            line(key, &format!("{} = {}", parameter.name, parameter.value))?;
+        }
+        for (place, part) in self.chain.iter().enumerate() {
+            let by = part.chain.as_ref().map(|chain| format!(", by chain {chain}")).unwrap_or_default();
+            line(if place == 0 { "chain" } else { "" }, &format!("{} ({}{by})", part.kind, part.scope))?;
+        }
+        line("action", &self.action)?;
+        if let Some(answer) = &self.answer {
+            line("answer", &answer.status.to_string())?;
+            for (name, value) in &answer.fields {
+                line("", &format!("{name}: {value}"))?;
+            }
+        }
+        if let Some(sent) = &self.sent {
+            line("sends", sent)?;
+        }
+        for (place, endpoint) in self.upstream.iter().flat_map(|pool| &pool.endpoints).enumerate() {
+            let health = if endpoint.healthy { "healthy" } else { "unhealthy" };
+            let text = format!("{}, weight {}, {health}", endpoint.address, endpoint.weight);
+            line(if place == 0 { "endpoints" } else { "" }, &text)?;
+        }
+        for (place, miss) in self.near_misses.iter().enumerate() {
+            let text = format!("{} {}: not {}", miss.route, miss.pattern, miss.failed.join(", "));
+            line(if place == 0 { "near misses" } else { "" }, &text)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::compile::{cases::sound, routes::rows};
+
+    const TREE: &str = r#"
+listeners:
+  web: { bind: ":80", redirect: { scheme: https } }
+  secure: { bind: ":443", tls: { certificates: [local] } }
+certificates: { local: { self_signed: [localhost] } }
+middleware: { edge: [recover: {}] }
+upstreams: { api: { endpoints: ["127.0.0.1:1", { address: "127.0.0.1:2", weight: 3 }] } }
+hosts:
+  www:
+    names: [www.example.com, "*.example.org"]
+    middleware: [edge]
+    routes:
+      stream: { path: "/api/{id}", methods: [GET], headers: { X-Beta: 1 }, proxy: { upstream: api, rewrite: "/v2/{id}" } }
+      old: { path: "/api/**", redirect: { to: "/new" } }
+"#;
+
+    fn explained(method: Method, url: &str, beta: bool) -> Explanation {
+        let mut headers = HeaderMap::new();
+        if beta {
+            headers.insert("x-beta", "1".parse().unwrap());
+        }
+        explain(&sound(TREE), &Query::new(method, url, headers).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_proxied_request_is_explained() {
+        let said = explained(Method::GET, "https://www.example.com/api/7?x=1", true);
+        let expected = "\
+request     GET https://www.example.com/api/7
+listener    secure
+host        www
+route       stream
+parameters  id = 7
+chain       recover (host www, by chain edge)
+action      proxy api
+sends       /v2/7?x=1
+endpoints   127.0.0.1:1, weight 1, healthy
+            127.0.0.1:2, weight 3, healthy
+";
+        assert_eq!(said.to_string(), expected);
+        let json = serde_json::to_value(&said).unwrap();
+        assert_eq!(json["upstream"]["endpoints"][1]["weight"], 3);
+    }
+
+    #[test]
+    fn near_misses_say_what_failed() {
+        let said = explained(Method::GET, "https://a.example.org/api/7", false);
+        assert_eq!((said.route.as_deref(), said.answer.as_ref().unwrap().status), (Some("old"), 308));
+        assert_eq!(said.near_misses.len(), 1, "{said}");
+        assert_eq!(said.near_misses[0].route, "stream");
+        let none = explained(Method::GET, "https://www.example.com/ap", false);
+        assert_eq!((none.route, none.answer.unwrap().status), (None, 404));
+    }
+
+    #[test]
+    fn a_listener_that_redirects_all_is_explained() {
+        let said = explained(Method::GET, "http://anything.test/a", false);
+        let location = ("location".to_owned(), "https://anything.test/a".to_owned());
+        assert_eq!(said.answer.unwrap().fields, [location]);
+        let nowhere = Query::new(Method::GET, "http://a:81/", HeaderMap::new()).unwrap();
+        assert!(matches!(explain(&sound(TREE), &nowhere), Err(QueryError::NoListener { port: 81, .. })));
+    }
+
+    #[test]
+    fn rows_stand_in_the_order_of_lookup() {
+        let rows = rows(&sound(TREE));
+        let brief: Vec<_> =
+            rows.iter().map(|row| format!("{} {} {}", row.listener, row.pattern, row.action)).collect();
+        assert_eq!(
+            brief,
+            ["secure /api/{id} proxy api", "secure /api/** redirect 308", "web /** redirect 308"]
+        );
+        assert_eq!(
+            (rows[0].methods.join(","), rows[0].chain.as_slice()),
+            ("GET,HEAD".into(), &["recover"][..])
+        );
+        assert_eq!(rows[0].names, ["www.example.com", "*.example.org"]);
+    }
+}

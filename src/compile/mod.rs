@@ -1,0 +1,97 @@
+//! From what a person wrote to what is served. Pure but for [`Inputs`], which remembers what it was asked;
+//! total: every problem comes back, and a snapshot where none of them is an error.
+
+mod answers;
+#[cfg(test)]
+mod cases;
+mod certificates;
+mod chains;
+mod context;
+pub mod explain;
+mod handshake;
+mod hosts;
+mod listeners;
+mod names;
+mod query;
+mod route;
+pub mod routes;
+mod settings;
+mod tables;
+mod tests_section;
+mod upstreams;
+
+pub use explain::{Explanation, explain};
+pub use query::{Query, QueryError};
+pub use routes::{Row, rows};
+pub use tests_section::{Outcome, Test, failed, run};
+
+use crate::{
+    config::{Document, Inputs},
+    diagnostic::{Diagnostics, Sources},
+    snapshot::Snapshot,
+    telemetry::access_log::Sinks,
+    tls::SelfSigned,
+    upstream,
+    value::Clock,
+};
+use context::Context;
+
+/// What outlives a snapshot and is handed from one to the next.
+pub struct Registries {
+    pub upstreams: upstream::Registry,
+    pub self_signed: SelfSigned,
+    pub access_logs: Sinks,
+}
+
+impl Default for Registries {
+    fn default() -> Self {
+        Self {
+            upstreams: upstream::Registry::new(Clock::machine(), None),
+            self_signed: SelfSigned::default(),
+            access_logs: Sinks::default(),
+        }
+    }
+}
+
+/// Compiles a document. There is no snapshot where a problem is an error, or was one for the loader.
+pub fn compile(
+    document: &Document,
+    sources: &Sources,
+    inputs: &Inputs,
+    registries: &Registries,
+) -> (Option<Snapshot>, Diagnostics) {
+    let cx = Context::new(document, sources, inputs, registries);
+
+    // What is referred to by name, each checked where it is defined.
+    chains::check_loops(&cx);
+    let certificates = certificates::compile(&cx);
+    let upstreams = upstreams::compile(&cx, &certificates);
+
+    // What refers to it. A listener is done when its hosts are known.
+    let errors = answers::default_errors(&cx);
+    let listeners = listeners::draft(&cx);
+    let hosts = hosts::draft(&cx, &upstreams, &certificates, &listeners, &errors);
+    let listeners = listeners::finish(&cx, listeners, &hosts, &certificates, &errors);
+
+    let tests = tests_section::compile(&cx, &listeners);
+    let settings = settings::compile(&cx);
+    cx.names.warn_of_unused(&cx);
+
+    // Whatever was wrong is known by now: only then may a part be missing.
+    let diagnostics = cx.report.into_diagnostics();
+    let sound = document.left_out.is_empty() && !diagnostics.has_errors();
+    let snapshot = sound.then(|| Snapshot {
+        generation: 0,
+        hash: inputs.hash(),
+        loaded_at: std::time::SystemTime::now(),
+        process: settings.process,
+        drain_timeout: settings.drain_timeout,
+        admin: settings.admin,
+        log: document.log.clone(),
+        listeners,
+        upstreams: upstreams.into_built(),
+        tests,
+        watch: inputs.watched(),
+    });
+    (snapshot, diagnostics)
+}

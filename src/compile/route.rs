@@ -1,0 +1,183 @@
+//! A route by itself: pattern, conditions, action. What surrounds it (chain, errors, log) differs by where
+//! it is used and is added there.
+
+use std::sync::Arc;
+
+use super::{
+    answers::{self, OwnErrors, OwnLog},
+    chains,
+    context::Context,
+    upstreams::{Upstreams, timeout},
+};
+use crate::{
+    action::{proxy, redirect, respond},
+    config::host,
+    diagnostic::{Code, Diagnostic},
+    matcher::{Conditions, Source},
+    routing::{Pattern, captures},
+    snapshot::Action,
+    value::{Entry, Name, Span, Spanned, TextOr},
+};
+
+pub(super) struct Draft<'a> {
+    pub name: &'a Spanned<Name>,
+    pub config: &'a host::Route,
+    pub patterns: Arc<[Pattern]>,
+    /// Where each pattern is written.
+    pub places: Vec<Span>,
+    pub captures: Arc<[Box<str>]>,
+    pub conditions: Arc<Conditions>,
+    pub action: Action,
+    pub errors: Option<OwnErrors>,
+    pub access_log: OwnLog,
+}
+
+pub(super) fn draft<'a>(
+    cx: &Context<'a>,
+    upstreams: &Upstreams,
+    entry: &'a Entry<Name, host::Route>,
+) -> Draft<'a> {
+    let (name, config) = (&entry.name, &entry.value);
+    let (patterns, places) = patterns(cx, name, config);
+    let captured = captures(&patterns);
+    chains::check_kinds(cx, &config.without);
+    let action = action(cx, upstreams, name, config, &captured);
+    Draft {
+        name,
+        config,
+        captures: captured.into_iter().map(Box::from).collect(),
+        patterns: patterns.into(),
+        places,
+        conditions: Arc::new(conditions(cx, config)),
+        // Where there is none an error was reported: then this is never served.
+        action: action.unwrap_or(Action::Unmatched),
+        errors: answers::errors(cx, config.errors.as_ref()),
+        access_log: answers::access_log(cx, config.access_log.as_ref()),
+    }
+}
+
+fn patterns(cx: &Context<'_>, name: &Spanned<Name>, config: &host::Route) -> (Vec<Pattern>, Vec<Span>) {
+    if config.path.0.is_empty() {
+        let message = format!("route {name} has no path");
+        cx.report.push(Diagnostic::error(Code::MissingKey, name.span, message).help("\"/**\" is every path"));
+    }
+    let (mut patterns, mut places) = (Vec::new(), Vec::new());
+    for path in config.path.iter() {
+        if let Some(pattern) = pattern(cx, path) {
+            patterns.push(pattern);
+            places.push(path.span);
+        }
+    }
+    (patterns, places)
+}
+
+fn pattern(cx: &Context<'_>, written: &Spanned<host::RoutePath>) -> Option<Pattern> {
+    match &written.value {
+        TextOr::Text(text) => Pattern::path(text)
+            .inspect_err(|reason| {
+                let message = format!("{text:?} is no path pattern");
+                cx.report.error(Code::BadPattern, written.span, message, reason);
+            })
+            .ok(),
+        TextOr::Map(map) => {
+            Pattern::regex(&map.regex).inspect_err(|reason| cx.bad_regex(map.regex.span, reason)).ok()
+        }
+    }
+}
+
+fn conditions(cx: &Context<'_>, config: &host::Route) -> Conditions {
+    let source = Source {
+        methods: &config.methods,
+        headers: &config.headers,
+        query: &config.query,
+        cookies: &config.cookies,
+        client_ip: &config.client_ip.0,
+    };
+    Conditions::compile(source).unwrap_or_else(|problems| {
+        for problem in problems {
+            cx.bad_regex(problem.span, &problem.value);
+        }
+        Conditions::default()
+    })
+}
+
+fn action(
+    cx: &Context<'_>,
+    upstreams: &Upstreams,
+    name: &Spanned<Name>,
+    config: &host::Route,
+    captures: &[&str],
+) -> Option<Action> {
+    let is_one = exactly_one(cx, name, config);
+    if config.proxy.is_none() {
+        refuse_timeouts(cx, config);
+    }
+    let proxy = config.proxy.as_ref().map(|written| proxy(cx, upstreams, written, config, captures));
+    let redirect = config.redirect.as_ref().map(|written| {
+        let made = cx.report.collect(|diagnostics| redirect::compile(written, captures, diagnostics));
+        made.map(|redirect| Action::Redirect(Arc::new(redirect)))
+    });
+    let respond = config.respond.as_ref().map(|written| {
+        let read = |file: &_| cx.read(file);
+        let made = cx.report.collect(|diagnostics| respond::compile(written, read, diagnostics));
+        made.map(|respond| Action::Respond(Arc::new(respond)))
+    });
+    is_one.then(|| proxy.or(redirect).or(respond)).flatten().flatten()
+}
+
+fn exactly_one(cx: &Context<'_>, name: &Spanned<Name>, config: &host::Route) -> bool {
+    let places: Vec<(&str, Span)> = [
+        config.proxy.as_ref().map(|action| ("proxy", action.span)),
+        config.redirect.as_ref().map(|action| ("redirect", action.span)),
+        config.respond.as_ref().map(|action| ("respond", action.span)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    match &*places {
+        [_] => true,
+        [] => {
+            let message = format!("route {name} does nothing");
+            let help = "one of proxy, redirect and respond says what it does";
+            cx.report.push(Diagnostic::error(Code::NoAction, name.span, message).help(help));
+            false
+        }
+        [(first, first_span), others @ ..] => {
+            let message = format!("route {name} does several things");
+            let mut problem = Diagnostic::error(Code::SeveralActions, *first_span, message).reason(*first);
+            for (action, span) in others {
+                problem = problem.label(*span, format!("and {action}"));
+            }
+            cx.report
+                .push(problem.help("a route has one action: two routes with conditions tell them apart"));
+            false
+        }
+    }
+}
+
+fn proxy(
+    cx: &Context<'_>,
+    upstreams: &Upstreams,
+    written: &proxy::Config,
+    config: &host::Route,
+    captures: &[&str],
+) -> Option<Action> {
+    let upstream = upstreams.find(cx, &written.upstream)?;
+    let timeouts = proxy::Timeouts {
+        total: timeout(cx, config.timeouts.total),
+        first_byte: timeout(cx, config.timeouts.first_byte).unwrap_or(upstream.timeouts.first_byte),
+        body_idle: timeout(cx, config.timeouts.body_idle).unwrap_or(upstream.timeouts.body_idle),
+    };
+    let made = cx
+        .report
+        .collect(|diagnostics| proxy::compile(written, captures, upstream.clone(), timeouts, diagnostics));
+    made.map(|proxy| Action::Proxy(Arc::new(proxy)))
+}
+
+fn refuse_timeouts(cx: &Context<'_>, config: &host::Route) {
+    let timeouts = &config.timeouts;
+    for timeout in [timeouts.total, timeouts.first_byte, timeouts.body_idle].into_iter().flatten() {
+        let message = "there is no upstream to wait for: only proxied requests have timeouts";
+        cx.report.push(Diagnostic::error(Code::NoEffect, timeout.span, message));
+    }
+}

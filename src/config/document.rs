@@ -1,0 +1,126 @@
+//! What a person wrote, as one typed document. The parts' own settings live with the parts; this
+//! composes them. Names are still texts here: `compile` resolves them.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    LeftOut,
+    host::{Host, Route},
+    listener::Listener,
+    test::Test,
+};
+use crate::{
+    middleware,
+    telemetry::{access_log, log},
+    tls, upstream,
+    value::{Bind, Duration, FieldName, FilePath, Map, Name, Named, Spanned, TextOr},
+};
+
+/// A Portolan configuration.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Document {
+    /// Settings of the process. Changing them needs a restart.
+    pub process: Process,
+    /// How long requests in flight get at shutdown and when a listener goes. Default 30s.
+    pub drain_timeout: Option<Spanned<Duration>>,
+    /// The socket by which `portolan reload` and `portolan status` reach the process.
+    pub admin: Option<Admin>,
+    /// What the process logs about itself, on stderr.
+    pub log: log::Config,
+    /// A line for each request. Without it: json on stdout. `false` turns it off.
+    pub access_log: Option<Spanned<access_log::Setting>>,
+    /// What holds for every listener, host and route that does not say otherwise.
+    pub defaults: Defaults,
+    /// Certificates with their keys, by name.
+    pub certificates: Named<tls::Config>,
+    /// Where clients connect, by name.
+    pub listeners: Named<Listener>,
+    /// Owners of hosts, by name.
+    pub tenants: Named<Tenant>,
+    /// Chains of middleware, by name.
+    pub middleware: Named<Chain>,
+    /// Pools of endpoints that requests are proxied to, by name.
+    pub upstreams: Named<upstream::Config>,
+    /// Routes that several hosts share, by name.
+    pub route_sets: Named<Named<Route>>,
+    /// Hosts with their routes, by name.
+    pub hosts: Named<Host>,
+    /// Requests with what is expected of them: run by `portolan test` and before every reload.
+    pub tests: Vec<Spanned<Test>>,
+    /// What was written as well, but is wrong.
+    #[serde(skip)]
+    pub left_out: LeftOut,
+}
+
+/// Settings of the process.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Threads that serve requests. Default: one per core.
+    pub threads: Option<Spanned<std::num::NonZeroU16>>,
+}
+
+/// The administration socket.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// A unix socket, "unix:/run/portolan/admin.sock".
+    pub bind: Spanned<Bind>,
+}
+
+/// What holds where nothing else is said.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// The outermost part of every chain.
+    pub middleware: Chain,
+    /// What answers that Portolan makes itself look like.
+    pub errors: Option<crate::http::errors::Config>,
+    /// How request paths are normalised.
+    pub paths: Paths,
+    /// Timeouts of proxied requests.
+    pub timeouts: Timeouts,
+}
+
+/// How request paths are normalised before routing.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// What becomes of "%2F" and "%5C" in a path. Default: reject.
+    pub encoded_slash: Option<crate::http::path::EncodedSlash>,
+}
+
+/// Timeouts of a proxied request. A route's go before its upstream's, the upstream's before the defaults.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ProxyTimeouts")]
+pub struct Timeouts {
+    /// From the request's head to the response's end. Default: none.
+    pub total: Option<Spanned<Duration>>,
+    /// From the request's end to the response's head. Default 60s.
+    pub first_byte: Option<Spanned<Duration>>,
+    /// Between two pieces of the response's body. Default 60s.
+    pub body_idle: Option<Spanned<Duration>>,
+}
+
+/// An owner of hosts.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tenant {
+    /// The tenant's part of its hosts' chains: between the listener's and the host's.
+    pub middleware: Chain,
+}
+
+/// A list of middleware: a name stands for a chain, a map for one middleware.
+pub type Chain = Vec<Spanned<ChainItem>>;
+
+/// An item of a chain.
+pub type ChainItem = TextOr<Name, middleware::Config>;
+
+/// Fields with templates for their values.
+pub type Fields = Map<FieldName, Spanned<String>>;
+
+/// A file, relative to the file that names it.
+pub type File = Spanned<FilePath>;

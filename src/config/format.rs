@@ -1,0 +1,77 @@
+//! The schema's formats and the parsers behind them: a text is right when the type that it becomes takes it.
+
+use std::{net::IpAddr, str::FromStr};
+
+use crate::{
+    upstream::config::BalanceKey,
+    value::{
+        Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Size, Status, StatusRange,
+    },
+};
+
+/// Says why a text is no value of a format.
+pub type Check = fn(&str) -> Result<(), String>;
+
+const FORMATS: &[(&str, Check)] = &[
+    ("ip", ip),
+    ("portolan:address", parses::<Address>),
+    ("portolan:balance-key", parses::<BalanceKey>),
+    ("portolan:bind", parses::<Bind>),
+    ("portolan:cidr", parses::<Cidr>),
+    ("portolan:duration", parses::<Duration>),
+    ("portolan:field-name", parses::<FieldName>),
+    ("portolan:method", parses::<Method>),
+    ("portolan:name", parses::<Name>),
+    ("portolan:path", parses::<FilePath>),
+    ("portolan:percent", parses::<Percent>),
+    ("portolan:size", parses::<Size>),
+    ("portolan:status", parses::<Status>),
+    ("portolan:status-range", parses::<StatusRange>),
+];
+
+/// Formats whose values are written with a unit.
+pub const WITH_UNIT: &[&str] = &["portolan:duration", "portolan:size", "portolan:percent"];
+
+/// The check of a format; one without takes any text.
+pub fn check_of(format: &str) -> Option<Check> {
+    FORMATS.iter().find(|(name, _)| *name == format).map(|(_, check)| *check)
+}
+
+fn parses<T: FromStr<Err = String>>(text: &str) -> Result<(), String> {
+    text.parse::<T>().map(drop)
+}
+
+fn ip(text: &str) -> Result<(), String> {
+    text.parse::<IpAddr>().map(drop).map_err(|_| format!("{text:?} is no IP address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn formats(schema: &Value, found: &mut Vec<String>) {
+        match schema {
+            Value::Array(items) => items.iter().for_each(|item| formats(item, found)),
+            Value::Object(object) => {
+                found.extend(object.get("format").and_then(Value::as_str).map(str::to_owned));
+                object.values().for_each(|value| formats(value, found));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_format_of_the_schema_has_its_parser() {
+        let mut found = Vec::new();
+        formats(&crate::config::schema::strict(), &mut found);
+        let integers = ["uint8", "uint16", "uint32", "uint64", "int32"];
+        for format in found.iter().filter(|format| !integers.contains(&format.as_str())) {
+            assert!(FORMATS.iter().any(|(name, _)| name == format), "no parser for {format}");
+        }
+        for format in WITH_UNIT {
+            assert!(FORMATS.iter().any(|(name, _)| name == format));
+        }
+    }
+}

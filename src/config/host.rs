@@ -1,0 +1,118 @@
+//! Hosts and their routes.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::document::{Chain, Timeouts};
+use crate::{
+    action::{proxy, redirect, respond},
+    http::errors,
+    matcher,
+    telemetry::access_log,
+    value::{Method, Name, Named, OneOrMany, Spanned, TextOr},
+};
+
+/// A host: the names it answers to and its routes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// "www.example.com", "*.example.com" (one label or more), or "*" for all that is left.
+    pub names: Vec<Spanned<String>>,
+    /// The listeners that it is reached by. Default: all.
+    #[serde(default)]
+    pub listeners: Option<Spanned<Vec<Spanned<Name>>>>,
+    /// Its owner.
+    #[serde(default)]
+    pub tenant: Option<Spanned<Name>>,
+    /// TLS of this host's own.
+    #[serde(default)]
+    pub tls: Option<HostTls>,
+    /// The host's part of the chain.
+    #[serde(default)]
+    pub middleware: Chain,
+    /// Kinds of middleware inherited from outside that do not run here.
+    #[serde(default)]
+    pub without: Vec<Spanned<String>>,
+    /// What errors look like here.
+    #[serde(default)]
+    pub errors: Option<errors::Config>,
+    /// The access log of this host. `false` turns it off.
+    #[serde(default)]
+    pub access_log: Option<Spanned<access_log::Setting>>,
+    /// Sets of routes shared with other hosts.
+    #[serde(default, rename = "use")]
+    pub route_sets: Vec<Spanned<Name>>,
+    /// Routes by name.
+    #[serde(default)]
+    pub routes: Named<Route>,
+}
+
+/// A host's own TLS.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostTls {
+    /// The certificate shown to clients that ask for one of this host's names.
+    pub certificate: Spanned<Name>,
+}
+
+/// A route: which requests, and what is done with them. Exactly one of proxy, redirect and respond stands in it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Path patterns: "/a/b", "/a/{id}", "/a/**", "/a/{rest...}", or { regex: '...' }; a list means any of them.
+    pub path: OneOrMany<Spanned<RoutePath>>,
+    /// Methods. Default: all.
+    #[serde(default)]
+    pub methods: Vec<Spanned<Method>>,
+    /// Conditions on header fields.
+    #[serde(default)]
+    pub headers: matcher::Fields,
+    /// Conditions on the query's parameters.
+    #[serde(default)]
+    pub query: matcher::Texts,
+    /// Conditions on cookies.
+    #[serde(default)]
+    pub cookies: matcher::Texts,
+    /// Networks that the client's address must lie in.
+    #[serde(default)]
+    pub client_ip: OneOrMany<Spanned<crate::value::Cidr>>,
+    /// Between routes of one pattern with as many conditions, the higher goes first. For a regex: above 0 before
+    /// all patterns, below 0 after them. Default 0.
+    #[serde(default)]
+    pub priority: Option<Spanned<i32>>,
+    /// Sends the request to an upstream.
+    #[serde(default)]
+    pub proxy: Option<Spanned<proxy::Config>>,
+    /// Sends the client elsewhere.
+    #[serde(default)]
+    pub redirect: Option<Spanned<redirect::Config>>,
+    /// Answers with what stands here.
+    #[serde(default)]
+    pub respond: Option<Spanned<respond::Config>>,
+    /// The route's part of the chain.
+    #[serde(default)]
+    pub middleware: Chain,
+    /// Kinds of middleware inherited from outside that do not run here.
+    #[serde(default)]
+    pub without: Vec<Spanned<String>>,
+    /// Timeouts of the proxied request.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// What errors look like here.
+    #[serde(default)]
+    pub errors: Option<errors::Config>,
+    /// The access log of this route. `false` turns it off.
+    #[serde(default)]
+    pub access_log: Option<Spanned<access_log::Setting>>,
+}
+
+/// A pattern, or a regular expression over the whole path.
+pub type RoutePath = TextOr<String, RegexPath>;
+
+/// A path by regular expression.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegexPath {
+    /// Matched against the normalised path; named groups are captures.
+    pub regex: Spanned<String>,
+}

@@ -1,0 +1,203 @@
+//! Reads a file and all that it includes. Paths are relative to the file that they stand in; a glob may
+//! match nothing, a literal file must exist, loops are errors.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    inputs::{Inputs, is_glob, normal},
+    parse::{Budget, Syntax, parse},
+    substitute,
+    tree::{Kind, Node},
+};
+use crate::{
+    diagnostic::{Code, Diagnostic, Diagnostics, Severity, Sources},
+    value::{FilePath, Span},
+};
+
+/// What the passes over a configuration's files share.
+pub struct Reading<'a> {
+    pub inputs: &'a Inputs,
+    pub sources: Sources,
+    pub diagnostics: Diagnostics,
+    /// Where references stand that could not be replaced.
+    pub unresolved: HashSet<Span>,
+    budget: Budget,
+}
+
+/// Files that have been included, with the place that asked for them.
+#[derive(Default)]
+struct Included {
+    /// From the root to the file at hand.
+    chain: Vec<PathBuf>,
+    asked: HashMap<PathBuf, Option<Span>>,
+}
+
+impl<'a> Reading<'a> {
+    pub fn new(inputs: &'a Inputs) -> Self {
+        Self {
+            inputs,
+            sources: Sources::default(),
+            diagnostics: Diagnostics::default(),
+            unresolved: HashSet::new(),
+            budget: Budget::default(),
+        }
+    }
+
+    /// The trees of the root and of all files included, each file before those that it includes.
+    pub fn files(&mut self, root: &Path) -> Vec<Node> {
+        let mut parts = Vec::new();
+        self.file(root, None, &mut Included::default(), &mut parts);
+        parts
+    }
+
+    /// A file's text.
+    pub fn text(&mut self, path: &Path, at: Option<Span>) -> Option<String> {
+        let content = match self.inputs.read(path) {
+            Ok(content) => content,
+            Err(reason) => {
+                let code = if reason == Inputs::TOO_LARGE { Code::TooLarge } else { Code::UnreadableFile };
+                self.report(code, at, format!("{} cannot be read: {reason}", path.display()));
+                return None;
+            }
+        };
+        match std::str::from_utf8(&content) {
+            Ok(text) => Some(text.to_owned()),
+            Err(error) => {
+                self.report_not_utf8(path, &content, error.valid_up_to(), at);
+                None
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path, at: Option<Span>, included: &mut Included, parts: &mut Vec<Node>) {
+        let identity = normal(path);
+        if !self.is_new(&identity, at, included) {
+            return;
+        }
+        let Some(text) = self.text(path, at) else { return };
+        let text: Arc<str> = text.into();
+        let file = self.sources.add(path.to_owned(), text.clone());
+        let errors = self.diagnostics.errors();
+        let tree = parse(Syntax::of(path), file, &text, &mut self.budget, &mut self.diagnostics);
+        let Some(tree) = tree else {
+            if self.diagnostics.errors() == errors {
+                self.report_empty(Span { file, start: 0, end: 0 }, at.is_none());
+            }
+            return;
+        };
+        let Kind::Map(mut entries) = tree.kind else {
+            let message = format!("a configuration is a map of sections, this file holds {}", tree.what());
+            self.diagnostics.push(Diagnostic::error(Code::WrongType, tree.span, message));
+            return;
+        };
+        let include =
+            entries.iter().position(|(key, _)| &*key.text == "include").map(|at| entries.remove(at).1);
+        parts.push(Node::map(tree.span, entries));
+        if let Some(include) = include {
+            included.chain.push(identity);
+            self.include(include, included, parts);
+            included.chain.pop();
+        }
+    }
+
+    fn include(&mut self, mut node: Node, included: &mut Included, parts: &mut Vec<Node>) {
+        substitute::apply(&mut node, self);
+        let items = match node.kind {
+            Kind::Null => Vec::new(),
+            Kind::List(items) => items,
+            _ => vec![node],
+        };
+        for item in items {
+            match &item.kind {
+                Kind::Scalar(_) if self.unresolved.contains(&item.span) => {}
+                Kind::Scalar(path) => self.include_path(&path.text, item.span, included, parts),
+                Kind::Map(_) => self.diagnostics.push(
+                    Diagnostic::error(
+                        Code::NotSupportedYet,
+                        item.span,
+                        "delegated includes are not supported yet",
+                    )
+                    .help("include the files by their path alone: \"tenants/*.yaml\""),
+                ),
+                _ => {
+                    let message = format!("an include is a path or a glob, this is {}", item.what());
+                    self.diagnostics.push(Diagnostic::error(Code::WrongType, item.span, message));
+                }
+            }
+        }
+    }
+
+    fn include_path(&mut self, path: &str, at: Span, included: &mut Included, parts: &mut Vec<Node>) {
+        let resolved = self.sources.resolve(at.file, &FilePath(path.into()));
+        if is_glob(path) {
+            match self.inputs.glob(&resolved.to_string_lossy()) {
+                Ok(paths) => paths.iter().for_each(|path| self.file(path, Some(at), included, parts)),
+                Err(reason) => {
+                    let message = format!("`{path}` is no glob: {reason}");
+                    self.diagnostics.push(Diagnostic::error(Code::BadGlob, at, message));
+                }
+            }
+        } else if self.inputs.read(&resolved).is_err_and(|reason| reason == "no such file") {
+            let message = format!("there is no file {}", resolved.display());
+            let help = "paths are relative to the file that they stand in; a glob may match nothing";
+            self.diagnostics.push(Diagnostic::error(Code::IncludeMissing, at, message).help(help));
+        } else {
+            self.file(&resolved, Some(at), included, parts);
+        }
+    }
+
+    /// Whether a file is met for the first time; else that is reported.
+    fn is_new(&mut self, identity: &Path, at: Option<Span>, included: &mut Included) -> bool {
+        let Some(before) = included.asked.get(identity) else {
+            included.asked.insert(identity.to_owned(), at);
+            return true;
+        };
+        let Some(at) = at else { return false };
+        let shown = identity.display();
+        let diagnostic = match included.chain.iter().position(|path| path == identity) {
+            Some(start) => {
+                let names: Vec<_> =
+                    included.chain[start..].iter().map(|path| path.display().to_string()).collect();
+                Diagnostic::error(Code::IncludeLoop, at, format!("{shown} includes itself"))
+                    .help(format!("the loop: {} -> {shown}", names.join(" -> ")))
+            }
+            None => {
+                let diagnostic =
+                    Diagnostic::error(Code::DuplicateName, at, format!("{shown} is included twice"))
+                        .reason("again here");
+                before.iter().fold(diagnostic, |diagnostic, first| diagnostic.label(*first, "first here"))
+            }
+        };
+        self.diagnostics.push(diagnostic);
+        false
+    }
+
+    fn report_not_utf8(&mut self, path: &Path, content: &[u8], valid: usize, at: Option<Span>) {
+        let line = content[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let what = match content {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16",
+            _ => "is not UTF-8",
+        };
+        self.report(Code::NotUtf8, at, format!("{}:{line}: the file {what}", path.display()));
+    }
+
+    /// An empty root configures nothing, which no one means; an empty part does no harm.
+    fn report_empty(&mut self, span: Span, root: bool) {
+        let mut diagnostic = Diagnostic::error(Code::EmptyFile, span, "the file is empty");
+        if !root {
+            diagnostic.severity = Severity::Warning;
+        }
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn report(&mut self, code: Code, at: Option<Span>, message: String) {
+        self.diagnostics.push(match at {
+            Some(at) => Diagnostic::error(code, at, message),
+            None => Diagnostic::nowhere(code, message),
+        });
+    }
+}

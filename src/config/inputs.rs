@@ -1,0 +1,282 @@
+//! The only way to the world: files, globs, environment. Everything asked for is remembered, so that one
+//! load sees one state, and what was asked for is what is watched.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Read},
+    path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use sha2::{Digest, Sha256};
+
+/// A file's content, or why there is none.
+pub type Content = Result<Arc<[u8]>, String>;
+
+/// Files and environment as one load or compilation sees them.
+pub struct Inputs {
+    world: World,
+    seen: Mutex<Seen>,
+}
+
+enum World {
+    Disk,
+    Memory { files: BTreeMap<PathBuf, Arc<[u8]>>, environment: BTreeMap<String, String> },
+}
+
+#[derive(Default)]
+struct Seen {
+    files: BTreeMap<PathBuf, Content>,
+    globs: BTreeMap<String, Vec<PathBuf>>,
+    environment: BTreeMap<String, Option<String>>,
+}
+
+impl Inputs {
+    /// Larger files are not read.
+    pub const LARGEST: u64 = 16 << 20;
+    /// What [`Inputs::read`] says of them.
+    pub const TOO_LARGE: &str = "it is larger than 16 MiB";
+
+    /// The machine's files and the process's environment.
+    pub fn disk() -> Self {
+        Self { world: World::Disk, seen: Mutex::default() }
+    }
+
+    /// Only these files and variables.
+    pub fn memory<P, C, K, V>(
+        files: impl IntoIterator<Item = (P, C)>,
+        environment: impl IntoIterator<Item = (K, V)>,
+    ) -> Self
+    where
+        P: Into<PathBuf>,
+        C: Into<Vec<u8>>,
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let files = files.into_iter().map(|(path, content)| (normal(&path.into()), content.into().into()));
+        let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Self {
+            world: World::Memory { files: files.collect(), environment: environment.collect() },
+            seen: Mutex::default(),
+        }
+    }
+
+    /// A file's content. Asked again, the answer is the same.
+    pub fn read(&self, path: &Path) -> Content {
+        let path = normal(path);
+        if let Some(content) = self.seen().files.get(&path) {
+            return content.clone();
+        }
+        let content = match &self.world {
+            World::Disk => read_disk(&path),
+            World::Memory { files, .. } => {
+                files.get(&path).cloned().ok_or_else(|| "no such file".to_owned()).and_then(bounded)
+            }
+        };
+        self.seen().files.entry(path).or_insert(content).clone()
+    }
+
+    /// The files that match, sorted by name. A pattern that is no glob is an error.
+    pub fn glob(&self, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        if let Some(paths) = self.seen().globs.get(pattern) {
+            return Ok(paths.clone());
+        }
+        let mut paths = Vec::new();
+        for pattern in alternatives(pattern) {
+            paths.extend(self.matching(&pattern)?);
+        }
+        paths.sort();
+        paths.dedup();
+        self.seen().globs.insert(pattern.to_owned(), paths.clone());
+        Ok(paths)
+    }
+
+    /// A variable of the environment.
+    pub fn env(&self, name: &str) -> Option<String> {
+        let ask = || match &self.world {
+            World::Disk => std::env::var(name).ok(),
+            World::Memory { environment, .. } => environment.get(name).cloned(),
+        };
+        self.seen().environment.entry(name.to_owned()).or_insert_with(ask).clone()
+    }
+
+    /// What a change of can change the outcome: every file asked for, be it there or not, and the
+    /// directories that globs looked in.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let seen = self.seen();
+        let directories = seen.globs.keys().flat_map(|pattern| alternatives(pattern)).map(|p| fixed_part(&p));
+        let found = seen.globs.values().flatten().filter_map(|path| path.parent().map(Path::to_owned));
+        let mut paths: Vec<_> = seen.files.keys().cloned().chain(directories).chain(found).collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// SHA-256 in hexadecimal over all that was read.
+    pub fn hash(&self) -> String {
+        let mut digest = Sha256::new();
+        for (path, content) in &self.seen().files {
+            let content: &[u8] = content.as_ref().map_or(&[], |content| content);
+            for part in [path.as_os_str().as_encoded_bytes(), content] {
+                digest.update((part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
+        }
+        for (name, value) in &self.seen().environment {
+            digest.update(format!("{name}={value:?}\n"));
+        }
+        format!("{:x}", digest.finalize())
+    }
+
+    fn matching(&self, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let options = glob::MatchOptions {
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+            case_sensitive: true,
+        };
+        let wrong = |error: glob::PatternError| error.msg.to_owned();
+        match &self.world {
+            World::Disk => Ok(glob::glob_with(pattern, options)
+                .map_err(wrong)?
+                .flatten()
+                .filter(|path| path.is_file())
+                .map(|path| normal(&path))
+                .collect()),
+            World::Memory { files, .. } => {
+                let pattern = normal(Path::new(pattern));
+                let pattern = glob::Pattern::new(&pattern.to_string_lossy()).map_err(wrong)?;
+                let matches = |path: &&PathBuf| pattern.matches_path_with(path, options);
+                Ok(files.keys().filter(matches).cloned().collect())
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The path without `.` and, where that is a matter of text alone, without `..`.
+pub fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
+                normal.pop();
+            }
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+/// Whether the text is a pattern rather than a path.
+pub fn is_glob(text: &str) -> bool {
+    text.contains(['*', '?', '[', '{'])
+}
+
+fn read_disk(path: &Path) -> Content {
+    let say = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => "no such file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    // A pipe or a device could keep the reader for ever.
+    let metadata = std::fs::metadata(path).map_err(say)?;
+    match metadata.is_file() {
+        true => {
+            let mut content = Vec::new();
+            let file = File::open(path).map_err(say)?;
+            file.take(Inputs::LARGEST + 1).read_to_end(&mut content).map_err(say)?;
+            bounded(content.into())
+        }
+        false if metadata.is_dir() => Err("it is a directory".into()),
+        false => Err("it is no regular file".into()),
+    }
+}
+
+fn bounded(content: Arc<[u8]>) -> Content {
+    match content.len() as u64 > Inputs::LARGEST {
+        true => Err(Inputs::TOO_LARGE.into()),
+        false => Ok(content),
+    }
+}
+
+/// `a.{yaml,toml}` is `a.yaml` and `a.toml`; at most 64 patterns come of one.
+fn alternatives(pattern: &str) -> Vec<String> {
+    let mut done = Vec::new();
+    let mut open = vec![pattern.to_owned()];
+    while let Some(pattern) = open.pop() {
+        let braces = pattern.find('{').and_then(|start| Some((start, start + pattern[start..].find('}')?)));
+        match braces {
+            Some((start, end)) if open.len() + done.len() < 64 => {
+                let parts = pattern[start + 1..end].split(',');
+                open.extend(parts.map(|part| format!("{}{part}{}", &pattern[..start], &pattern[end + 1..])));
+            }
+            _ => done.push(pattern),
+        }
+    }
+    done
+}
+
+/// The directory that a pattern's matches can only lie under.
+fn fixed_part(pattern: &str) -> PathBuf {
+    let path = Path::new(pattern);
+    let fixed = path.components().take_while(|part| !is_glob(&part.as_os_str().to_string_lossy()));
+    let directory: PathBuf = fixed.collect();
+    match directory.as_os_str().is_empty() {
+        true => ".".into(),
+        false => normal(&directory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: [(&str, &str); 0] = [];
+
+    #[test]
+    fn files_are_read_once_and_watched_even_where_missing() {
+        let inputs = Inputs::memory([("conf/a.yaml", "a")], NOTHING);
+        assert_eq!(&*inputs.read(Path::new("conf/../conf/./a.yaml")).unwrap(), b"a");
+        assert_eq!(inputs.read(Path::new("b")).unwrap_err(), "no such file");
+        assert_eq!(inputs.watched(), [PathBuf::from("b"), "conf/a.yaml".into()]);
+    }
+
+    #[test]
+    fn globs_are_sorted_and_watch_their_directory() {
+        let files =
+            [("c/b.toml", ""), ("c/a.yaml", ""), ("c/x/n.yaml", ""), ("c/.h.yaml", ""), ("c/r.md", "")];
+        let inputs = Inputs::memory(files, NOTHING);
+        let found = inputs.glob("c/*.{yaml,toml}").unwrap();
+        assert_eq!(found, [PathBuf::from("c/a.yaml"), "c/b.toml".into()]);
+        assert_eq!(inputs.watched(), [PathBuf::from("c")]);
+        assert!(inputs.glob("c/[").is_err());
+    }
+
+    #[test]
+    fn a_disk_is_read_alike() {
+        let inputs = Inputs::disk();
+        assert!(inputs.read(Path::new("Cargo.toml")).is_ok());
+        assert_eq!(inputs.read(Path::new("src")).unwrap_err(), "it is a directory");
+        assert_eq!(inputs.read(Path::new("no/such")).unwrap_err(), "no such file");
+        assert!(inputs.glob("src/config/*.rs").unwrap().contains(&"src/config/inputs.rs".into()));
+    }
+
+    #[test]
+    fn a_file_past_the_bound_is_refused() {
+        let size = usize::try_from(Inputs::LARGEST).unwrap() + 1;
+        let inputs = Inputs::memory([("a", vec![b'#'; size])], NOTHING);
+        assert_eq!(inputs.read(Path::new("a")).unwrap_err(), Inputs::TOO_LARGE);
+    }
+
+    #[test]
+    fn variables_come_from_the_given_environment() {
+        let inputs = Inputs::memory([("a", "")], [("PORT", "80")]);
+        assert_eq!(inputs.env("PORT").as_deref(), Some("80"));
+        assert_eq!(inputs.env("HOME"), None);
+    }
+}

@@ -1,0 +1,36 @@
+//! What a person wrote: files parsed to one spanned tree, united, substituted, validated against the
+//! schema and decoded into a [`Document`].
+
+pub mod decode;
+pub mod document;
+pub mod host;
+pub mod include;
+pub mod inputs;
+pub mod listener;
+pub mod schema;
+pub mod shape;
+pub mod substitute;
+pub mod test;
+pub mod tree;
+pub mod unite;
+pub mod validate;
+
+mod braces;
+#[cfg(test)]
+pub(crate) mod cases;
+mod format;
+mod later;
+mod left_out;
+mod load;
+mod overrides;
+mod parse;
+mod print;
+mod toml;
+mod yaml;
+
+pub use document::Document;
+pub use inputs::Inputs;
+pub use later::is_later;
+pub use left_out::LeftOut;
+pub use load::{Loaded, load};
+pub use print::print;

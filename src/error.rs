@@ -1,0 +1,104 @@
+//! Why Portolan answered by itself: one table from reason to status, blame and `Proxy-Status` (RFC 9209).
+
+use http::StatusCode;
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blame {
+    Client,
+    Gateway,
+    Upstream,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $blame:ident, $error:literal, $message:literal;)*) => {
+        /// The stable reason of an answer that Portolan made itself, or of an exchange that it cut short.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The word in the access log and in metrics.
+            pub fn code(self) -> &'static str {
+                match self { $(Reason::$variant => $code,)* }
+            }
+
+            pub fn status(self) -> StatusCode {
+                let code: u16 = match self { $(Reason::$variant => $status,)* };
+                StatusCode::from_u16(code).expect("the table holds status codes only")
+            }
+
+            pub fn blame(self) -> Blame {
+                match self { $(Reason::$variant => Blame::$blame,)* }
+            }
+
+            /// The error type of RFC 9209 section 2.3.
+            pub fn proxy_error(self) -> &'static str {
+                match self { $(Reason::$variant => $error,)* }
+            }
+
+            /// What the client is told. Causes within go to the log alone.
+            pub fn message(self) -> &'static str {
+                match self { $(Reason::$variant => $message,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    // the client's
+    MalformedRequest = "malformed_request", 400, Client, "http_request_error", "The request is malformed.";
+    AmbiguousFraming = "ambiguous_framing", 400, Client, "http_request_error", "The length of the request's body is ambiguous.";
+    BadChunk = "bad_chunk", 400, Client, "http_request_error", "The request's chunked body is malformed.";
+    BadHost = "bad_host", 400, Client, "http_request_error", "The request's host is missing or malformed.";
+    BadPath = "bad_path", 400, Client, "http_request_error", "The request's path is malformed.";
+    UnsupportedTransferCoding = "unsupported_transfer_coding", 501, Client, "http_request_error", "The request's transfer coding is not supported.";
+    UnsupportedVersion = "unsupported_version", 505, Client, "http_request_error", "The request's HTTP version is not supported.";
+    ExpectationFailed = "expectation_failed", 417, Client, "http_request_error", "The request's expectation is not supported.";
+    UriTooLong = "uri_too_long", 414, Client, "http_request_error", "The request's target is too long.";
+    HeaderTooLarge = "header_too_large", 431, Client, "http_request_error", "The request's header section is too large.";
+    HeaderTimeout = "header_timeout", 408, Client, "http_request_error", "The request took too long to arrive.";
+    BodyTimeout = "body_timeout", 408, Client, "http_request_error", "The request's body took too long to arrive.";
+    NoConnect = "connect_not_allowed", 405, Client, "http_request_denied", "CONNECT is not allowed here.";
+    NoHost = "no_host", 404, Client, "destination_not_found", "There is no such host.";
+    NoRoute = "no_route", 404, Client, "destination_not_found", "There is nothing here.";
+    MethodNotAllowed = "method_not_allowed", 405, Client, "http_request_denied", "The method is not allowed here.";
+    ClientGone = "client_gone", 499, Client, "http_request_error", "The client has gone.";
+    ClientTooSlow = "client_too_slow", 499, Client, "http_request_error", "The client took the response too slowly.";
+    // our own
+    Panic = "panic", 500, Gateway, "proxy_internal_error", "Something went wrong.";
+    Internal = "internal", 500, Gateway, "proxy_internal_error", "Something went wrong.";
+    ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
+    // the upstream's
+    NoEndpoint = "no_endpoint", 503, Upstream, "destination_unavailable", "The service is not available at the moment.";
+    ConnectRefused = "connect_refused", 502, Upstream, "connection_refused", "The service could not be reached.";
+    ConnectFailed = "connect_failed", 502, Upstream, "destination_unavailable", "The service could not be reached.";
+    ConnectTimeout = "connect_timeout", 504, Upstream, "connection_timeout", "The service could not be reached in time.";
+    TlsFailed = "upstream_tls_failed", 502, Upstream, "tls_protocol_error", "The service could not be reached securely.";
+    TlsCertificate = "upstream_certificate_invalid", 502, Upstream, "tls_certificate_error", "The service could not be reached securely.";
+    FirstByteTimeout = "first_byte_timeout", 504, Upstream, "http_response_timeout", "The service did not answer in time.";
+    TotalTimeout = "total_timeout", 504, Upstream, "http_response_timeout", "The service did not answer in time.";
+    UpstreamBodyTimeout = "upstream_body_timeout", 504, Upstream, "connection_read_timeout", "The service stopped answering.";
+    UpstreamWriteTimeout = "upstream_write_timeout", 504, Upstream, "connection_write_timeout", "The service stopped reading.";
+    UpstreamClosed = "upstream_closed", 502, Upstream, "connection_terminated", "The service closed the connection.";
+    UpstreamProtocol = "upstream_protocol", 502, Upstream, "http_protocol_error", "The service's answer could not be understood.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_statuses_fit_the_blame() {
+        let codes: HashSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            let by_client =
+                reason.status().is_client_error() || matches!(reason.status().as_u16(), 501 | 505);
+            assert_eq!(reason.blame() == Blame::Client, by_client, "{reason:?}");
+        }
+    }
+}

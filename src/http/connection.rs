@@ -1,0 +1,90 @@
+//! What is known of a connection, shared by its requests.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+
+use crate::value::{Bind, Name};
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub listener: Name,
+    pub peer: Peer,
+    /// The address that it came in by.
+    pub local: Bind,
+    pub protocol: Protocol,
+    pub tls: Option<Tls>,
+    /// Turns true when the connection shall end: no further request, what is in flight finishes.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// Who connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What the handshake settled.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub version: &'static str,
+    pub cipher: String,
+    pub sni: Option<String>,
+    pub client: Option<Arc<ClientCertificate>>,
+}
+
+/// A verified client certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub subject: String,
+    pub issuer: String,
+    pub serial: String,
+    /// SHA-256 of the certificate, lower-case hex.
+    pub fingerprint: String,
+    pub sans: Vec<String>,
+}
+
+impl Connection {
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+}
+
+impl Peer {
+    /// The peer's address; a unix socket's peer counts as 127.0.0.1.
+    pub fn ip(&self) -> IpAddr {
+        match self {
+            Self::Tcp(addr) => addr.ip().to_canonical(),
+            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Tcp(addr) => addr.port(),
+            Self::Unix => 0,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix => f.write_str("unix:"),
+        }
+    }
+}

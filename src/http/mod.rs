@@ -1,0 +1,10 @@
+//! What HTTP says, on `http` types and without I/O (but for the facts of a connection).
+
+pub mod authority;
+pub mod connection;
+pub mod date;
+pub mod errors;
+pub mod forwarded;
+pub mod hop_by_hop;
+pub mod media_type;
+pub mod path;

@@ -1,0 +1,73 @@
+//! A deadline that costs nothing while it is not near: the timer is armed on the first wait and moved
+//! only when it fires too early.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// One deadline at a time, for a connection's life.
+#[derive(Debug, Default)]
+pub struct Deadline {
+    at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    /// The wait is over; the next [`Deadline::poll`] starts a new one.
+    pub fn clear(&mut self) {
+        self.at = None;
+    }
+
+    /// Waits until `limit` after the first poll since [`Deadline::clear`].
+    pub fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let at = *self.at.get_or_insert_with(|| Instant::now() + limit);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= at {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(at);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_deadline_does_not_end_with_an_earlier_timer() {
+        let mut deadline = Deadline::default();
+        let start = Instant::now();
+        poll_fn(|cx| deadline.poll(Duration::from_secs(1), cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 1);
+
+        deadline.clear();
+        let mut polled = std::pin::pin!(poll_fn(|cx| deadline.poll(Duration::from_secs(10), cx)));
+        assert!(tokio::time::timeout(Duration::from_secs(9), &mut polled).await.is_err());
+        polled.await;
+        assert_eq!(start.elapsed().as_secs(), 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_deadline_moves_the_timer_forward() {
+        let mut deadline = Deadline::default();
+        let start = Instant::now();
+        let long = poll_fn(|cx| deadline.poll(Duration::from_secs(60), cx));
+        assert!(tokio::time::timeout(Duration::from_millis(1), long).await.is_err());
+        deadline.clear();
+        poll_fn(|cx| deadline.poll(Duration::from_secs(2), cx)).await;
+        assert!(start.elapsed() < Duration::from_secs(3));
+    }
+}

@@ -1,0 +1,355 @@
+//! Reads a request's head as strictly as RFC 9112 allows: what two parsers could read in two ways is refused.
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header,
+    request::{self, Parts},
+};
+
+use crate::error::Reason;
+
+/// What a connection takes of a head.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the whole head.
+    pub size: usize,
+    pub fields: usize,
+    /// Bytes of the request's target.
+    pub target: usize,
+}
+
+/// A head that was read.
+#[derive(Debug)]
+pub struct Head {
+    pub parts: Parts,
+    pub length: BodyLength,
+    /// Whether the client lets the connection live on (RFC 9112 section 9.3).
+    pub keep_alive: bool,
+    pub expects_continue: bool,
+}
+
+/// How the request's body is framed (RFC 9112 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    Empty,
+    Exact(u64),
+    Chunked,
+}
+
+/// Fields that httparse is given room for; past the configured number they are refused with 431.
+const MOST_FIELDS: usize = 256;
+
+/// Takes a head off the buffer: `None` while it is not whole. `scanned` remembers how far it was looked at.
+pub fn take(buffer: &mut BytesMut, scanned: &mut usize, limits: &Limits) -> Result<Option<Head>, Reason> {
+    skip_empty_line(buffer, scanned);
+    match find_end(buffer, scanned)? {
+        Some(end) if end > limits.size => Err(too_large(&buffer[..end], limits)),
+        Some(end) => {
+            *scanned = 0;
+            parse(buffer.split_to(end).freeze(), limits).map(Some)
+        }
+        None if buffer.len() >= limits.size => Err(too_large(buffer, limits)),
+        None => Ok(None),
+    }
+}
+
+/// One empty line before a request is ignored (RFC 9112 section 2.2).
+fn skip_empty_line(buffer: &mut BytesMut, scanned: &mut usize) {
+    if *scanned == 0 && buffer.starts_with(b"\r\n") {
+        let _ = buffer.split_to(2);
+    }
+}
+
+/// Where the head ends; a line feed without its carriage return is refused on the way.
+fn find_end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reason> {
+    while let Some(at) = memchr::memchr(b'\n', &buffer[*scanned..]).map(|at| *scanned + at) {
+        if at == 0 || buffer[at - 1] != b'\r' {
+            return Err(Reason::MalformedRequest);
+        }
+        *scanned = at + 1;
+        if at >= 3 && buffer[at - 3..at - 1] == *b"\r\n" {
+            return Ok(Some(at + 1));
+        }
+    }
+    *scanned = buffer.len();
+    Ok(None)
+}
+
+/// 414 where the target alone is past its limit, 431 else.
+fn too_large(buffer: &[u8], limits: &Limits) -> Reason {
+    let line = memchr::memchr(b'\r', buffer).unwrap_or(buffer.len());
+    match line > limits.target.saturating_add(32) {
+        true => Reason::UriTooLong,
+        false => Reason::HeaderTooLarge,
+    }
+}
+
+fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
+    let mut fields = [const { std::mem::MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    let status = request.parse_with_uninit_headers(&head, &mut fields).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => Reason::HeaderTooLarge,
+        httparse::Error::Version => version_refused(&head),
+        _ => Reason::MalformedRequest,
+    })?;
+    if status.is_partial() {
+        return Err(Reason::MalformedRequest);
+    }
+    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        return Err(Reason::MalformedRequest);
+    };
+    if target.len() > limits.target {
+        return Err(Reason::UriTooLong);
+    }
+    if request.headers.len() > limits.fields {
+        return Err(Reason::HeaderTooLarge);
+    }
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
+    let uri = uri(&method, &head, target)?;
+    let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut scan = FieldScan::default();
+    let mut map = HeaderMap::with_capacity(request.headers.len() + 8);
+    for field in request.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
+            .map_err(|_| Reason::MalformedRequest)?;
+        scan.see(&name, field.value)?;
+        map.append(name, value);
+    }
+    scan.finish(method, uri, version, map)
+}
+
+/// An HTTP version other than 1.x in a well-formed place is 505, all else 400.
+fn version_refused(head: &[u8]) -> Reason {
+    let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
+    let mut words = line.split(|b| *b == b' ').skip(2);
+    let (version, rest) = (words.next().unwrap_or_default(), words.next());
+    match version {
+        _ if rest.is_some() => Reason::MalformedRequest,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && *major != b'1' && minor.is_ascii_digit() =>
+        {
+            Reason::UnsupportedVersion
+        }
+        _ => Reason::MalformedRequest,
+    }
+}
+
+/// The target in one of the forms of RFC 9112 section 3.2; raw characters outside ASCII are refused.
+fn uri(method: &Method, head: &Bytes, target: &str) -> Result<Uri, Reason> {
+    let graphic = target.bytes().all(|b| b.is_ascii_graphic());
+    let form = match target.as_bytes() {
+        b"*" => *method == Method::OPTIONS,
+        [b'/', ..] => *method != Method::CONNECT,
+        _ if *method == Method::CONNECT => !target.contains(['/', '?', '#', '@']),
+        _ => target.starts_with("http://") || target.starts_with("https://"),
+    };
+    if !graphic || !form || target.contains('#') {
+        return Err(Reason::MalformedRequest);
+    }
+    Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Reason::MalformedRequest)
+}
+
+/// What framing and the connection's life need of the fields, gathered in one walk.
+#[derive(Default)]
+struct FieldScan {
+    length: Option<u64>,
+    chunked: bool,
+    hosts: usize,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    /// Refused only once the whole head is known to be well formed.
+    refusal: Option<Reason>,
+}
+
+impl FieldScan {
+    fn see(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Reason> {
+        match *name {
+            header::CONTENT_LENGTH => self.content_length(value)?,
+            header::TRANSFER_ENCODING => self.transfer_encoding(value)?,
+            header::HOST => self.hosts += 1,
+            header::CONNECTION => self.connection(value),
+            header::EXPECT if value.eq_ignore_ascii_case(b"100-continue") => self.expects_continue = true,
+            header::EXPECT => self.refusal = Some(Reason::ExpectationFailed),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One length, digits only: a list of equal lengths is refused too (RFC 9112 section 6.3).
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Reason> {
+        let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+        if !digits || self.length.is_some() {
+            return Err(Reason::AmbiguousFraming);
+        }
+        let length = value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+        self.length = Some(length);
+        Ok(())
+    }
+
+    /// Exactly one "chunked" and no other coding.
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Reason> {
+        if self.chunked {
+            return Err(Reason::AmbiguousFraming);
+        }
+        if value.eq_ignore_ascii_case(b"chunked") {
+            self.chunked = true;
+            return Ok(());
+        }
+        let token = |coding: &[u8]| !coding.is_empty() && coding.iter().all(u8::is_ascii_alphanumeric);
+        let known_shape = value.split(|b| *b == b',').all(|coding| token(coding.trim_ascii()));
+        let ends_chunked = value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked");
+        match known_shape && !ends_chunked {
+            true => Err(Reason::UnsupportedTransferCoding),
+            false => Err(Reason::AmbiguousFraming),
+        }
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for option in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    fn finish(self, method: Method, uri: Uri, version: Version, headers: HeaderMap) -> Result<Head, Reason> {
+        let http11 = version == Version::HTTP_11;
+        let length = match (self.chunked, self.length) {
+            (true, Some(_)) => return Err(Reason::AmbiguousFraming),
+            (true, None) if !http11 => return Err(Reason::AmbiguousFraming),
+            (true, None) => BodyLength::Chunked,
+            (false, Some(0) | None) => BodyLength::Empty,
+            (false, Some(length)) => BodyLength::Exact(length),
+        };
+        // RFC 9112 section 3.2: exactly one Host on HTTP/1.1, and never several.
+        if self.hosts > 1 || (http11 && self.hosts == 0) {
+            return Err(Reason::BadHost);
+        }
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        let mut parts = request::Request::new(()).into_parts().0;
+        parts.method = method;
+        parts.uri = uri;
+        parts.version = version;
+        parts.headers = headers;
+        Ok(Head {
+            length,
+            keep_alive: !self.close && (http11 || self.keep_alive),
+            expects_continue: self.expects_continue && http11 && length != BodyLength::Empty,
+            parts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { size: 4096, fields: 8, target: 256 };
+
+    fn read(text: &str) -> Result<Option<Head>, Reason> {
+        take(&mut BytesMut::from(text), &mut 0, &LIMITS)
+    }
+
+    fn framed(fields: &str) -> Result<BodyLength, Reason> {
+        let head = read(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))?;
+        Ok(head.expect("the head is whole").length)
+    }
+
+    #[test]
+    fn a_head_is_read_whole_or_not_at_all() {
+        let text = "GET /a?b HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\nrest";
+        let mut buffer = BytesMut::new();
+        let mut scanned = 0;
+        for byte in text[..text.len() - 5].bytes() {
+            buffer.extend_from_slice(&[byte]);
+            assert!(take(&mut buffer, &mut scanned, &LIMITS).unwrap().is_none());
+        }
+        buffer.extend_from_slice(b"\nrest");
+        let head = take(&mut buffer, &mut scanned, &LIMITS).unwrap().unwrap();
+        assert_eq!(head.parts.uri, "/a?b");
+        assert_eq!(head.parts.headers["a"], "b");
+        assert_eq!(&buffer[..], b"rest");
+    }
+
+    #[test]
+    fn framing_is_unambiguous_or_refused() {
+        assert_eq!(framed(""), Ok(BodyLength::Empty));
+        assert_eq!(framed("Content-Length: 5\r\n"), Ok(BodyLength::Exact(5)));
+        assert_eq!(framed("Transfer-Encoding: Chunked\r\n"), Ok(BodyLength::Chunked));
+        for wrong in [
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 9999999999999999999\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: , chunked\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: \"chunked\"\r\n",
+        ] {
+            assert_eq!(framed(wrong), Err(Reason::AmbiguousFraming), "{wrong:?}");
+        }
+        assert_eq!(framed("Transfer-Encoding: gzip\r\n"), Err(Reason::UnsupportedTransferCoding));
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused() {
+        for (text, reason) in [
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nB: c\n\r\n", Reason::MalformedRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\n B: c\r\n\r\n", Reason::MalformedRequest),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Reason::MalformedRequest),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("GET /# HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Reason::UnsupportedVersion),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MalformedRequest),
+            ("GET / HTTP/1.1\r\n\r\n", Reason::BadHost),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Reason::BadHost),
+            ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Reason::AmbiguousFraming),
+            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", Reason::ExpectationFailed),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n", Reason::MalformedRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\0c\r\n\r\n", Reason::MalformedRequest),
+        ] {
+            assert_eq!(read(text).map(drop), Err(reason), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn limits_have_their_own_answers() {
+        let long = "x".repeat(300);
+        assert_eq!(
+            read(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).map(drop),
+            Err(Reason::UriTooLong)
+        );
+        let fields = "A: b\r\n".repeat(9);
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).map(drop),
+            Err(Reason::HeaderTooLarge)
+        );
+        let huge = "y".repeat(5000);
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\r\nHost: a\r\nA: {huge}")).map(drop),
+            Err(Reason::HeaderTooLarge)
+        );
+        assert_eq!(read(&format!("GET /{huge}")).map(drop), Err(Reason::UriTooLong));
+    }
+
+    #[test]
+    fn the_connections_life_is_the_clients_word() {
+        let keep = |text: &str| read(text).unwrap().unwrap().keep_alive;
+        assert!(keep("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(!keep("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n"));
+        assert!(!keep("GET / HTTP/1.0\r\n\r\n"));
+        assert!(keep("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    }
+}

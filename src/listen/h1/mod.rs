@@ -1,0 +1,162 @@
+//! HTTP/1.1 and 1.0: one connection's requests, one after the other.
+
+mod answer;
+mod body;
+mod head;
+mod session;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use self::{
+    head::Head,
+    session::{Io, Patience},
+};
+use crate::{
+    error::Reason, http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener,
+};
+
+pub use self::session::Http1;
+
+/// Serves requests until the connection ends.
+pub async fn serve<I: Io, H: Handler>(
+    io: I,
+    connection: Arc<Connection>,
+    settings: Arc<Listener>,
+    handler: Arc<H>,
+) {
+    let patience =
+        Patience { body_idle: settings.timeouts.body_idle, write_idle: settings.timeouts.write_idle };
+    let limits = head::Limits {
+        size: settings.limits.header_size,
+        fields: settings.limits.headers,
+        target: settings.limits.uri,
+    };
+    // Boxed, since each request hands it through several futures.
+    let mut session = Box::new(Http1::new(io, patience, connection.draining.clone()));
+    let mut draining = connection.draining.clone();
+    let drained = pin!(async move {
+        // A sender that is gone means a listener that is gone.
+        let _ = draining.wait_for(|draining| *draining).await;
+    });
+    let mut drain = Drain { connection: &connection, wake: drained, registered: false };
+    let mut served = 0;
+    loop {
+        match next(&mut session, &settings, &limits, served, &mut drain).await {
+            Next::Request(head) => {
+                served += 1;
+                let last = served >= settings.limits.requests_per_connection;
+                session.begin(&head, !head.keep_alive || last);
+                session = handler.handle(&connection, head.parts, session).await;
+            }
+            Next::Refuse(reason) => {
+                session.begin_refusal();
+                session = handler.refuse(&connection, reason, session).await;
+            }
+            Next::Close => return,
+        }
+        if !session.end().await {
+            break;
+        }
+    }
+    if !session.is_broken() {
+        session.linger().await;
+    }
+}
+
+/// What a connection does next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is matched where it is made; a box would cost each request"
+)]
+enum Next {
+    Request(Head),
+    Refuse(Reason),
+    Close,
+}
+
+/// Waits for the next head: for its first byte as long as a connection may be idle, for the rest as
+/// long as a head may take in all.
+async fn next<I: Io>(
+    session: &mut Http1<I>,
+    settings: &Listener,
+    limits: &head::Limits,
+    served: usize,
+    drain: &mut Drain<'_, impl Future<Output = ()>>,
+) -> Next {
+    let mut scanned = 0;
+    let timeouts = &settings.timeouts;
+    let first_wait = if served == 0 { timeouts.header } else { timeouts.idle };
+    session.read_deadline.clear();
+    loop {
+        match head::take(&mut session.input, &mut scanned, limits) {
+            Ok(Some(head)) => return Next::Request(head),
+            Ok(None) => {}
+            Err(reason) => return Next::Refuse(reason),
+        }
+        let begun = !session.input.is_empty();
+        let filled = poll_fn(|cx| match begun {
+            false => idle(session, first_wait, drain, cx),
+            true => filling(session, timeouts.header, cx),
+        });
+        match filled.await {
+            Filled::Some if !begun => session.read_deadline.clear(),
+            Filled::Some => {}
+            Filled::Late if begun => return Next::Refuse(Reason::HeaderTimeout),
+            Filled::Late | Filled::Closed => return Next::Close,
+        }
+    }
+}
+
+/// What came of waiting for bytes.
+enum Filled {
+    Some,
+    Closed,
+    Late,
+}
+
+fn filling<I: Io>(session: &mut Http1<I>, limit: std::time::Duration, cx: &mut Context<'_>) -> Poll<Filled> {
+    match session.poll_fill(cx) {
+        Poll::Ready(Ok(1..)) => Poll::Ready(Filled::Some),
+        Poll::Ready(_) => Poll::Ready(Filled::Closed),
+        Poll::Pending => session.read_deadline.poll(limit, cx).map(|()| Filled::Late),
+    }
+}
+
+/// The wish that the connection end. Its waker is registered once: asking for it anew with every request
+/// would take a lock that all connections share.
+struct Drain<'c, F> {
+    connection: &'c Connection,
+    wake: Pin<&'c mut F>,
+    registered: bool,
+}
+
+impl<F: Future<Output = ()>> Drain<'_, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.registered {
+            true if self.connection.is_draining() => Poll::Ready(()),
+            true => Poll::Pending,
+            false => {
+                self.registered = true;
+                self.wake.as_mut().poll(cx)
+            }
+        }
+    }
+}
+
+/// Between requests a connection that shall end does so at once.
+fn idle<I: Io>(
+    session: &mut Http1<I>,
+    limit: std::time::Duration,
+    drain: &mut Drain<'_, impl Future<Output = ()>>,
+    cx: &mut Context<'_>,
+) -> Poll<Filled> {
+    match filling(session, limit, cx) {
+        Poll::Pending => drain.poll(cx).map(|()| Filled::Closed),
+        ready => ready,
+    }
+}

@@ -1,0 +1,442 @@
+//! One HTTP/1 exchange: the connection's stream and buffers, lent to a request and taken back after it.
+
+use std::{
+    future::poll_fn,
+    io::IoSlice,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, response};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    answer::{self, Asked, Framing},
+    body::{Body, Piece},
+};
+use crate::{
+    listen::deadline::Deadline,
+    proxy::session::{ClientError, Closed, Session},
+};
+
+/// A stream that HTTP/1 is spoken over.
+pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> Io for T {}
+
+/// The deadlines of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub body_idle: Duration,
+    pub write_idle: Duration,
+}
+
+/// A connection with the exchange that it carries at the moment.
+pub struct Http1<I> {
+    pub(super) io: I,
+    /// Bytes read and not yet understood.
+    pub(super) input: BytesMut,
+    /// Bytes said and not yet written.
+    output: BytesMut,
+    pub(super) read_deadline: Deadline,
+    write_deadline: Deadline,
+    patience: Patience,
+    /// Turns true when the connection shall end.
+    draining: watch::Receiver<bool>,
+    exchange: Exchange,
+}
+
+/// What begins anew with each request.
+#[derive(Debug)]
+struct Exchange {
+    body: Body,
+    body_is_empty: bool,
+    asked: Asked,
+    framing: Option<Framing>,
+    owes_continue: bool,
+    close: bool,
+    received: u64,
+    sent: u64,
+    /// The response was given up or a write failed: nothing more can be said.
+    broken: bool,
+}
+
+/// What is collected before it is written: a head and a small body go out together.
+const COALESCE: usize = 8 * 1024;
+/// How much is read at once.
+const READ: usize = 16 * 1024;
+/// Room below this is too little to read into.
+const READ_LEAST: usize = 2 * 1024;
+/// What may come in after a request, while its response is on the way.
+const MOST_PIPELINED: usize = 64 * 1024;
+/// An unread rest of a body up to this is read past, to keep the connection.
+const MOST_DRAINED: u64 = 64 * 1024;
+
+impl<I: Io> Http1<I> {
+    pub fn new(io: I, patience: Patience, draining: watch::Receiver<bool>) -> Self {
+        Self {
+            io,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            read_deadline: Deadline::default(),
+            write_deadline: Deadline::default(),
+            patience,
+            draining,
+            exchange: Exchange::idle(),
+        }
+    }
+
+    /// Starts the exchange of a request whose head was read.
+    pub(super) fn begin(&mut self, head: &super::head::Head, close: bool) {
+        self.read_deadline.clear();
+        self.exchange = Exchange {
+            body: Body::new(head.length),
+            body_is_empty: head.length == super::head::BodyLength::Empty,
+            asked: Asked {
+                head_only: head.parts.method == http::Method::HEAD,
+                http11: head.parts.version == http::Version::HTTP_11,
+            },
+            owes_continue: head.expects_continue,
+            close,
+            ..Exchange::idle()
+        };
+    }
+
+    /// Starts an exchange that can only be refused: its head could not be read.
+    pub(super) fn begin_refusal(&mut self) {
+        self.exchange = Exchange { close: true, ..Exchange::idle() };
+    }
+
+    /// Ends the exchange; says whether another may follow.
+    pub(super) async fn end(&mut self) -> bool {
+        let complete = matches!(self.exchange.framing, Some(Framing::None | Framing::Exact(0)));
+        if self.exchange.broken || !complete || self.flush().await.is_err() {
+            return false;
+        }
+        if self.exchange.close {
+            return false;
+        }
+        self.drain().await
+    }
+
+    /// Reads past what is left of a short body that nobody wanted, as long as a body may stall.
+    async fn drain(&mut self) -> bool {
+        if self.exchange.body.is_done() {
+            return true;
+        }
+        let limit = self.patience.body_idle;
+        let draining = async {
+            let mut left = MOST_DRAINED;
+            loop {
+                match self.read_body().await {
+                    Ok(Some(data)) if (data.len() as u64) < left => left -= data.len() as u64,
+                    Ok(None) => return true,
+                    _ => return false,
+                }
+            }
+        };
+        tokio::time::timeout(limit, draining).await.unwrap_or(false)
+    }
+
+    /// Whether the connection cannot go on behind the body if nobody reads that: what is left is long, or
+    /// the client waits to be told to send it and may or may not do so (RFC 9110 section 10.1.1).
+    fn body_ends_connection(&self) -> bool {
+        self.exchange.owes_continue || !self.exchange.body.is_short(MOST_DRAINED)
+    }
+
+    /// Closes so that the client still gets what was said: our side first, then theirs for a while
+    /// (RFC 9112 section 9.6).
+    pub(super) async fn linger(&mut self) {
+        const MOST: usize = 256 * 1024;
+        let closing = async {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            if self.io.shutdown().await.is_err() {
+                return;
+            }
+            let mut read = 0;
+            let mut sink = BytesMut::with_capacity(4096);
+            while read < MOST {
+                sink.clear();
+                match self.io.read_buf(&mut sink).await {
+                    Ok(count) if count > 0 => read += count,
+                    _ => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
+    }
+
+    /// Whether what went wrong leaves nothing to be polite about.
+    pub(super) fn is_broken(&self) -> bool {
+        self.exchange.broken
+    }
+
+    /// Reads what there is into `input`; zero bytes mean that the client has closed.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < READ_LEAST {
+            self.input.reserve(READ);
+        }
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+    }
+
+    async fn fill_body(&mut self) -> Result<(), ClientError> {
+        let limit = self.patience.body_idle;
+        poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Ready(Ok(1..)) => {
+                self.read_deadline.clear();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(_) => Poll::Ready(Err(ClientError::Gone)),
+            // A tunnel may be silent for as long as its upstream lets it.
+            Poll::Pending if self.exchange.body.is_tunnel() => Poll::Pending,
+            Poll::Pending => self.read_deadline.poll(limit, cx).map(|()| Err(ClientError::BodyTimeout)),
+        })
+        .await
+    }
+
+    /// Writes `output` and then `data`.
+    async fn write_out(&mut self, mut data: Bytes) -> Result<(), ClientError> {
+        while !self.output.is_empty() || !data.is_empty() {
+            let written = poll_fn(|cx| self.poll_write(&data, cx)).await;
+            let Ok(count @ 1..) = written else {
+                self.exchange.broken = true;
+                return Err(written.err().unwrap_or(ClientError::Gone));
+            };
+            let from_output = count.min(self.output.len());
+            self.output.advance(from_output);
+            data.advance(count - from_output);
+        }
+        self.output.clear();
+        Ok(())
+    }
+
+    fn poll_write(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, ClientError>> {
+        let parts = [IoSlice::new(&self.output), IoSlice::new(data)];
+        let polled = match (self.output.is_empty(), data.is_empty()) {
+            (false, true) => Pin::new(&mut self.io).poll_write(cx, &self.output),
+            (true, _) => Pin::new(&mut self.io).poll_write(cx, data),
+            (false, false) => Pin::new(&mut self.io).poll_write_vectored(cx, &parts),
+        };
+        match polled {
+            Poll::Ready(result) => {
+                self.write_deadline.clear();
+                Poll::Ready(result.map_err(|_| ClientError::Gone))
+            }
+            Poll::Pending => self
+                .write_deadline
+                .poll(self.patience.write_idle, cx)
+                .map(|()| Err(ClientError::WriteTimeout)),
+        }
+    }
+
+    /// Puts a piece of the body out: small ones are copied behind what waits, large ones go as they are.
+    async fn put(&mut self, data: Bytes) -> Result<(), ClientError> {
+        if self.output.len() + data.len() <= COALESCE {
+            self.output.extend_from_slice(&data);
+            return Ok(());
+        }
+        self.write_out(data).await
+    }
+}
+
+impl<I: Io> Session for Http1<I> {
+    fn body_is_empty(&self) -> bool {
+        self.exchange.body_is_empty
+    }
+
+    fn body_is_done(&self) -> bool {
+        self.exchange.body.is_done()
+    }
+
+    async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
+        if self.exchange.owes_continue && self.input.is_empty() && self.exchange.framing.is_none() {
+            self.exchange.owes_continue = false;
+            answer::write_informational(&mut self.output, StatusCode::CONTINUE, &HeaderMap::new());
+            self.flush().await?;
+        }
+        loop {
+            match self.exchange.body.take(&mut self.input) {
+                Ok(Piece::Data(data)) => {
+                    self.exchange.owes_continue = false;
+                    self.exchange.received += data.len() as u64;
+                    return Ok(Some(data));
+                }
+                Ok(Piece::End) => {
+                    self.read_deadline.clear();
+                    return Ok(None);
+                }
+                Ok(Piece::More) if self.exchange.body.is_tunnel() => match self.fill_body().await {
+                    Ok(()) => {}
+                    Err(_) => {
+                        self.exchange.body.end();
+                        return Ok(None);
+                    }
+                },
+                Ok(Piece::More) => {
+                    let filled = self.fill_body().await;
+                    // What comes after an answer to half a request could be its other half.
+                    self.exchange.close |= filled.is_err();
+                    filled?;
+                }
+                Err(what) => {
+                    self.exchange.close = true;
+                    return Err(ClientError::Malformed(what));
+                }
+            }
+        }
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.exchange.body.take_trailers()
+    }
+
+    async fn closed(&mut self, limit: Duration) -> Closed {
+        poll_fn(|cx| {
+            while self.input.len() < MOST_PIPELINED {
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => {
+                        self.exchange.close = true;
+                        return Poll::Ready(Closed::Gone);
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            self.read_deadline.poll(limit, cx).map(|()| Closed::Idle)
+        })
+        .await
+    }
+
+    fn leave_body(&mut self) {
+        // What has come already need not be waited for.
+        while let Ok(Piece::Data(data)) = self.exchange.body.take(&mut self.input) {
+            self.exchange.owes_continue = false;
+            self.exchange.received += data.len() as u64;
+        }
+        self.exchange.close |= self.body_ends_connection();
+    }
+
+    async fn send_informational(
+        &mut self,
+        status: StatusCode,
+        fields: &HeaderMap,
+    ) -> Result<(), ClientError> {
+        // HTTP/1.0 knows no 1xx (RFC 9110 section 15.2).
+        if !self.exchange.asked.http11 {
+            return Ok(());
+        }
+        if status == StatusCode::CONTINUE {
+            self.exchange.owes_continue = false;
+        }
+        answer::write_informational(&mut self.output, status, fields);
+        self.flush().await
+    }
+
+    async fn send_head(&mut self, head: response::Parts, end: bool) -> Result<(), ClientError> {
+        self.read_deadline.clear();
+        let framing = answer::framing(&head, end, self.exchange.asked);
+        let until_close = framing == Framing::UntilClose;
+        self.exchange.close |= until_close
+            || self.exchange.owes_continue
+            || (end && self.body_ends_connection())
+            || *self.draining.borrow();
+        answer::write_head(&mut self.output, &head, framing, self.exchange.asked, self.exchange.close);
+        self.exchange.framing = Some(framing);
+        if framing == Framing::Tunnel {
+            self.exchange.close = true;
+            self.exchange.body.become_tunnel();
+        }
+        Ok(())
+    }
+
+    async fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
+        self.read_deadline.clear();
+        let framing = self.exchange.framing.unwrap_or(Framing::None);
+        if framing != Framing::None {
+            self.exchange.sent += data.len() as u64;
+        }
+        match framing {
+            Framing::None => return Ok(()),
+            Framing::Exact(left) => {
+                let data = data.slice(..usize::try_from(left).unwrap_or(usize::MAX).min(data.len()));
+                self.exchange.framing = Some(Framing::Exact(left - data.len() as u64));
+                self.put(data).await?;
+            }
+            Framing::Chunked => {
+                if !data.is_empty() {
+                    answer::write_chunk_size(&mut self.output, data.len());
+                    self.put(data).await?;
+                    self.output.extend_from_slice(b"\r\n");
+                }
+                if end {
+                    self.output.extend_from_slice(b"0\r\n\r\n");
+                    self.exchange.framing = Some(Framing::None);
+                }
+            }
+            Framing::UntilClose => {
+                self.put(data).await?;
+                if end {
+                    self.exchange.framing = Some(Framing::None);
+                }
+            }
+            Framing::Tunnel => {
+                self.put(data).await?;
+                if end {
+                    self.exchange.framing = Some(Framing::None);
+                    self.exchange.body.end();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+        if self.exchange.framing == Some(Framing::Chunked) {
+            answer::write_trailers(&mut self.output, &trailers);
+            self.exchange.framing = Some(Framing::None);
+            return Ok(());
+        }
+        self.send_data(Bytes::new(), true).await
+    }
+
+    async fn flush(&mut self) -> Result<(), ClientError> {
+        self.write_out(Bytes::new()).await?;
+        match poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                self.exchange.broken = true;
+                Err(ClientError::Gone)
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        self.exchange.broken = true;
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        (self.exchange.received, self.exchange.sent)
+    }
+}
+
+impl Exchange {
+    fn idle() -> Self {
+        Self {
+            body: Body::new(super::head::BodyLength::Empty),
+            body_is_empty: true,
+            asked: Asked { head_only: false, http11: true },
+            framing: None,
+            owes_continue: false,
+            close: false,
+            received: 0,
+            sent: 0,
+            broken: false,
+        }
+    }
+}

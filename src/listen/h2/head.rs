@@ -1,0 +1,139 @@
+//! Makes an HTTP/2 request's head what an HTTP/1 one is to everything behind: a target of a path, a Host,
+//! one Cookie. The rest of RFC 9113 section 8 (pseudo-fields, fields that mean a connection, lengths that
+//! do not agree) h2 has checked.
+
+use http::{
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{COOKIE, HOST},
+    request::Parts,
+    uri::Authority,
+};
+
+use crate::{error::Reason, snapshot::settings::Limits};
+
+/// The head as it goes on, or why it does not.
+pub(super) fn read(mut parts: Parts, limits: &Limits) -> Result<Parts, Reason> {
+    check_limits(&parts, limits)?;
+    set_host(&mut parts)?;
+    join_cookies(&mut parts.headers);
+    if parts.method != Method::CONNECT {
+        parts.uri = origin_form(&parts.uri)?;
+    }
+    Ok(parts)
+}
+
+fn check_limits(parts: &Parts, limits: &Limits) -> Result<(), Reason> {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.uri {
+        return Err(Reason::UriTooLong);
+    }
+    // As the same section would measure in HTTP/1: name, colon, space, value, line end.
+    let fields = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    match parts.headers.len() > limits.headers || fields.sum::<usize>() > limits.header_size {
+        true => Err(Reason::HeaderTooLarge),
+        false => Ok(()),
+    }
+}
+
+/// `:authority` is the host; a Host beside it must say the same (RFC 9113 section 8.3.1).
+fn set_host(parts: &mut Parts) -> Result<(), Reason> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = match (parts.uri.authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) | (None, None, _) => return Err(Reason::BadHost),
+        (None, Some(_), None) => return Ok(()),
+        (Some(authority), None, None) => without_user(authority)?,
+        (Some(authority), Some(host), None) => {
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
+                return Err(Reason::BadHost);
+            }
+            without_user(authority)?
+        }
+    };
+    parts.headers.insert(HOST, host);
+    Ok(())
+}
+
+fn without_user(authority: &Authority) -> Result<HeaderValue, Reason> {
+    match authority.as_str().contains('@') {
+        true => Err(Reason::BadHost),
+        false => HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadHost),
+    }
+}
+
+/// HTTP/2 may split a Cookie into crumbs; everything else knows one line (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    let joined = HeaderValue::from_bytes(&joined).expect("values joined by \"; \" make a value");
+    headers.insert(COOKIE, joined);
+}
+
+fn origin_form(uri: &Uri) -> Result<Uri, Reason> {
+    let target = uri.path_and_query().cloned().ok_or(Reason::MalformedRequest)?;
+    Ok(Uri::from(target))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn limits() -> Limits {
+        crate::snapshot::settings::Listener::for_tests("web").limits
+    }
+
+    fn head(uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri(uri).version(http::Version::HTTP_2);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn the_authority_becomes_the_host_and_the_target_a_path() {
+        let read = read(head("https://a.test:8443/x?y=1", &[]), &limits()).unwrap();
+        assert_eq!(read.uri, "/x?y=1");
+        assert!(read.uri.authority().is_none());
+        assert_eq!(read.headers[HOST], "a.test:8443");
+    }
+
+    #[test]
+    fn host_and_authority_say_the_same_or_are_refused() {
+        assert!(read(head("https://a.test/", &[("host", "A.test")]), &limits()).is_ok());
+        assert_eq!(read(head("/", &[("host", "b.test")]), &limits()).unwrap().headers[HOST], "b.test");
+        let wrong = [
+            head("https://a.test/", &[("host", "b.test")]),
+            head("https://a.test/", &[("host", "a.test"), ("host", "a.test")]),
+            head("https://u@a.test/", &[]),
+            head("/", &[]),
+        ];
+        for head in wrong {
+            assert_eq!(read(head, &limits()).unwrap_err(), Reason::BadHost);
+        }
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+        let read = read(head("https://a.test/", &crumbs), &limits()).unwrap();
+        assert_eq!(read.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn limits_have_their_own_statuses() {
+        let long = format!("https://a.test/{}", "x".repeat(9000));
+        assert_eq!(read(head(&long, &[]), &limits()).unwrap_err(), Reason::UriTooLong);
+        let many = vec![("x", "y"); 129];
+        assert_eq!(read(head("https://a.test/", &many), &limits()).unwrap_err(), Reason::HeaderTooLarge);
+        let large = "x".repeat(65536);
+        let large = [("x", large.as_str())];
+        assert_eq!(read(head("https://a.test/", &large), &limits()).unwrap_err(), Reason::HeaderTooLarge);
+    }
+}

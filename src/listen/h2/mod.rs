@@ -1,0 +1,215 @@
+//! HTTP/2: one connection, a task for each of its requests, and the rules by which it ends.
+
+mod head;
+mod session;
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{
+    RecvStream,
+    server::{self, SendResponse},
+};
+use http::Request;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+
+use self::session::Http2;
+use super::{deadline::Deadline, stream::Stream};
+use crate::{http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener};
+
+/// What a client may send of a body before it is read: large enough for a fast network.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for all requests of a connection; it bounds the memory that a connection takes.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What of a response waits for the client, per request.
+const SEND_BUFFER: usize = 128 << 10;
+/// Requests that a client may cancel before they are looked at (CVE-2023-44487), that are remembered after
+/// they were cancelled, and that may break the protocol (CVE-2025-8671), before the connection ends.
+const CANCELLED_UNSEEN: usize = 32;
+const CANCELLED_REMEMBERED: usize = 64;
+const MALFORMED: usize = 128;
+
+type Incoming = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+
+/// Serves a connection to its end.
+pub(super) async fn serve<H: Handler>(
+    stream: Stream,
+    connection: Arc<Connection>,
+    settings: Arc<Listener>,
+    handler: Arc<H>,
+) {
+    match timeout(settings.timeouts.handshake, builder(&settings).handshake(stream)).await {
+        Err(_) => {
+            tracing::debug!(listener = %settings.name, peer = %connection.peer, "no HTTP/2 preface in time")
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(listener = %settings.name, peer = %connection.peer, %error, "no HTTP/2");
+        }
+        Ok(Ok(h2)) => {
+            let serving = Serving::new(h2, connection, settings, handler);
+            serving.run().await;
+        }
+    }
+}
+
+fn builder(settings: &Listener) -> server::Builder {
+    // Twice what we take, so that the answer to a section just past the limit is ours and is logged;
+    // beyond that h2 answers 431 by itself.
+    let header_list = u32::try_from(settings.limits.header_size.saturating_mul(2)).unwrap_or(u32::MAX);
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(settings.limits.streams)
+        .max_header_list_size(header_list)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(CANCELLED_UNSEEN)
+        .max_concurrent_reset_streams(CANCELLED_REMEMBERED)
+        .max_local_error_reset_streams(Some(MALFORMED));
+    builder
+}
+
+struct Serving<H> {
+    h2: server::Connection<Stream, Bytes>,
+    connection: Arc<Connection>,
+    settings: Arc<Listener>,
+    handler: Arc<H>,
+    /// The tasks of the requests at work, never more than the streams that the client is allowed.
+    requests: JoinSet<()>,
+    seen: usize,
+    /// The client has been told to ask for nothing more.
+    closing: bool,
+    quiet: Deadline,
+}
+
+impl<H: Handler> Serving<H> {
+    fn new(
+        h2: server::Connection<Stream, Bytes>,
+        connection: Arc<Connection>,
+        settings: Arc<Listener>,
+        handler: Arc<H>,
+    ) -> Self {
+        Self {
+            h2,
+            connection,
+            settings,
+            handler,
+            requests: JoinSet::new(),
+            seen: 0,
+            closing: false,
+            quiet: Deadline::default(),
+        }
+    }
+
+    async fn run(mut self) {
+        let mut drained = pin!(drained(self.connection.draining.clone()));
+        loop {
+            let at_work = self.requests.len();
+            let idle = at_work == 0;
+            tokio::select! {
+                incoming = poll_fn(|cx| poll_incoming(&mut self.h2, at_work, &self.settings, cx)) => {
+                    match incoming {
+                        Some(Ok((request, respond))) => self.begin(request, respond),
+                        Some(Err(error)) => break self.log_end(&error),
+                        None => break,
+                    }
+                }
+                Some(ended) = self.requests.join_next(), if !idle => self.log_panic(ended),
+                () = &mut drained, if !self.closing => self.close(),
+                () = poll_fn(|cx| self.quiet.poll(quiet_limit(&self.settings, self.closing), cx)), if idle => {
+                    if self.closing {
+                        // The client neither takes the rest nor answers the ping that ends a connection.
+                        break;
+                    }
+                    self.close();
+                }
+            }
+        }
+        self.end().await;
+    }
+
+    /// Starts a task for a request.
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.quiet.clear();
+        self.seen += 1;
+        if self.seen >= self.settings.limits.requests_per_connection {
+            self.close();
+        }
+        let (connection, settings, handler) =
+            (self.connection.clone(), self.settings.clone(), self.handler.clone());
+        self.requests.spawn(async move {
+            let (parts, body) = request.into_parts();
+            let session = Http2::new(&parts, body, respond, &settings.timeouts);
+            let session = match head::read(parts, &settings.limits) {
+                Ok(head) => handler.handle(&connection, head, session).await,
+                Err(reason) => handler.refuse(&connection, reason, session).await,
+            };
+            session.finish();
+        });
+    }
+
+    /// Tells the client to ask for nothing more; what it has asked for is finished (RFC 9113 section 6.8).
+    fn close(&mut self) {
+        if !self.closing {
+            self.closing = true;
+            self.quiet.clear();
+            self.h2.graceful_shutdown();
+        }
+    }
+
+    /// Lets the requests see that the client has gone, and waits for them.
+    async fn end(self) {
+        let Self { h2, mut requests, .. } = self;
+        drop(h2);
+        while requests.join_next().await.is_some() {}
+    }
+
+    fn log_end(&self, error: &h2::Error) {
+        tracing::debug!(listener = %self.settings.name, peer = %self.connection.peer, %error, "connection ended");
+    }
+
+    fn log_panic(&self, ended: Result<(), JoinError>) {
+        if let Err(error) = ended {
+            tracing::error!(listener = %self.settings.name, peer = %self.connection.peer, %error, "a request's task failed");
+        }
+    }
+}
+
+/// Moves the connection on. While as many requests are at work as may be, new ones wait inside, where
+/// h2 counts those that are cancelled meanwhile.
+fn poll_incoming(
+    h2: &mut server::Connection<Stream, Bytes>,
+    at_work: usize,
+    settings: &Listener,
+    cx: &mut Context<'_>,
+) -> Poll<Incoming> {
+    let most = usize::try_from(settings.limits.streams).unwrap_or(usize::MAX);
+    match at_work < most {
+        true => h2.poll_accept(cx),
+        false => h2.poll_closed(cx).map(|ended| ended.err().map(Err)),
+    }
+}
+
+fn quiet_limit(settings: &Listener, closing: bool) -> std::time::Duration {
+    match closing {
+        true => settings.timeouts.write_idle,
+        false => settings.timeouts.idle,
+    }
+}
+
+/// A listener that is no more drains, too.
+async fn drained(mut draining: watch::Receiver<bool>) {
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+#[cfg(test)]
+mod tests;

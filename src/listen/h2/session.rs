@@ -1,0 +1,298 @@
+//! One HTTP/2 request and its response.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT},
+    request, response,
+};
+
+use crate::{
+    http::hop_by_hop,
+    listen::deadline::Deadline,
+    proxy::session::{ClientError, Closed, Session},
+    snapshot::settings::Timeouts,
+};
+
+/// A stream of an HTTP/2 connection.
+pub(super) struct Http2 {
+    request: RecvStream,
+    respond: SendResponse<Bytes>,
+    /// Once the head is sent.
+    response: Option<SendStream<Bytes>>,
+    trailers: Option<HeaderMap>,
+    body_is_empty: bool,
+    data_ended: bool,
+    request_ended: bool,
+    response_ended: bool,
+    head_only: bool,
+    owes_continue: bool,
+    body_idle: Duration,
+    write_idle: Duration,
+    read_deadline: Deadline,
+    write_deadline: Deadline,
+    /// Since something was read or sent.
+    silence: Deadline,
+    received: u64,
+    sent: u64,
+}
+
+impl Http2 {
+    pub(super) fn new(
+        head: &request::Parts,
+        request: RecvStream,
+        respond: SendResponse<Bytes>,
+        timeouts: &Timeouts,
+    ) -> Self {
+        let body_is_empty = request.is_end_stream();
+        Self {
+            respond,
+            response: None,
+            trailers: None,
+            body_is_empty,
+            data_ended: body_is_empty,
+            request_ended: body_is_empty,
+            response_ended: false,
+            head_only: head.method == Method::HEAD,
+            owes_continue: !body_is_empty && expects_continue(&head.headers),
+            body_idle: timeouts.body_idle,
+            write_idle: timeouts.write_idle,
+            read_deadline: Deadline::default(),
+            write_deadline: Deadline::default(),
+            silence: Deadline::default(),
+            received: 0,
+            sent: 0,
+            request,
+        }
+    }
+
+    /// The exchange is over: a response without its end is given up, so that the client can tell. A
+    /// request's unread rest is refused by h2 with NO_ERROR (RFC 9113 section 8.1).
+    pub(super) fn finish(mut self) {
+        if !self.response_ended {
+            self.reset();
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
+        while !self.data_ended {
+            match self.request.poll_data(cx) {
+                // Empty frames are no progress; h2 bounds their number.
+                Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
+                Poll::Ready(Some(Ok(data))) => return Poll::Ready(self.take(data).map(Some)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(client_error(&error))),
+                Poll::Ready(None) => self.data_ended = true,
+                Poll::Pending => return self.poll_stalled(cx),
+            }
+        }
+        self.poll_trailers(cx)
+    }
+
+    /// What is read may be followed by as much.
+    fn take(&mut self, data: Bytes) -> Result<Bytes, ClientError> {
+        self.read_deadline.clear();
+        self.silence.clear();
+        self.received += data.len() as u64;
+        self.request.flow_control().release_capacity(data.len()).map_err(|error| client_error(&error))?;
+        Ok(data)
+    }
+
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
+        if self.request_ended {
+            return Poll::Ready(Ok(None));
+        }
+        match self.request.poll_trailers(cx) {
+            Poll::Ready(Ok(Some(trailers))) if forbids(&trailers) => {
+                Poll::Ready(Err(ClientError::Malformed("a field that must not stand in trailers")))
+            }
+            Poll::Ready(Ok(trailers)) => {
+                self.trailers = trailers;
+                self.request_ended = true;
+                Poll::Ready(Ok(None))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(client_error(&error))),
+            Poll::Pending => self.poll_stalled(cx),
+        }
+    }
+
+    /// Nothing has come: asks for it where the client waits to be asked (RFC 9110 section 10.1.1).
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
+        if std::mem::take(&mut self.owes_continue) {
+            self.inform(StatusCode::CONTINUE, HeaderMap::new())?;
+        }
+        ready!(self.read_deadline.poll(self.body_idle, cx));
+        Poll::Ready(Err(ClientError::BodyTimeout))
+    }
+
+    fn inform(&mut self, status: StatusCode, fields: HeaderMap) -> Result<(), ClientError> {
+        if self.response.is_some() {
+            return Ok(());
+        }
+        let mut informational = Response::new(());
+        *informational.status_mut() = status;
+        *informational.headers_mut() = fields;
+        self.respond.send_informational(informational).map_err(|error| client_error(&error))
+    }
+
+    /// Waits until the client takes some of `wanted` bytes.
+    fn poll_room(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, ClientError>> {
+        let Some(response) = &mut self.response else { return Poll::Ready(Err(ClientError::Gone)) };
+        response.reserve_capacity(wanted);
+        while response.capacity() == 0 {
+            match response.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(client_error(&error))),
+                Poll::Ready(None) => return Poll::Ready(Err(ClientError::Gone)),
+                Poll::Pending => {
+                    ready!(self.write_deadline.poll(self.write_idle, cx));
+                    return Poll::Ready(Err(ClientError::WriteTimeout));
+                }
+            }
+        }
+        self.write_deadline.clear();
+        Poll::Ready(Ok(response.capacity().min(wanted)))
+    }
+
+    fn push(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
+        let Some(response) = &mut self.response else { return Err(ClientError::Gone) };
+        self.silence.clear();
+        self.sent += data.len() as u64;
+        response.send_data(data, end).map_err(|error| client_error(&error))?;
+        self.response_ended = end;
+        Ok(())
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let reset = match &mut self.response {
+            Some(response) => response.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        reset.map(drop)
+    }
+}
+
+impl Session for Http2 {
+    fn body_is_empty(&self) -> bool {
+        self.body_is_empty
+    }
+
+    fn body_is_done(&self) -> bool {
+        self.request_ended || self.request.is_end_stream()
+    }
+
+    async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
+        poll_fn(|cx| self.poll_body(cx)).await
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
+    async fn closed(&mut self, limit: Duration) -> Closed {
+        poll_fn(|cx| match self.poll_gone(cx) {
+            Poll::Ready(()) => Poll::Ready(Closed::Gone),
+            Poll::Pending => self.silence.poll(limit, cx).map(|()| Closed::Idle),
+        })
+        .await
+    }
+
+    /// A request's unread rest is refused in [`Http2::finish`]; other requests are not touched by it.
+    fn leave_body(&mut self) {}
+
+    async fn send_informational(
+        &mut self,
+        status: StatusCode,
+        fields: &HeaderMap,
+    ) -> Result<(), ClientError> {
+        // There is no switching of protocols in HTTP/2 (RFC 9113 section 8.6).
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let mut fields = fields.clone();
+        hop_by_hop::strip(&mut fields);
+        self.inform(status, fields)
+    }
+
+    async fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
+        hop_by_hop::strip(&mut head.headers);
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let end = end || self.head_only || bodiless;
+        self.owes_continue = false;
+        self.silence.clear();
+        let sent = self.respond.send_response(Response::from_parts(head, ()), end);
+        self.response = Some(sent.map_err(|error| client_error(&error))?);
+        self.response_ended = end;
+        Ok(())
+    }
+
+    async fn send_data(&mut self, mut data: Bytes, end: bool) -> Result<(), ClientError> {
+        if self.response_ended {
+            // A body that the head says is not there (RFC 9110 section 9.3.2) is not sent.
+            return Ok(());
+        }
+        while !data.is_empty() {
+            let room = poll_fn(|cx| self.poll_room(data.len(), cx)).await?;
+            let piece = data.split_to(room);
+            self.push(piece, end && data.is_empty())?;
+        }
+        match end && !self.response_ended {
+            true => self.push(Bytes::new(), true),
+            false => Ok(()),
+        }
+    }
+
+    async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+        if self.response_ended {
+            return Ok(());
+        }
+        let Some(response) = &mut self.response else { return Err(ClientError::Gone) };
+        response.send_trailers(trailers).map_err(|error| client_error(&error))?;
+        self.response_ended = true;
+        Ok(())
+    }
+
+    /// The connection's task writes whatever there is as soon as it can.
+    async fn flush(&mut self) -> Result<(), ClientError> {
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.response_ended = true;
+        match &mut self.response {
+            Some(response) => response.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        (self.received, self.sent)
+    }
+}
+
+/// h2 resets by itself the requests that break the protocol, as by a length other than announced
+/// (RFC 9113 section 8.1.1); every other end is the client's going.
+fn client_error(error: &h2::Error) -> ClientError {
+    match error.is_reset() && error.is_library() {
+        true => ClientError::Malformed("it breaks the rules of HTTP/2"),
+        false => ClientError::Gone,
+    }
+}
+
+/// Trailers must not frame, route or secure what has gone before (RFC 9110 section 6.5.1).
+fn forbids(trailers: &HeaderMap) -> bool {
+    trailers.keys().any(hop_by_hop::forbidden_in_trailers)
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}

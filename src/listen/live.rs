@@ -1,0 +1,116 @@
+//! A listener as it is at the moment: the settings for new connections, the count of the present ones,
+//! and the signals that end them. It outlives reloads.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::admission::Admission;
+use crate::snapshot::settings::Listener;
+
+/// What the sockets of one listener share.
+#[derive(Debug)]
+pub struct Live {
+    settings: ArcSwap<Listener>,
+    signals: ArcSwap<Signals>,
+    pub(super) admission: Arc<Admission>,
+}
+
+/// Connections asked to end.
+#[derive(Debug)]
+pub struct Draining(Arc<Signals>);
+
+/// How connections are told to end.
+#[derive(Debug)]
+struct Signals {
+    drain: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
+}
+
+/// A connection's ends of the signals.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    pub(super) draining: watch::Receiver<bool>,
+    cut: watch::Receiver<bool>,
+}
+
+// === impl Live ===
+
+impl Live {
+    pub fn new(settings: Listener) -> Arc<Self> {
+        Arc::new(Self {
+            settings: ArcSwap::from_pointee(settings),
+            signals: ArcSwap::from_pointee(Signals::new()),
+            admission: Arc::default(),
+        })
+    }
+
+    /// What new connections are held to.
+    pub fn settings(&self) -> Arc<Listener> {
+        self.settings.load_full()
+    }
+
+    /// Holds new connections to these settings; the present ones go on as they are.
+    pub fn update(&self, settings: Listener) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Asks the present connections to end: no further request, what is in flight finishes. Later
+    /// connections are not concerned.
+    pub fn drain(&self) -> Draining {
+        let old = self.signals.swap(Arc::new(Signals::new()));
+        old.drain.send_replace(true);
+        Draining(old)
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.admission.connections()
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        let signals = self.signals.load();
+        Ending { draining: signals.drain.subscribe(), cut: signals.cut.subscribe() }
+    }
+}
+
+impl Drop for Live {
+    /// A listener that goes takes no further requests.
+    fn drop(&mut self) {
+        self.drain();
+    }
+}
+
+// === impl Draining ===
+
+impl Draining {
+    /// Waits until the last of them has ended.
+    pub async fn ended(&self) {
+        self.0.cut.closed().await;
+    }
+
+    /// Ends them now, whatever is in flight.
+    pub fn cut(&self) {
+        self.0.cut.send_replace(true);
+    }
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn new() -> Self {
+        Self { drain: watch::Sender::new(false), cut: watch::Sender::new(false) }
+    }
+}
+
+// === impl Ending ===
+
+impl Ending {
+    /// Waits for [`Draining::cut`]; for ever if there is none.
+    pub(super) async fn cut(&mut self) {
+        if self.cut.wait_for(|cut| *cut).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

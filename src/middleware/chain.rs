@@ -1,0 +1,227 @@
+//! The middleware of a route, outermost first, compiled per phase: a request walks only what acts.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::response;
+
+use super::{Config, Context, Exchange, Next, OnRequest, OnResponse, Verdict};
+use crate::diagnostic::Diagnostics;
+
+/// A compiled chain.
+#[derive(Default)]
+pub struct Chain {
+    parts: Vec<Part>,
+    request: Vec<RequestStep>,
+    /// Innermost first: the way back.
+    response: Vec<ResponseStep>,
+    recovers: bool,
+}
+
+/// What a chain is made of, for those who ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub kind: &'static str,
+    pub site: Site,
+}
+
+/// Where a part of a chain was defined.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Site {
+    /// "defaults", "listener web", "tenant acme", "host www", "route stream".
+    pub scope: Arc<str>,
+    /// The named chain that it came by, where it did.
+    pub chain: Option<crate::value::Name>,
+}
+
+/// One middleware to compile.
+#[derive(Clone, Copy)]
+pub struct Item<'a> {
+    pub config: &'a Config,
+    pub site: &'a Site,
+    /// The captures that its templates may name: those of the route that it stands in.
+    pub captures: &'a [&'a str],
+}
+
+/// What a middleware registers itself with.
+#[derive(Default)]
+pub struct Builder {
+    chain: Chain,
+}
+
+struct RequestStep {
+    order: usize,
+    run: Arc<dyn OnRequest>,
+}
+
+struct ResponseStep {
+    order: usize,
+    /// Runs for every response, those of requests that did not come this far included.
+    always: bool,
+    run: Arc<dyn OnResponse>,
+}
+
+// === impl Chain ===
+
+impl Chain {
+    /// Compiles the items, outermost first.
+    pub fn compile<'a>(items: impl IntoIterator<Item = Item<'a>>, diagnostics: &mut Diagnostics) -> Self {
+        let mut builder = Builder::default();
+        for item in items {
+            builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
+            item.config.install(&mut Context { captures: item.captures, diagnostics }, &mut builder);
+        }
+        let mut chain = builder.chain;
+        chain.response.reverse();
+        chain
+    }
+
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Whether a panic is answered with 500 instead of ending the connection.
+    pub fn recovers(&self) -> bool {
+        self.recovers
+    }
+
+    /// Takes the request through; an answer means that the action is not to run.
+    pub async fn enter(&self, exchange: &mut Exchange) -> Option<Box<http::Response<Bytes>>> {
+        for step in &self.request {
+            exchange.entered = step.order + 1;
+            match step.run.on_request(exchange) {
+                Next::Continue => {}
+                Next::Answer(answer) => return Some(answer),
+                Next::Wait(verdict) => {
+                    if let Verdict::Answer(answer) = verdict.await {
+                        return Some(answer);
+                    }
+                }
+            }
+        }
+        exchange.entered = self.parts.len();
+        None
+    }
+
+    /// Takes the response back through the parts that its request entered.
+    pub fn respond(&self, exchange: &mut Exchange, head: &mut response::Parts) {
+        for step in &self.response {
+            if step.always || step.order < exchange.entered {
+                step.run.on_response(exchange, head);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.parts.iter().map(|part| part.kind)).finish()
+    }
+}
+
+#[cfg(test)]
+impl Chain {
+    pub(crate) fn for_tests(response: Arc<dyn OnResponse>, recovers: bool) -> Self {
+        let mut builder = Builder::default();
+        builder.on_every_response(response);
+        builder.chain.recovers = recovers;
+        builder.chain
+    }
+}
+
+// === impl Builder ===
+
+impl Builder {
+    pub fn on_request(&mut self, run: Arc<dyn OnRequest>) {
+        let order = self.order();
+        self.chain.request.push(RequestStep { order, run });
+    }
+
+    pub fn on_response(&mut self, run: Arc<dyn OnResponse>) {
+        self.respond_with(run, false);
+    }
+
+    /// For what every response must carry, those to requests that were answered further out included.
+    pub fn on_every_response(&mut self, run: Arc<dyn OnResponse>) {
+        self.respond_with(run, true);
+    }
+
+    pub fn recover(&mut self) {
+        self.chain.recovers = true;
+    }
+
+    fn respond_with(&mut self, run: Arc<dyn OnResponse>, always: bool) {
+        let order = self.order();
+        self.chain.response.push(ResponseStep { order, always, run });
+    }
+
+    /// The place of the part that registers itself at the moment: the last one.
+    fn order(&self) -> usize {
+        self.chain.parts.len().saturating_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Writes down when it runs, and answers where it is told to.
+    struct Probe {
+        name: &'static str,
+        answers: bool,
+        waits: bool,
+        seen: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl OnRequest for Probe {
+        fn on_request<'a>(&'a self, _: &'a mut Exchange) -> Next<'a> {
+            self.seen.lock().unwrap().push(format!(">{}", self.name));
+            match (self.answers, self.waits) {
+                (true, true) => Next::Wait(Box::pin(async { Verdict::Answer(Box::default()) })),
+                (true, false) => Next::Answer(Box::default()),
+                (false, true) => Next::Wait(Box::pin(async { Verdict::Continue })),
+                (false, false) => Next::Continue,
+            }
+        }
+    }
+
+    impl OnResponse for Probe {
+        fn on_response(&self, _: &mut Exchange, _: &mut response::Parts) {
+            self.seen.lock().unwrap().push(format!("<{}", self.name));
+        }
+    }
+
+    /// A chain a, b, c of which `answering` answers; c is marked always.
+    async fn walk(answering: &str, waits: bool) -> String {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut builder = Builder::default();
+        for name in ["a", "b", "c"] {
+            let site = Site { scope: "test".into(), chain: None };
+            builder.chain.parts.push(Part { kind: name, site });
+            let probe = Arc::new(Probe { name, answers: name == answering, waits, seen: seen.clone() });
+            builder.on_request(probe.clone());
+            match name {
+                "c" => builder.on_every_response(probe),
+                _ => builder.on_response(probe),
+            }
+        }
+        let mut chain = builder.chain;
+        chain.response.reverse();
+        let mut exchange = Exchange::for_tests("GET", "/");
+        let answered = chain.enter(&mut exchange).await.is_some();
+        assert_eq!(answered, !answering.is_empty());
+        chain.respond(&mut exchange, &mut http::Response::new(()).into_parts().0);
+        let seen = seen.lock().unwrap();
+        seen.join(" ")
+    }
+
+    #[tokio::test]
+    async fn a_response_goes_back_through_what_was_entered() {
+        assert_eq!(walk("", false).await, ">a >b >c <c <b <a");
+        assert_eq!(walk("b", false).await, ">a >b <c <b <a");
+        assert_eq!(walk("a", true).await, ">a <c <a");
+        assert_eq!(walk("", true).await, ">a >b >c <c <b <a");
+    }
+}

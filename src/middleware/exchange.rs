@@ -1,0 +1,117 @@
+//! One request on its way through a chain: what middleware and actions see and edit.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use http::{HeaderValue, Method, StatusCode, request};
+
+use crate::{
+    error::Reason,
+    http::connection::{ClientCertificate, Connection, Tls},
+    value::{Params, Variable, Variables},
+};
+
+/// A request with what was found out about it.
+#[derive(Debug)]
+pub struct Exchange {
+    pub connection: Arc<Connection>,
+    /// When the head was there.
+    pub started: Instant,
+    /// The client's address, by the word of trusted proxies where there are any.
+    pub client_ip: IpAddr,
+    /// The scheme that the client used, by the same word.
+    pub scheme: &'static str,
+    /// The host asked for: lower-case, without port and trailing dot.
+    pub host: String,
+    /// The normalised path, as it was routed.
+    pub path: String,
+    pub query: Option<String>,
+    /// The method as it came; what goes upstream is `head`'s.
+    pub method: Method,
+    /// The request as it goes upstream.
+    pub head: request::Parts,
+    /// The values of the route's captures, in their order.
+    pub captures: Params,
+    pub request_id: Option<HeaderValue>,
+    /// Why the answer is ours, where it is.
+    pub reason: Option<Reason>,
+    /// The status sent, once a final head has been.
+    pub status: Option<StatusCode>,
+    /// Which parts of the chain were entered: the first so many.
+    pub entered: usize,
+}
+
+impl Exchange {
+    fn tls(&self) -> Option<&Tls> {
+        self.connection.tls.as_ref()
+    }
+
+    fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.tls()?.client.as_deref()
+    }
+}
+
+impl Variables for Exchange {
+    fn capture(&self, index: usize) -> &str {
+        self.captures.get(index, &self.path)
+    }
+
+    fn variable(&self, variable: Variable, out: &mut String) {
+        let text = match variable {
+            Variable::RequestHost => Some(self.host.as_str()),
+            Variable::RequestPath => Some(self.path.as_str()),
+            Variable::RequestQuery => self.query.as_deref(),
+            Variable::RequestScheme => Some(self.scheme),
+            Variable::RequestMethod => Some(self.method.as_str()),
+            Variable::RequestId => self.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            Variable::ClientIp => return write(out, self.client_ip),
+            Variable::ClientPort => return write(out, self.connection.peer.port()),
+            Variable::TlsClientSubject => self.client_certificate().map(|client| client.subject.as_str()),
+            Variable::TlsClientFingerprint => {
+                self.client_certificate().map(|client| client.fingerprint.as_str())
+            }
+            Variable::TlsSni => self.tls().and_then(|tls| tls.sni.as_deref()),
+            Variable::TlsVersion => self.tls().map(|tls| tls.version),
+        };
+        out.push_str(text.unwrap_or_default());
+    }
+}
+
+fn write(out: &mut String, value: impl std::fmt::Display) {
+    use std::fmt::Write;
+    write!(out, "{value}").expect("writing to a string cannot fail");
+}
+
+#[cfg(test)]
+impl Exchange {
+    pub(crate) fn for_tests(method: &str, target: &str) -> Self {
+        use crate::http::connection::{Peer, Protocol};
+
+        let mut head = http::Request::new(()).into_parts().0;
+        head.method = method.parse().expect("a test's method is one");
+        head.uri = target.parse().expect("a test's target is one");
+        let connection = Connection {
+            listener: "test".parse().expect("a name"),
+            peer: Peer::Unix,
+            local: crate::value::Bind::Any(80),
+            protocol: Protocol::Http1,
+            tls: None,
+            draining: tokio::sync::watch::channel(false).1,
+        };
+        Self {
+            client_ip: connection.peer.ip(),
+            connection: Arc::new(connection),
+            started: Instant::now(),
+            scheme: "http",
+            host: "test.example".into(),
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().map(Into::into),
+            method: head.method.clone(),
+            head,
+            captures: Params::default(),
+            request_id: None,
+            reason: None,
+            status: None,
+            entered: 0,
+        }
+    }
+}

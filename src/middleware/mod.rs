@@ -1,0 +1,97 @@
+//! What happens to a request before its action and to the response after it: one file per kind, one line
+//! in the list.
+//!
+//! A part registers only for the phases that it acts in, works on `http` types, and has no side effect
+//! before it refuses. Waiting alone allocates.
+
+mod chain;
+mod exchange;
+mod header_edits;
+pub mod recover;
+pub mod request_headers;
+pub mod request_id;
+pub mod response_headers;
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use http::response;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::diagnostic::Diagnostics;
+
+pub use chain::{Builder, Chain, Item, Part, Site};
+pub use exchange::Exchange;
+
+/// The list: module, configuration variant and kind of every middleware, in the order of the reference.
+macro_rules! kinds {
+    ($($variant:ident = $module:ident,)*) => {
+        /// A middleware with its settings, as written.
+        #[derive(Clone, Debug, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        #[schemars(rename = "Middleware")]
+        pub enum Config {
+            $($variant($module::Config),)*
+        }
+
+        impl Config {
+            /// Every kind there is.
+            pub const KINDS: &'static [&'static str] = &[$(stringify!($module),)*];
+
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$variant(_) => stringify!($module),)* }
+            }
+
+            /// Whether a chain may hold several of this kind, which add up, instead of the inner one
+            /// replacing the outer one.
+            pub fn adds_up(&self) -> bool {
+                match self { $(Self::$variant(_) => $module::ADDS_UP,)* }
+            }
+
+            fn install(&self, cx: &mut Context<'_>, chain: &mut Builder) {
+                match self { $(Self::$variant(config) => $module::install(config, cx, chain),)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Recover = recover,
+    RequestId = request_id,
+    RequestHeaders = request_headers,
+    ResponseHeaders = response_headers,
+}
+
+/// What a middleware is compiled with.
+pub struct Context<'a> {
+    /// The names of the route's captures; empty for what stands outside a route.
+    pub captures: &'a [&'a str],
+    pub diagnostics: &'a mut Diagnostics,
+}
+
+/// The request half of a middleware.
+pub trait OnRequest: Send + Sync {
+    fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a>;
+}
+
+/// The response half of a middleware.
+pub trait OnResponse: Send + Sync {
+    fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts);
+}
+
+/// Where a request goes from a middleware.
+pub enum Next<'a> {
+    /// On to the next one.
+    Continue,
+    /// Back, with this answer.
+    Answer(Box<http::Response<Bytes>>),
+    /// Not known yet.
+    Wait(Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>),
+}
+
+/// What came of waiting.
+pub enum Verdict {
+    Continue,
+    Answer(Box<http::Response<Bytes>>),
+}

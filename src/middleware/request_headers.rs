@@ -1,0 +1,40 @@
+//! Edits the request's header fields.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Builder, Context, Exchange, Next, OnRequest, header_edits::Edits};
+use crate::value::{FieldName, Map, Spanned};
+
+pub const ADDS_UP: bool = true;
+
+/// Edits the request's header fields: removes, then sets, then adds. Values are templates.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "RequestHeaders")]
+pub struct Config {
+    /// Fields with the value that they shall have, whatever they had.
+    pub set: Map<FieldName, Spanned<String>>,
+    /// Fields that get a further value.
+    pub add: Map<FieldName, Spanned<String>>,
+    /// Fields that are taken away.
+    pub remove: Vec<Spanned<FieldName>>,
+}
+
+struct RequestHeaders(Edits);
+
+pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
+    let edits = Edits::compile(&config.set, &config.add, &config.remove, cx);
+    chain.on_request(Arc::new(RequestHeaders(edits)));
+}
+
+impl OnRequest for RequestHeaders {
+    fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
+        let mut headers = std::mem::take(&mut exchange.head.headers);
+        self.0.apply(exchange, &mut headers);
+        exchange.head.headers = headers;
+        Next::Continue
+    }
+}

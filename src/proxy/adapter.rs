@@ -1,0 +1,392 @@
+//! Shows a client's session to Pingora as a custom session, and takes it back when Pingora is through.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use http::{HeaderMap, StatusCode, response};
+use pingora::{
+    Error, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    protocols::{
+        Digest,
+        http::{HttpTask, custom::CustomMessageWrite, custom::server::Session as CustomSession},
+        l4::socket::SocketAddr,
+    },
+};
+
+use super::{
+    downstream::{Downstream, Progress},
+    session::{ClientError, Closed, Session},
+};
+use crate::error::Reason;
+
+/// Where the adapter leaves the session when Pingora drops it.
+pub type Slot<S> = Arc<Mutex<Option<Box<Downstream<S>>>>>;
+
+/// The name of errors that carry one of our reasons: its code is [`Reason`]'s place in [`Reason::ALL`].
+pub const OURS: &str = "portolan";
+
+/// Waits of a proxied request that end it.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    pub first_byte: Duration,
+    pub body_idle: Duration,
+}
+
+/// One request as Pingora sees it.
+pub struct Adapter<S: Session> {
+    downstream: Option<Box<Downstream<S>>>,
+    slot: Slot<S>,
+    request: RequestHeader,
+    waits: Waits,
+    replay: Replay,
+    upgrade: Upgrade,
+    /// What was sent, as far as Pingora asks: the status.
+    written: Option<ResponseHeader>,
+}
+
+/// The body's beginning, kept for another try.
+enum Replay {
+    Off,
+    Kept(BytesMut),
+    Truncated,
+}
+
+/// A request for another protocol.
+///
+/// Pingora (#946) ends the tunnel at once where the 101 is there before it has passed on the empty body
+/// of the request. With each try it asks twice whether the body is empty: for the framing, which must know
+/// that it is, and, once the head is `sent`, for passing it on, which must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    No,
+    Asked { sent: bool },
+    Refused,
+    Done,
+}
+
+/// What is kept of a body for another try.
+const MOST_REPLAY: usize = 64 * 1024;
+
+impl<S: Session> Adapter<S> {
+    pub fn new(
+        downstream: Box<Downstream<S>>,
+        slot: Slot<S>,
+        request: RequestHeader,
+        upgrade: bool,
+        waits: Waits,
+    ) -> Self {
+        let upgrade = if upgrade { Upgrade::Asked { sent: false } } else { Upgrade::No };
+        let downstream = Some(downstream);
+        Self { downstream, slot, request, waits, replay: Replay::Off, upgrade, written: None }
+    }
+
+    fn downstream(&mut self) -> &mut Downstream<S> {
+        self.downstream.as_mut().expect("the session is taken back in drop alone")
+    }
+
+    fn session(&self) -> &S {
+        &self.downstream.as_ref().expect("the session is taken back in drop alone").session
+    }
+
+    async fn task(&mut self, task: HttpTask) -> Result<bool> {
+        match task {
+            HttpTask::Header(head, end) => {
+                self.head(*head, end).await?;
+                Ok(end && self.downstream().progress() == Progress::Ended)
+            }
+            HttpTask::Body(data, end) | HttpTask::UpgradedBody(data, end) => {
+                self.data(data, end).await?;
+                Ok(end)
+            }
+            HttpTask::Trailer(trailers) => {
+                let trailers = trailers.map(|trailers| *trailers).unwrap_or_default();
+                self.downstream().send_trailers(trailers).await.map_err(gone)?;
+                Ok(true)
+            }
+            HttpTask::Done => {
+                self.data(None, true).await?;
+                Ok(true)
+            }
+            HttpTask::Failed(error) => {
+                self.downstream().session.flush().await.map_err(gone)?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<()> {
+        let head = response::Parts::from(head);
+        let status = head.status;
+        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+            self.written = ResponseHeader::build_no_case(status, Some(0)).ok();
+            self.upgrade = match (self.upgrade, status) {
+                (Upgrade::No, _) => Upgrade::No,
+                (_, StatusCode::SWITCHING_PROTOCOLS) => Upgrade::Done,
+                _ => Upgrade::Refused,
+            };
+        }
+        self.downstream().forward_head(head, end).await.map_err(gone)
+    }
+
+    async fn data(&mut self, data: Option<Bytes>, end: bool) -> Result<()> {
+        let data = data.unwrap_or_default();
+        if data.is_empty() && !end {
+            return Ok(());
+        }
+        self.downstream().send_data(data, end).await.map_err(gone)
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if let Replay::Kept(kept) = &mut self.replay {
+            match kept.len() + data.len() <= MOST_REPLAY {
+                true => kept.extend_from_slice(data),
+                false => self.replay = Replay::Truncated,
+            }
+        }
+    }
+
+    /// Waits while there is nothing to read: for the client's end, or for the upstream's time to be up.
+    async fn idle(&mut self) -> Box<Error> {
+        let limit = match self.downstream().progress() {
+            Progress::Waiting => self.waits.first_byte,
+            _ => self.waits.body_idle,
+        };
+        let late = match self.downstream().progress() {
+            Progress::Waiting => Reason::FirstByteTimeout,
+            _ => Reason::UpstreamBodyTimeout,
+        };
+        match self.downstream().session.closed(limit).await {
+            Closed::Gone => ours(Reason::ClientGone),
+            Closed::Idle => ours(late),
+        }
+    }
+}
+
+impl<S: Session> Drop for Adapter<S> {
+    fn drop(&mut self) {
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = self.downstream.take();
+    }
+}
+
+/// An error that carries the reason through Pingora.
+pub fn ours(reason: Reason) -> Box<Error> {
+    let place = Reason::ALL.iter().position(|listed| *listed == reason).unwrap_or_default();
+    let mut error = Error::new(ErrorType::CustomCode(OURS, u16::try_from(place).unwrap_or_default()));
+    error.set_retry(false);
+    error
+}
+
+/// The reason that an error carries, where it is one of ours.
+pub fn reason_of(error: &Error) -> Option<Reason> {
+    match error.root_etype() {
+        ErrorType::CustomCode(OURS, place) => Reason::ALL.get(usize::from(*place)).copied(),
+        _ => None,
+    }
+}
+
+fn gone(error: ClientError) -> Box<Error> {
+    ours(error.reason()).into_down()
+}
+
+#[async_trait]
+impl<S: Session> CustomSession for Adapter<S> {
+    fn req_header(&self) -> &RequestHeader {
+        &self.request
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        &mut self.request
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        let data = self.downstream().session.read_body().await.map_err(gone)?;
+        if let Some(data) = &data {
+            self.keep(data);
+        }
+        Ok(data)
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        // What comes before the protocol is switched belongs to no one yet.
+        let unread = matches!(self.upgrade, Upgrade::Asked { .. });
+        match unread || no_body_expected || self.is_body_done() {
+            true => Err(self.idle().await),
+            false => self.read_body_bytes().await,
+        }
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.head(*head, end).await
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
+        self.head(head.clone(), end).await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.data(Some(data), end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.downstream().send_trailers(trailers).await.map_err(gone)
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut ended = false;
+        for task in tasks {
+            ended = self.task(task).await?;
+        }
+        self.downstream().session.flush().await.map_err(gone)?;
+        Ok(ended)
+    }
+
+    // Deadlines are the session's own: what Pingora would set is not needed.
+    fn set_read_timeout(&mut self, _: Option<Duration>) {}
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn set_write_timeout(&mut self, _: Option<Duration>) {}
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn set_total_drain_timeout(&mut self, _: Option<Duration>) {}
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn request_summary(&self) -> String {
+        format!("{} {}", self.request.method, self.request.uri)
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.written.as_ref()
+    }
+
+    // Who called Pingora sees how far the response came, and gives it up or answers.
+    async fn shutdown(&mut self, _: u32, _: &str) {}
+
+    async fn abandon(&mut self, _: &str) {}
+
+    fn is_body_done(&mut self) -> bool {
+        match self.upgrade {
+            Upgrade::Asked { .. } => false,
+            Upgrade::Refused => true,
+            _ => self.session().body_is_done(),
+        }
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.downstream().finish().await.map_err(gone)
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        match &mut self.upgrade {
+            Upgrade::Asked { sent } => !std::mem::take(sent),
+            _ => self.session().body_is_empty(),
+        }
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        usize::try_from(self.session().bytes().1).unwrap_or(usize::MAX)
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        usize::try_from(self.session().bytes().0).unwrap_or(usize::MAX)
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        None
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        None
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        let mut raw = BytesMut::new();
+        raw.extend_from_slice(self.request.method.as_str().as_bytes());
+        raw.extend_from_slice(b" ");
+        raw.extend_from_slice(self.request.raw_path());
+        raw.extend_from_slice(b" HTTP/1.1\r\n");
+        self.request.header_to_h1_wire(&mut raw);
+        raw.extend_from_slice(b"\r\n");
+        raw.freeze()
+    }
+
+    /// Called once per try, when the request's head has been sent.
+    fn enable_retry_buffering(&mut self) {
+        if let Upgrade::Asked { sent } = &mut self.upgrade {
+            *sent = true;
+        }
+        if matches!(self.replay, Replay::Off) {
+            self.replay = Replay::Kept(BytesMut::new());
+        }
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        matches!(self.replay, Replay::Truncated)
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        match &self.replay {
+            Replay::Kept(kept) if !kept.is_empty() => Some(Bytes::copy_from_slice(kept)),
+            _ => None,
+        }
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_upgrade_req(&self) -> bool {
+        self.upgrade != Upgrade::No
+    }
+
+    fn was_upgraded(&self) -> bool {
+        self.upgrade == Upgrade::Done
+    }
+}

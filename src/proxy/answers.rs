@@ -1,0 +1,86 @@
+//! Answers that Portolan makes itself: errors in the route's form, OPTIONS, and what each must carry.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header, response};
+
+use crate::{
+    error::Reason,
+    http::errors::{Errors, Occurrence},
+    middleware::Exchange,
+    routing::Allow,
+};
+
+/// How long a client is asked to wait where no endpoint is left: about as long as health checks take to
+/// find one.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// An answer to a request that is refused or that failed.
+pub(super) fn refusal(
+    reason: Reason,
+    allow: Option<&Allow>,
+    errors: &Errors,
+    exchange: &Exchange,
+) -> Response<Bytes> {
+    let status = reason.status();
+    let mut answer = error(status, reason.code(), reason.message(), errors, exchange);
+    let headers = answer.headers_mut();
+    // RFC 9209 section 2.
+    let proxy_status = format!("portolan; error={}; details=\"{}\"", reason.proxy_error(), reason.code());
+    headers.insert("proxy-status", value(proxy_status));
+    if let Some(allow) = allow {
+        headers.insert(header::ALLOW, value(allow.to_string()));
+    } else if status == StatusCode::METHOD_NOT_ALLOWED {
+        // RFC 9110 section 15.5.6: there must be one, and for CONNECT there is nothing to name.
+        headers.insert(header::ALLOW, HeaderValue::from_static(""));
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+    }
+    answer
+}
+
+/// An error of this status in the route's form.
+pub(super) fn error(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    errors: &Errors,
+    exchange: &Exchange,
+) -> Response<Bytes> {
+    let occurrence = Occurrence {
+        status,
+        error: code,
+        message,
+        request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
+        at: SystemTime::now(),
+    };
+    let page = errors.page(&occurrence);
+    let mut answer = Response::new(page.body);
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    answer
+}
+
+/// RFC 9110 section 9.3.7.
+pub(super) fn options(allow: Option<&Allow>) -> Response<Bytes> {
+    let mut answer = Response::new(Bytes::new());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    if let Some(allow) = allow {
+        answer.headers_mut().insert(header::ALLOW, value(allow.to_string()));
+    }
+    answer
+}
+
+/// Completes the head of an answer of ours: says its length.
+pub(super) fn complete(head: &mut response::Parts, body: &Bytes) {
+    let bodiless = matches!(head.status.as_u16(), 204 | 205 | 304);
+    if !bodiless {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("words of ours and methods are visible ASCII")
+}

@@ -1,0 +1,148 @@
+//! What is made of a head before anything is done with it: who asks, for which host and path, and by
+//! which route.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
+
+use http::{HeaderValue, Method, header, request, uri::PathAndQuery};
+
+use crate::{
+    error::Reason,
+    http::{
+        authority::Authority,
+        connection::Connection,
+        forwarded::{self, Client},
+        path,
+    },
+    matcher,
+    routing::{Allow, Found},
+    snapshot::{Listener, Route},
+    value::Params,
+};
+
+/// A request with its route.
+pub(super) struct Arrival {
+    pub route: Arc<Route>,
+    pub plan: Plan,
+    pub client: Client,
+    pub host: String,
+    pub path: String,
+    pub query: Option<String>,
+    pub params: Params,
+}
+
+/// What is to be done.
+pub(super) enum Plan {
+    /// The route's action.
+    Act,
+    /// OPTIONS, answered here (RFC 9110 section 9.3.7).
+    Options(Option<Allow>),
+    Refuse(Reason, Option<Allow>),
+}
+
+impl Arrival {
+    /// Finds the route of a head; where there is none, the one whose chain a refusal passes.
+    pub(super) fn of(listener: &Listener, connection: &Connection, head: &mut request::Parts) -> Self {
+        let peer = connection.peer.ip();
+        let scheme = if connection.tls.is_some() { "https" } else { "http" };
+        let client = forwarded::client(peer, scheme, &head.headers, listener.trusted_proxies.as_ref());
+        let mut arrival = Self {
+            route: listener.unmatched.clone(),
+            plan: Plan::Act,
+            client,
+            host: String::new(),
+            path: "/".to_owned(),
+            query: head.uri.query().map(str::to_owned),
+            params: Params::default(),
+        };
+        if let Err(reason) = arrival.find(listener, head) {
+            arrival.plan = Plan::Refuse(reason, None);
+        }
+        arrival
+    }
+
+    fn find(&mut self, listener: &Listener, head: &mut request::Parts) -> Result<(), Reason> {
+        self.host = host(head)?;
+        if head.method == Method::CONNECT {
+            return Err(Reason::NoConnect);
+        }
+        if head.uri.path() == "*" {
+            self.plan = Plan::Options(None);
+            return Ok(());
+        }
+        self.path = normalise(listener, head)?;
+        if let Some(redirect) = &listener.redirect {
+            self.route = redirect.clone();
+            return Ok(());
+        }
+        self.look_up(listener, head, self.client.ip)
+    }
+
+    fn look_up(
+        &mut self,
+        listener: &Listener,
+        head: &request::Parts,
+        client_ip: IpAddr,
+    ) -> Result<(), Reason> {
+        let facts = matcher::Head {
+            method: &head.method,
+            headers: &head.headers,
+            query: self.query.as_deref(),
+            client_ip,
+        };
+        match listener.table.find(&self.host, &self.path, &facts) {
+            Found::Route { route, params, .. } => {
+                self.route = route.clone();
+                self.params = params;
+            }
+            Found::Method { host, allow } => {
+                self.route = listener.hosts[host].unmatched.clone();
+                self.plan = match head.method {
+                    Method::OPTIONS => Plan::Options(Some(allow)),
+                    _ => Plan::Refuse(Reason::MethodNotAllowed, Some(allow)),
+                };
+            }
+            Found::NoRoute { host } => {
+                self.route = listener.hosts[host].unmatched.clone();
+                return Err(Reason::NoRoute);
+            }
+            Found::NoHost => return Err(Reason::NoHost),
+        }
+        Ok(())
+    }
+}
+
+/// The host asked for: Host's, or the target's where it is in absolute form; the two must agree
+/// (RFC 9112 section 3.2.2). HTTP/1.0 may name none.
+fn host(head: &mut request::Parts) -> Result<String, Reason> {
+    let field = match head.headers.get(header::HOST) {
+        Some(value) => Some(value.to_str().map_err(|_| Reason::BadHost)?),
+        None => None,
+    };
+    let target = head.uri.authority().map(|authority| authority.as_str());
+    let text = match (field, target) {
+        (Some(field), Some(target)) if !field.eq_ignore_ascii_case(target) => return Err(Reason::BadHost),
+        (Some(text), _) | (None, Some(text)) => text,
+        (None, None) => return Ok(String::new()),
+    };
+    let host = Authority::parse(text).map_err(|_| Reason::BadHost)?.host.into_owned();
+    if field.is_none() {
+        let value = HeaderValue::from_str(text).map_err(|_| Reason::BadHost)?;
+        head.headers.insert(header::HOST, value);
+    }
+    Ok(host)
+}
+
+/// The path as it is routed; the head's own target becomes the same, in origin form.
+fn normalise(listener: &Listener, head: &mut request::Parts) -> Result<String, Reason> {
+    let path = path::normalise(head.uri.path(), listener.encoded_slash).map_err(|_| Reason::BadPath)?;
+    let unchanged = matches!(path, Cow::Borrowed(_)) && head.uri.authority().is_none();
+    let path = path.into_owned();
+    if !unchanged {
+        let target = match head.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.clone(),
+        };
+        head.uri = PathAndQuery::try_from(target).map_err(|_| Reason::BadPath)?.into();
+    }
+    Ok(path)
+}

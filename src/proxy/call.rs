@@ -1,0 +1,203 @@
+//! A request's way upstream: which endpoints were tried, and what became of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Version, header};
+use pingora::{
+    Error, ErrorSource, ErrorType, http::RequestHeader, protocols::ALPN, upstreams::peer::HttpPeer,
+};
+
+use super::adapter;
+use crate::{
+    action::proxy::{HostHeader, Proxy},
+    error::{Blame, Reason},
+    upstream::{Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
+};
+
+/// One request's call to an upstream.
+pub struct Call {
+    proxy: Arc<Proxy>,
+    /// The hash of what the balancer goes by, where it goes by something.
+    key: PickKey,
+    /// The host that is asked for, for SNI where the upstream has no name of its own.
+    host: String,
+    /// Whether the request asks for another protocol, which HTTP/1.1 alone can give.
+    upgrade: bool,
+    tried: Tried,
+    pick: Option<Pick>,
+    /// The endpoint had closed the kept connection that was used: it is asked again.
+    stale: bool,
+    pub attempts: u32,
+    began: Instant,
+    attempt_began: Instant,
+    pub connected_after: Option<Duration>,
+    pub first_byte_after: Option<Duration>,
+    pub failure: Option<Reason>,
+}
+
+impl Call {
+    pub fn new(proxy: Arc<Proxy>, key: PickKey, host: String) -> Self {
+        let began = Instant::now();
+        Self {
+            proxy,
+            key,
+            host,
+            upgrade: false,
+            tried: Tried::default(),
+            pick: None,
+            stale: false,
+            attempts: 0,
+            began,
+            attempt_began: began,
+            connected_after: None,
+            first_byte_after: None,
+            failure: None,
+        }
+    }
+
+    pub fn upstream(&self) -> &Upstream {
+        &self.proxy.upstream
+    }
+
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.pick.as_ref().map(|pick| &pick.endpoint)
+    }
+
+    /// The request asks for another protocol: says whether the upstream can be asked.
+    pub(super) fn ask_upgrade(&mut self) -> bool {
+        self.upgrade = matches!(self.proxy.upstream.protocol, Protocol::H1 | Protocol::Auto);
+        self.upgrade
+    }
+
+    pub(super) fn asks_upgrade(&self) -> bool {
+        self.upgrade
+    }
+
+    /// The next endpoint: one that was not tried yet, or the same where only a kept connection was stale.
+    pub(super) fn next_peer(&mut self) -> Option<Box<HttpPeer>> {
+        let same = if std::mem::take(&mut self.stale) { self.pick.take() } else { None };
+        let Some(pick) = same.or_else(|| self.proxy.upstream.pick(self.key, &self.tried)) else {
+            // A failure of the endpoints that were tried says more than that there are no others.
+            self.failure.get_or_insert(Reason::NoEndpoint);
+            return None;
+        };
+        self.attempts += 1;
+        self.attempt_began = Instant::now();
+        self.tried.add(&pick);
+        let mut peer = pick.endpoint.peer(&self.host);
+        // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
+        // and lets a tunnel be silent.
+        peer.options.read_timeout = None;
+        if self.upgrade {
+            peer.options.alpn = ALPN::H1;
+        }
+        self.pick = Some(pick);
+        Some(peer)
+    }
+
+    pub(super) fn connected(&mut self) {
+        if let Some(pick) = &self.pick {
+            pick.connected();
+        }
+        self.connected_after.get_or_insert(self.began.elapsed());
+        self.failure = None;
+    }
+
+    /// Writes what depends on the endpoint chosen: the Host, and TE where the connection carries trailers.
+    pub(super) fn address(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        if request.version != Version::HTTP_2 {
+            request.remove_header(&header::TE);
+        }
+        let host = match &self.proxy.host_header {
+            // A client of HTTP/1.0 may have named none; upstream there must be one (RFC 9112 section 3.2).
+            HostHeader::Original if request.headers.contains_key(header::HOST) => return Ok(()),
+            HostHeader::Fixed(host) => host.clone(),
+            HostHeader::Original | HostHeader::Upstream => match &self.pick {
+                Some(pick) => pick.endpoint.host_header().clone(),
+                None => return Ok(()),
+            },
+        };
+        request.insert_header(header::HOST, host)
+    }
+
+    /// The final head is there.
+    pub(super) fn answered(&mut self) {
+        self.first_byte_after = Some(self.began.elapsed());
+        if let Some(pick) = &self.pick {
+            pick.first_byte(self.attempt_began.elapsed());
+        }
+    }
+
+    /// Says whether another endpoint is to be tried.
+    pub(super) fn connect_failed(&mut self, error: &Error) -> bool {
+        self.note(error, true);
+        self.may_retry()
+    }
+
+    /// An exchange broke; says whether it may be tried again. `stale`: on a kept connection, in a way that
+    /// tells nothing of the endpoint but that it closed it meanwhile (RFC 9112 section 9.3.1).
+    pub(super) fn failed(&mut self, error: &Error, stale: bool) -> bool {
+        self.stale = stale && self.first_byte_after.is_none();
+        if !self.stale {
+            self.note(error, false);
+        }
+        self.stale
+    }
+
+    /// Pingora is through with it and has nothing to show.
+    pub(super) fn give_up(&mut self, error: &Error) {
+        if self.failure.is_none() {
+            self.note(error, false);
+        }
+    }
+
+    fn may_retry(&self) -> bool {
+        self.attempts <= u32::from(self.proxy.upstream.retries)
+    }
+
+    fn note(&mut self, error: &Error, connecting: bool) {
+        let reason = reason_for(error, connecting);
+        if reason.blame() == Blame::Upstream
+            && let Some(pick) = &self.pick
+        {
+            pick.failed();
+        }
+        let (upstream, endpoint) =
+            (&self.proxy.upstream.name, self.endpoint().map(|endpoint| &endpoint.address));
+        tracing::debug!(%upstream, ?endpoint, reason = reason.code(), cause = %error, "an attempt failed");
+        self.failure = Some(reason);
+    }
+}
+
+/// How rustls says that it does not trust a certificate.
+const UNTRUSTED: &str = "invalid peer certificate";
+
+/// The one place where Pingora's errors become reasons.
+fn reason_for(error: &Error, connecting: bool) -> Reason {
+    use ErrorType::*;
+    if let Some(reason) = adapter::reason_of(error) {
+        return reason;
+    }
+    match (error.root_etype(), error.esource()) {
+        (ConnectTimedout | TLSHandshakeTimedout, _) => Reason::ConnectTimeout,
+        (ConnectRefused, _) => Reason::ConnectRefused,
+        (InvalidCert, _) => Reason::TlsCertificate,
+        // Pingora keeps no more of rustls's errors than their text.
+        (TLSHandshakeFailure | HandshakeError, _) if error.to_string().contains(UNTRUSTED) => {
+            Reason::TlsCertificate
+        }
+        (TLSHandshakeFailure | HandshakeError, _) => Reason::TlsFailed,
+        (HTTPStatus(503), _) => Reason::NoEndpoint,
+        _ if connecting => Reason::ConnectFailed,
+        (_, ErrorSource::Downstream) => Reason::MalformedRequest,
+        (ReadTimedout, _) => Reason::UpstreamBodyTimeout,
+        (WriteTimedout, _) => Reason::UpstreamWriteTimeout,
+        (ConnectionClosed | ReadError | WriteError, _) => Reason::UpstreamClosed,
+        (InvalidHTTPHeader | H1Error | H2Error | InvalidH2 | H2Downgrade, _) => Reason::UpstreamProtocol,
+        (_, ErrorSource::Upstream) => Reason::UpstreamClosed,
+        _ => Reason::Internal,
+    }
+}

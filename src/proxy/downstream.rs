@@ -1,0 +1,128 @@
+//! A client's session with the request that it carries: the place where the chain's response half runs,
+//! whoever the response is from.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header, response};
+
+use super::session::{ClientError, Session};
+use crate::{
+    http::{date, hop_by_hop},
+    middleware::{Chain, Exchange},
+};
+
+/// The session of one request, with its exchange.
+pub struct Downstream<S> {
+    pub session: S,
+    pub exchange: Exchange,
+    pub chain: Arc<Chain>,
+    pub(super) progress: Progress,
+}
+
+/// How far the response is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    #[default]
+    Waiting,
+    /// The final head has been sent.
+    Begun,
+    /// After a 101: bytes both ways.
+    Tunnel,
+    Ended,
+}
+
+impl<S: Session> Downstream<S> {
+    pub fn new(session: S, exchange: Exchange, chain: Arc<Chain>) -> Self {
+        Self { session, exchange, chain, progress: Progress::Waiting }
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Sends a head that an upstream gave: its connection's own fields stay behind.
+    pub async fn forward_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.send_head(head, false).await;
+        }
+        hop_by_hop::strip(&mut head.headers);
+        if head.status.is_informational() {
+            return self.session.send_informational(head.status, &head.headers).await;
+        }
+        self.send_head(head, end).await
+    }
+
+    /// Sends a final head through the chain.
+    pub async fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
+        if self.progress != Progress::Waiting {
+            return Ok(());
+        }
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if !switching && !head.headers.contains_key(header::DATE) {
+            // RFC 9110 section 6.6.1 asks for it of those who answer and of those who forward.
+            head.headers.insert(header::DATE, date::now());
+        }
+        self.chain.respond(&mut self.exchange, &mut head);
+        self.commit_head(head, end).await
+    }
+
+    async fn commit_head(&mut self, head: response::Parts, end: bool) -> Result<(), ClientError> {
+        self.exchange.status = Some(head.status);
+        self.progress = match (head.status, end) {
+            (StatusCode::SWITCHING_PROTOCOLS, _) => Progress::Tunnel,
+            (_, true) => Progress::Ended,
+            (_, false) => Progress::Begun,
+        };
+        self.session.send_head(head, end).await
+    }
+
+    pub async fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
+        if self.progress == Progress::Ended {
+            return Ok(());
+        }
+        if end {
+            self.progress = Progress::Ended;
+        }
+        self.session.send_data(data, end).await
+    }
+
+    pub async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+        if self.progress == Progress::Ended {
+            return Ok(());
+        }
+        self.progress = Progress::Ended;
+        self.session.send_trailers(trailers).await
+    }
+
+    /// Ends the body where it has not ended yet.
+    pub async fn finish(&mut self) -> Result<(), ClientError> {
+        if matches!(self.progress, Progress::Begun | Progress::Tunnel) {
+            self.send_data(Bytes::new(), true).await?;
+        }
+        self.session.flush().await
+    }
+
+    /// Sends a whole answer of our own.
+    pub async fn answer(&mut self, answer: http::Response<Bytes>) -> Result<(), ClientError> {
+        let (head, body) = answer.into_parts();
+        self.session.leave_body();
+        self.send_head(head, body.is_empty()).await?;
+        self.rest_of_answer(body).await
+    }
+
+    /// Sends a whole answer past the chain: one that the chain cannot spoil.
+    pub async fn answer_plainly(&mut self, answer: http::Response<Bytes>) -> Result<(), ClientError> {
+        let (head, body) = answer.into_parts();
+        self.session.leave_body();
+        self.commit_head(head, body.is_empty()).await?;
+        self.rest_of_answer(body).await
+    }
+
+    async fn rest_of_answer(&mut self, body: Bytes) -> Result<(), ClientError> {
+        if !body.is_empty() {
+            self.send_data(body, true).await?;
+        }
+        self.session.flush().await
+    }
+}

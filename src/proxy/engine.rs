@@ -1,0 +1,457 @@
+//! The life of a request: arrival, chain, action, chain back, access record.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, Version, header, request, uri::PathAndQuery};
+
+use super::{
+    adapter::Waits,
+    answers,
+    arrival::{Arrival, Plan},
+    call::Call,
+    downstream::{Downstream, Progress},
+    forward::{Forwarder, Limits},
+    record, recover,
+    session::{Handler, Session},
+};
+use crate::{
+    action::proxy::Proxy,
+    error::Reason,
+    http::{connection::Connection, errors::Errors, forwarded, hop_by_hop},
+    middleware::Exchange,
+    snapshot::{Action, Listener, Route, Snapshot},
+    upstream,
+};
+
+/// Runs requests by the configuration that is current when each arrives.
+pub struct Engine {
+    /// Nothing before the first configuration is published.
+    current: ArcSwapOption<Snapshot>,
+    forwarder: Forwarder,
+}
+
+/// What the access record needs of a request, kept while the request itself is edited.
+pub(super) struct Asked {
+    pub authority: Option<HeaderValue>,
+    pub target: http::Uri,
+    pub version: Version,
+    pub referer: Option<HeaderValue>,
+    pub user_agent: Option<HeaderValue>,
+    pub at: SystemTime,
+}
+
+impl Engine {
+    /// `idle_connections`: how many unused connections to upstreams are kept in all.
+    pub fn new(idle_connections: usize) -> Self {
+        Self { current: ArcSwapOption::empty(), forwarder: Forwarder::new(idle_connections) }
+    }
+
+    /// Makes a configuration the one that requests arriving from now on go by.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.current.store(Some(snapshot));
+    }
+
+    /// The listener of a connection as it is configured now.
+    fn listener(&self, connection: &Connection) -> Option<Arc<Listener>> {
+        self.current.load().as_ref()?.listeners.get(&connection.listener).cloned()
+    }
+
+    async fn run<S: Session>(
+        &self,
+        mut downstream: Box<Downstream<S>>,
+        route: &Arc<Route>,
+        plan: Plan,
+    ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
+        let chain = downstream.chain.clone();
+        let Ok(answered) = recover::catching(chain.enter(&mut downstream.exchange)).await else {
+            downstream.exchange.reason = Some(Reason::Panic);
+            fail(&mut downstream, Reason::Panic, &route.errors).await;
+            return (downstream, None);
+        };
+        let answer = match (answered, plan) {
+            (Some(answer), _) => *answer,
+            (None, Plan::Options(allow)) => answers::options(allow.as_ref()),
+            (None, Plan::Refuse(reason, allow)) => {
+                downstream.exchange.reason = Some(reason);
+                answers::refusal(reason, allow.as_ref(), &route.errors, &downstream.exchange)
+            }
+            (None, Plan::Act) => match &route.action {
+                Action::Proxy(proxy) => {
+                    let (downstream, call) = self.proxy(downstream, proxy, route).await;
+                    return (downstream, Some(call));
+                }
+                action => local(action, route, &mut downstream.exchange),
+            },
+        };
+        send(&mut downstream, answer, &route.errors).await;
+        (downstream, None)
+    }
+
+    async fn proxy<S: Session>(
+        &self,
+        mut downstream: Box<Downstream<S>>,
+        proxy: &Arc<Proxy>,
+        route: &Route,
+    ) -> (Box<Downstream<S>>, Arc<Mutex<Call>>) {
+        let exchange = &mut downstream.exchange;
+        if proxy.rewrites() {
+            let target = proxy.target(&exchange.path, exchange.query.as_deref(), exchange);
+            match PathAndQuery::try_from(target) {
+                Ok(target) => exchange.head.uri = target.into(),
+                // Escaped as it is, only its length can make it unfit.
+                Err(_) => exchange.reason = Some(Reason::UriTooLong),
+            }
+        }
+        let facts = upstream::Facts {
+            client_ip: exchange.client_ip,
+            host: &exchange.host,
+            path: &exchange.path,
+            query: exchange.query.as_deref(),
+            headers: &exchange.head.headers,
+        };
+        let key = proxy.upstream.key(&facts);
+        let call = Arc::new(Mutex::new(Call::new(proxy.clone(), key, exchange.host.clone())));
+        if exchange.reason.is_none() {
+            let timeouts = &proxy.timeouts;
+            let waits = Waits { first_byte: timeouts.first_byte, body_idle: timeouts.body_idle };
+            let limits = Limits { waits, total: timeouts.total };
+            downstream = self.forwarder.forward(downstream, &call, limits).await;
+            downstream.exchange.reason = lock(&call).failure;
+        }
+        if let Some(reason) = downstream.exchange.reason {
+            fail(&mut downstream, reason, &route.errors).await;
+        }
+        (downstream, call)
+    }
+}
+
+impl Handler for Engine {
+    async fn handle<S: Session>(
+        &self,
+        connection: &Arc<Connection>,
+        mut head: request::Parts,
+        session: S,
+    ) -> S {
+        let Some(listener) = self.listener(connection) else {
+            return refuse_plainly(session, Reason::ListenerGone).await;
+        };
+        let target = head.uri.clone();
+        let arrival = Arrival::of(&listener, connection, &mut head);
+        let asked = arrival.route.access_log.is_some().then(|| Asked::of(&head, target));
+        let peer = connection.peer.ip();
+        prepare(&mut head, &arrival, peer, &listener);
+        drop(listener);
+        let Arrival { route, plan, client, host, path, query, params } = arrival;
+        let exchange = Exchange {
+            connection: connection.clone(),
+            started: Instant::now(),
+            client_ip: client.ip,
+            scheme: client.scheme,
+            host,
+            path,
+            query,
+            method: head.method.clone(),
+            head,
+            captures: params,
+            request_id: None,
+            reason: None,
+            status: None,
+            entered: 0,
+        };
+        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        let (downstream, call) = self.run(downstream, &route, plan).await;
+        record::write(&downstream, &route, call.as_deref(), asked);
+        downstream.session
+    }
+
+    async fn refuse<S: Session>(&self, connection: &Arc<Connection>, reason: Reason, session: S) -> S {
+        let mut head = http::Request::new(()).into_parts().0;
+        head.method = Method::GET;
+        let asked = Some(Asked::of(&head, head.uri.clone()));
+        let Some(listener) = self.listener(connection) else { return refuse_plainly(session, reason).await };
+        let route = listener.unmatched.clone();
+        let exchange = Exchange {
+            connection: connection.clone(),
+            started: Instant::now(),
+            client_ip: connection.peer.ip(),
+            scheme: if connection.tls.is_some() { "https" } else { "http" },
+            host: String::new(),
+            path: String::new(),
+            query: None,
+            method: head.method.clone(),
+            head,
+            captures: Default::default(),
+            request_id: None,
+            reason: None,
+            status: None,
+            entered: 0,
+        };
+        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        let (downstream, _) = self.run(downstream, &route, Plan::Refuse(reason, None)).await;
+        record::write(&downstream, &route, None, asked);
+        downstream.session
+    }
+}
+
+impl Asked {
+    fn of(head: &request::Parts, target: http::Uri) -> Self {
+        let field = |name| head.headers.get(name).cloned();
+        Self {
+            authority: field(header::HOST),
+            target,
+            version: head.version,
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// Makes of the head that came the one that goes on: without what is the connection's own, with what the
+/// upstream is told of the client.
+fn prepare(head: &mut request::Parts, arrival: &Arrival, peer: IpAddr, listener: &Listener) {
+    if !matches!((&arrival.plan, &arrival.route.action), (Plan::Act, Action::Proxy(_))) {
+        return;
+    }
+    let upgrade = match head.version {
+        Version::HTTP_11 => upgrade(head),
+        _ => None,
+    };
+    hop_by_hop::strip(&mut head.headers);
+    // We answer it by ourselves, when the body is asked for.
+    head.headers.remove(header::EXPECT);
+    if let Some(protocol) = upgrade {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
+    }
+    let trust = listener.trusted_proxies.as_ref();
+    forwarded::tell(&mut head.headers, head.version, &arrival.client, peer, trust);
+}
+
+/// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:
+/// behind a tunnel of these, requests would pass without a route.
+fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    let protocol = head.headers.get(header::UPGRADE)?;
+    let asked = head.headers.get_all(header::CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    (asked && !names_http_or_tls(protocol)).then(|| protocol.clone())
+}
+
+fn names_http_or_tls(protocols: &HeaderValue) -> bool {
+    protocols.as_bytes().split(|b| *b == b',').any(|protocol| {
+        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default().trim_ascii();
+        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
+    })
+}
+
+/// The answer of an action that needs no upstream.
+fn local(action: &Action, route: &Route, exchange: &mut Exchange) -> Response<Bytes> {
+    match action {
+        Action::Redirect(redirect) => redirect.answer(exchange),
+        Action::Respond(respond) if respond.body.is_some() => respond.answer(),
+        Action::Respond(respond) => {
+            let message = respond.status.canonical_reason().unwrap_or("Error");
+            let mut answer = answers::error(respond.status, "respond", message, &route.errors, exchange);
+            for (name, value) in &respond.headers {
+                answer.headers_mut().insert(name.clone(), value.clone());
+            }
+            answer
+        }
+        Action::Unmatched | Action::Proxy(_) => {
+            exchange.reason = Some(Reason::NoRoute);
+            answers::refusal(Reason::NoRoute, None, &route.errors, exchange)
+        }
+    }
+}
+
+async fn send<S: Session>(downstream: &mut Downstream<S>, answer: Response<Bytes>, errors: &Errors) {
+    let (mut head, body) = answer.into_parts();
+    answers::complete(&mut head, &body);
+    match recover::catching(downstream.answer(Response::from_parts(head, body))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => downstream.exchange.reason = Some(error.reason()),
+        Err(_) => {
+            downstream.exchange.reason = Some(Reason::Panic);
+            own_up(downstream, errors).await;
+        }
+    }
+}
+
+/// The chain's response half panicked: what is said of that passes it by.
+async fn own_up<S: Session>(downstream: &mut Downstream<S>, errors: &Errors) {
+    if downstream.progress() == Progress::Waiting && downstream.chain.recovers() {
+        let answer = answers::refusal(Reason::Panic, None, errors, &downstream.exchange);
+        let (mut head, body) = answer.into_parts();
+        answers::complete(&mut head, &body);
+        if downstream.answer_plainly(Response::from_parts(head, body)).await.is_ok() {
+            return;
+        }
+    }
+    downstream.session.reset();
+}
+
+/// A proxied exchange failed: an answer where none has begun, else the client is shown that it is cut.
+async fn fail<S: Session>(downstream: &mut Downstream<S>, reason: Reason, errors: &Errors) {
+    match downstream.progress() {
+        Progress::Waiting if reason == Reason::ClientGone => downstream.session.reset(),
+        Progress::Waiting if reason == Reason::Panic && !downstream.chain.recovers() => {
+            downstream.session.reset();
+        }
+        Progress::Waiting => {
+            let answer = answers::refusal(reason, None, errors, &downstream.exchange);
+            send(downstream, answer, errors).await;
+            downstream.exchange.reason.get_or_insert(reason);
+        }
+        Progress::Begun | Progress::Tunnel => {
+            // What has come is handed on before the end is shown to be none.
+            let _ = downstream.session.flush().await;
+            downstream.session.reset();
+        }
+        Progress::Ended => {}
+    }
+}
+
+/// For a listener that is gone: there is no chain to pass.
+async fn refuse_plainly<S: Session>(mut session: S, reason: Reason) -> S {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = reason.status();
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if session.send_head(head, true).await.is_ok() {
+        let _ = session.flush().await;
+    }
+    session
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// RFC 9110 section 15.5.10 and nginx: what is logged where no head was sent.
+pub(super) const NOTHING_SENT: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderMap, response};
+
+    use super::*;
+    use crate::{
+        middleware::{Chain, OnResponse},
+        proxy::session::{ClientError, Closed},
+    };
+
+    /// Writes down what is said to the client.
+    #[derive(Default)]
+    struct Said {
+        status: Option<StatusCode>,
+        ended: bool,
+        reset: bool,
+    }
+
+    impl Session for Said {
+        fn body_is_empty(&self) -> bool {
+            true
+        }
+
+        fn body_is_done(&self) -> bool {
+            true
+        }
+
+        async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
+            Ok(None)
+        }
+
+        fn take_trailers(&mut self) -> Option<HeaderMap> {
+            None
+        }
+
+        async fn closed(&mut self, _: Duration) -> Closed {
+            Closed::Idle
+        }
+
+        fn leave_body(&mut self) {}
+
+        async fn send_informational(&mut self, _: StatusCode, _: &HeaderMap) -> Result<(), ClientError> {
+            Ok(())
+        }
+
+        async fn send_head(&mut self, head: response::Parts, end: bool) -> Result<(), ClientError> {
+            self.status = Some(head.status);
+            self.ended = end;
+            Ok(())
+        }
+
+        async fn send_data(&mut self, _: Bytes, end: bool) -> Result<(), ClientError> {
+            self.ended = end;
+            Ok(())
+        }
+
+        async fn send_trailers(&mut self, _: HeaderMap) -> Result<(), ClientError> {
+            self.ended = true;
+            Ok(())
+        }
+
+        async fn flush(&mut self) -> Result<(), ClientError> {
+            Ok(())
+        }
+
+        fn reset(&mut self) {
+            self.reset = true;
+        }
+
+        fn bytes(&self) -> (u64, u64) {
+            (0, 0)
+        }
+    }
+
+    struct Panics;
+
+    impl OnResponse for Panics {
+        fn on_response(&self, _: &mut Exchange, _: &mut response::Parts) {
+            panic!("in the response half")
+        }
+    }
+
+    async fn answered_through_a_panic(recovers: bool) -> Downstream<Said> {
+        let chain = Arc::new(Chain::for_tests(Arc::new(Panics), recovers));
+        let mut downstream = Downstream::new(Said::default(), Exchange::for_tests("GET", "/"), chain);
+        send(&mut downstream, Response::new(Bytes::from_static(b"hello")), &Errors::default()).await;
+        assert_eq!(downstream.exchange.reason, Some(Reason::Panic));
+        downstream
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_response_half_is_answered_past_it() {
+        let recovered = answered_through_a_panic(true).await;
+        assert_eq!(recovered.session.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
+        assert_eq!(recovered.exchange.status, recovered.session.status);
+        assert!(recovered.session.ended && !recovered.session.reset);
+    }
+
+    #[tokio::test]
+    async fn without_recover_a_panic_ends_the_connection() {
+        let lost = answered_through_a_panic(false).await;
+        assert!(lost.session.reset && lost.session.status.is_none());
+    }
+
+    #[test]
+    fn websocket_may_be_asked_for_and_another_http_not() {
+        let names = |text| names_http_or_tls(&HeaderValue::from_static(text));
+        assert!(!names("websocket") && !names("tcp") && !names("SPDY/3.1"));
+        assert!(names("h2c") && names("websocket,H2C") && names("HTTP/2.0") && names("TLS/1.0"));
+    }
+}

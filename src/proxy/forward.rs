@@ -1,0 +1,106 @@
+//! Sends a request upstream through Pingora.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::{Version, header};
+use pingora::{
+    apps::HttpServerApp,
+    http::RequestHeader,
+    protocols::http::ServerSession,
+    proxy::{HttpProxy, http_proxy},
+    server::configuration::ServerConf,
+};
+use tokio::sync::watch;
+
+use super::{
+    adapter::{Adapter, Waits},
+    call::Call,
+    downstream::Downstream,
+    gateway::{CALL, Gateway},
+    recover,
+    session::Session,
+};
+use crate::error::Reason;
+
+/// Pingora with its pool of upstream connections.
+pub struct Forwarder {
+    proxy: Arc<HttpProxy<Gateway>>,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// What a request asks of its upstream's time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub waits: Waits,
+    pub total: Option<Duration>,
+}
+
+impl Forwarder {
+    /// `idle_connections`: how many unused upstream connections are kept in all.
+    pub fn new(idle_connections: usize) -> Self {
+        let conf = ServerConf { upstream_keepalive_pool_size: idle_connections, ..ServerConf::default() };
+        let proxy = Arc::new(http_proxy(&Arc::new(conf), Gateway));
+        // Draining is the sessions' own matter: Pingora never hears of it.
+        Self { proxy, shutdown: watch::channel(false).1 }
+    }
+
+    /// Sends the request of `downstream.exchange.head` upstream and the response back. Gives back the
+    /// session; where `call.failure` is set and the response has not begun, the client waits for an answer.
+    pub async fn forward<S: Session>(
+        &self,
+        mut downstream: Box<Downstream<S>>,
+        call: &Arc<Mutex<Call>>,
+        limits: Limits,
+    ) -> Box<Downstream<S>> {
+        let (request, upgrade) = outgoing(&mut downstream, call);
+        let slot = Arc::new(Mutex::new(None));
+        let adapter = Adapter::new(downstream, slot.clone(), request, upgrade, limits.waits);
+        let session = ServerSession::new_custom(Box::new(adapter));
+        let failure = self.run(session, call.clone(), limits.total).await;
+        if let Some(reason) = failure {
+            lock(call).failure = Some(reason);
+        }
+        lock(&slot).take().expect("the adapter is gone and has left the session behind")
+    }
+
+    /// Runs Pingora's part to its end, to the request's deadline or to a panic. Its future is gone then.
+    async fn run(
+        &self,
+        session: ServerSession,
+        call: Arc<Mutex<Call>>,
+        total: Option<Duration>,
+    ) -> Option<Reason> {
+        let run = CALL.scope(call, self.proxy.process_new_http(session, &self.shutdown));
+        let run = recover::catching(run);
+        let ended = match total {
+            None => run.await,
+            Some(total) => match tokio::time::timeout(total, run).await {
+                Ok(ended) => ended,
+                Err(_) => return Some(Reason::TotalTimeout),
+            },
+        };
+        ended.err().map(|_| Reason::Panic)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The head as Pingora takes it, and whether it asks for another protocol. A server may ignore that it does
+/// (RFC 9110 section 7.8): so with a body, which would have to be read first, and where HTTP/2 is spoken.
+fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> (RequestHeader, bool) {
+    let empty = http::Request::new(()).into_parts().0;
+    let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
+    head.version = Version::HTTP_11;
+    let asks = head.headers.contains_key(header::UPGRADE);
+    let upgrade = asks && downstream.session.body_is_empty() && lock(call).ask_upgrade();
+    if asks && !upgrade {
+        head.headers.remove(header::UPGRADE);
+        head.headers.remove(header::CONNECTION);
+    }
+    (RequestHeader::from(head), upgrade)
+}

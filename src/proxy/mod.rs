@@ -1,0 +1,16 @@
+//! One request through a route. Routing, the chain and local answers are done here; Pingora carries what
+//! goes upstream. The only place that instantiates `HttpProxy`.
+
+mod adapter;
+mod answers;
+mod arrival;
+mod call;
+mod downstream;
+mod engine;
+mod forward;
+mod gateway;
+mod record;
+mod recover;
+pub mod session;
+
+pub use engine::Engine;

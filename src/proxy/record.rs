@@ -1,0 +1,64 @@
+//! The access record of a request, written when it is over.
+
+use std::sync::Mutex;
+
+use http::Version;
+
+use super::{
+    call::Call,
+    downstream::Downstream,
+    engine::{Asked, NOTHING_SENT, lock},
+    session::Session,
+};
+use crate::{snapshot::Route, telemetry::access_log::Record, value::Name};
+
+/// Writes the record to the route's log, where it has one.
+pub(super) fn write<S: Session>(
+    downstream: &Downstream<S>,
+    route: &Route,
+    call: Option<&Mutex<Call>>,
+    asked: Option<Asked>,
+) {
+    let (Some(log), Some(asked)) = (&route.access_log, asked) else { return };
+    let exchange = &downstream.exchange;
+    let call = call.map(lock);
+    let (received, sent) = downstream.session.bytes();
+    let target = asked.target.path_and_query().map_or("", |target| target.as_str());
+    let endpoint = call.as_ref().and_then(|call| call.endpoint().cloned());
+    log.write(&Record {
+        time: asked.at,
+        request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
+        client_ip: exchange.client_ip,
+        method: exchange.method.as_str(),
+        scheme: exchange.scheme,
+        authority: asked.authority.as_ref().map(|value| value.as_bytes()),
+        target: target.as_bytes(),
+        protocol: protocol(asked.version),
+        status: exchange.status.unwrap_or(NOTHING_SENT).as_u16(),
+        received,
+        sent,
+        duration: exchange.started.elapsed(),
+        first_byte: call.as_ref().and_then(|call| call.first_byte_after),
+        connect: call.as_ref().and_then(|call| call.connected_after),
+        listener: exchange.connection.listener.as_str(),
+        host: route.host.as_ref().map(Name::as_str),
+        tenant: route.tenant.as_ref().map(Name::as_str),
+        route: route.host.as_ref().map(|_| route.name.as_str()),
+        upstream: call.as_ref().map(|call| call.upstream().name.as_str()),
+        endpoint: endpoint.as_ref().map(|endpoint| &endpoint.address as &dyn std::fmt::Display),
+        attempts: call.as_ref().map_or(0, |call| call.attempts),
+        reason: exchange.reason.map(crate::error::Reason::code),
+        referer: asked.referer.as_ref().map(|value| value.as_bytes()),
+        user_agent: asked.user_agent.as_ref().map(|value| value.as_bytes()),
+        tls_version: exchange.connection.tls.as_ref().map(|tls| tls.version),
+    });
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}

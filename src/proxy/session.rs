@@ -1,0 +1,174 @@
+//! The seam downstream: one exchange with a client, whatever the protocol.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, request, response};
+
+use crate::{error::Reason, http::connection::Connection};
+
+/// One request and its response. Every future may be dropped and asked for again without loss, except
+/// that a write dropped half-way leaves the session fit for [`Session::reset`] alone.
+pub trait Session: Send + Sync + Unpin + 'static {
+    /// Whether the head says that no body follows.
+    fn body_is_empty(&self) -> bool;
+
+    /// Whether the request has been read to its end.
+    fn body_is_done(&self) -> bool;
+
+    /// The next piece of the request's body, `None` at its end.
+    fn read_body(&mut self) -> impl Future<Output = Result<Option<Bytes>, ClientError>> + Send;
+
+    /// The request's trailers, once its body has ended.
+    fn take_trailers(&mut self) -> Option<HeaderMap>;
+
+    /// Ends when the client has gone, or when for `limit` nothing was read from it or sent to it.
+    /// Waiting anew goes on with the time that is left.
+    fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send;
+
+    /// Nobody is going to read what is left of the request's body: to be said before an answer's head, so
+    /// that the head can say what becomes of the connection.
+    fn leave_body(&mut self);
+
+    /// Sends a 1xx head other than 101.
+    fn send_informational(
+        &mut self,
+        status: StatusCode,
+        fields: &HeaderMap,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Sends the final head, or the 101 that turns the exchange into a tunnel. `end`: no body follows.
+    /// Framing is decided here, after everything that edits the head.
+    fn send_head(
+        &mut self,
+        head: response::Parts,
+        end: bool,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Sends a piece of the body, waiting while the client takes no more.
+    fn send_data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Sends trailers, which end the response.
+    fn send_trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Hands over to the network what has been sent so far.
+    fn flush(&mut self) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Gives the response up in its middle, so that the client can tell.
+    fn reset(&mut self);
+
+    /// Bytes of bodies so far: received, sent.
+    fn bytes(&self) -> (u64, u64);
+}
+
+impl<S: Session> Session for Box<S> {
+    fn body_is_empty(&self) -> bool {
+        (**self).body_is_empty()
+    }
+
+    fn body_is_done(&self) -> bool {
+        (**self).body_is_done()
+    }
+
+    fn read_body(&mut self) -> impl Future<Output = Result<Option<Bytes>, ClientError>> + Send {
+        (**self).read_body()
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        (**self).take_trailers()
+    }
+
+    fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send {
+        (**self).closed(limit)
+    }
+
+    fn leave_body(&mut self) {
+        (**self).leave_body();
+    }
+
+    fn send_informational(
+        &mut self,
+        status: StatusCode,
+        fields: &HeaderMap,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send {
+        (**self).send_informational(status, fields)
+    }
+
+    fn send_head(
+        &mut self,
+        head: response::Parts,
+        end: bool,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send {
+        (**self).send_head(head, end)
+    }
+
+    fn send_data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), ClientError>> + Send {
+        (**self).send_data(data, end)
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), ClientError>> + Send {
+        (**self).send_trailers(trailers)
+    }
+
+    fn flush(&mut self) -> impl Future<Output = Result<(), ClientError>> + Send {
+        (**self).flush()
+    }
+
+    fn reset(&mut self) {
+        (**self).reset();
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        (**self).bytes()
+    }
+}
+
+/// Why waiting for a client's end is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    Gone,
+    Idle,
+}
+
+/// What runs the requests of a connection.
+pub trait Handler: Send + Sync + 'static {
+    /// Runs one request to its end and gives the session back.
+    fn handle<S: Session>(
+        &self,
+        connection: &Arc<Connection>,
+        head: request::Parts,
+        session: S,
+    ) -> impl Future<Output = S> + Send;
+
+    /// Answers and logs a request whose head could not be read.
+    fn refuse<S: Session>(
+        &self,
+        connection: &Arc<Connection>,
+        reason: Reason,
+        session: S,
+    ) -> impl Future<Output = S> + Send;
+}
+
+/// Why an exchange with a client cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    #[error("the client has gone")]
+    Gone,
+    #[error("the request's body stalled")]
+    BodyTimeout,
+    #[error("the client took the response too slowly")]
+    WriteTimeout,
+    #[error("the request's body is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+impl ClientError {
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Gone => Reason::ClientGone,
+            Self::BodyTimeout => Reason::BodyTimeout,
+            Self::WriteTimeout => Reason::ClientTooSlow,
+            Self::Malformed(_) => Reason::BadChunk,
+        }
+    }
+}

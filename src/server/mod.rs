@@ -1,0 +1,232 @@
+//! The process: workers that serve, and one control thread that reads configurations, watches files and
+//! answers questions, so that none of that ever takes time from a request's thread.
+
+mod attempt;
+mod drain;
+mod notify;
+mod reload;
+mod report;
+mod signals;
+mod sockets;
+mod status;
+mod tasks;
+mod watch;
+mod workers;
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::Value;
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, oneshot},
+};
+
+pub use attempt::{Attempt, attempt};
+pub use report::{Cause, Outcome, Report};
+
+use crate::{
+    admin::{
+        self,
+        control::{Control, ControlSocket, Reply, Request},
+    },
+    compile::Registries,
+    diagnostic::Code,
+    proxy::Engine,
+    telemetry::log::Log,
+};
+use reload::{Fixed, Order, Reloader};
+use signals::{Signal, Signals};
+use sockets::Sockets;
+use status::Status;
+use tasks::Tasks;
+use watch::{Changes, Watcher};
+use workers::Workers;
+
+/// Why the process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Something is wrong with the configuration.
+    #[error("the configuration is refused")]
+    Configuration(Box<Attempt>),
+    /// It was refused for what the log says.
+    #[error("the configuration is refused")]
+    Refused,
+    /// Something is wrong with the machine.
+    #[error("{0}")]
+    Runtime(String),
+}
+
+/// Unused connections to upstreams kept in all.
+const IDLE_CONNECTIONS: usize = 4096;
+/// What is left of the access log gets at the end.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Serves the configuration that starts at `root` until it is told to end.
+pub fn run(root: &Path) -> Result<(), Failure> {
+    let (asked, start) = (SystemTime::now(), Instant::now());
+    let registries = Arc::new(Registries::default());
+    let attempt = reload::tested(root, &registries);
+    let snapshot = match &attempt.snapshot {
+        Some(snapshot) if !attempt.diagnostics.has_errors() => snapshot,
+        _ => return Err(Failure::Configuration(Box::new(attempt))),
+    };
+    let log = Log::start(&snapshot.log).map_err(Failure::Runtime)?;
+    let fixed = Fixed { process: snapshot.process, admin: snapshot.admin.clone() };
+
+    let workers = Workers::start(fixed.process.threads).map_err(runtime("the workers cannot be started"))?;
+    let control = Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
+    let control = control.map_err(runtime("the control thread cannot be started"))?;
+
+    let engine = Arc::new(Engine::new(IDLE_CONNECTIONS));
+    let tasks = Tasks::new(workers.handle().clone());
+    let status = Arc::new(Status::new(tasks.clone(), registries.clone()));
+    let (watcher, changes) = Watcher::new();
+    let reloader = Reloader {
+        root: root.to_owned(),
+        registries: registries.clone(),
+        engine: engine.clone(),
+        sockets: Sockets::new(workers.handle().clone(), tasks.clone(), engine),
+        tasks,
+        watcher,
+        status,
+        log,
+        fixed,
+        current: None,
+    };
+    let ended = control.block_on(serve(reloader, changes, attempt, asked, start));
+    registries.access_logs.flush(FLUSH);
+    // A reload that hangs on a file system shall not keep the process.
+    control.shutdown_background();
+    drop(workers);
+    ended
+}
+
+async fn serve(
+    mut reloader: Reloader,
+    changes: Changes,
+    attempt: Attempt,
+    asked: SystemTime,
+    start: Instant,
+) -> Result<(), Failure> {
+    let mut signals = Signals::listen().map_err(runtime("signals cannot be handled"))?;
+    let socket = control_socket(reloader.fixed.admin.as_deref())?;
+    let report = reloader.take(Cause::Start, attempt, asked, start).await;
+    if report.result == Outcome::Refused {
+        return Err(refused(&report));
+    }
+    let (registries, status) = (reloader.registries.clone(), reloader.status.clone());
+    summarise(&status.json());
+    let (orders, inbox) = mpsc::channel(64);
+    tokio::spawn(reloader.run(inbox));
+    tokio::spawn(follow(changes, orders.clone()));
+    let serving = tokio::spawn(socket.serve(Arc::new(Desk { orders: orders.clone(), status })));
+    notify::ready(report.generation);
+
+    loop {
+        match signals.next().await {
+            Signal::Reload => order(&orders, Order::Reload(Cause::Signal, None)).await,
+            Signal::Reopen => {
+                registries.access_logs.reopen();
+                tracing::info!("log files are opened anew");
+            }
+            Signal::Stop => break,
+        }
+    }
+    notify::stopping();
+    tracing::info!("draining: what is in flight finishes; a second signal ends it");
+    let (done, drained) = oneshot::channel();
+    order(&orders, Order::Drain(done)).await;
+    tokio::select! {
+        clean = drained => match clean {
+            Ok(true) => tracing::info!("all connections have ended"),
+            _ => tracing::warn!("connections were cut: drain_timeout was reached"),
+        },
+        () = second_stop(&mut signals) => tracing::warn!("ended at once, connections were cut"),
+    }
+    // Dropped with its task, the socket takes its file along.
+    serving.abort();
+    let _ = serving.await;
+    Ok(())
+}
+
+async fn second_stop(signals: &mut Signals) {
+    while signals.next().await != Signal::Stop {}
+}
+
+/// Every burst of changes is a reload.
+async fn follow(mut changes: Changes, orders: mpsc::Sender<Order>) {
+    loop {
+        changes.next().await;
+        order(&orders, Order::Reload(Cause::Files, None)).await;
+    }
+}
+
+async fn order(orders: &mpsc::Sender<Order>, order: Order) {
+    // The reloader takes orders as long as anybody can give them.
+    let _ = orders.send(order).await;
+}
+
+/// Who answers on the control socket.
+struct Desk {
+    orders: mpsc::Sender<Order>,
+    status: Arc<Status>,
+}
+
+impl Control for Desk {
+    async fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Status => Reply::Result(self.status.json()),
+            Request::Reload => {
+                let (tell, told) = oneshot::channel();
+                order(&self.orders, Order::Reload(Cause::Command, Some(tell))).await;
+                match told.await {
+                    Ok(report) => Reply::Result(serde_json::to_value(report).unwrap_or(Value::Null)),
+                    Err(_) => Reply::Error("the process is ending".into()),
+                }
+            }
+        }
+    }
+}
+
+fn control_socket(configured: Option<&Path>) -> Result<ControlSocket, Failure> {
+    let path = match configured {
+        Some(path) => path.to_owned(),
+        None => admin::default_path().map_err(runtime("there is no place for the control socket"))?,
+    };
+    let failed =
+        |error| Failure::Runtime(format!("the control socket {} cannot be had: {error}", path.display()));
+    ControlSocket::bind(&path).map_err(failed)
+}
+
+/// A start that is refused because an address is taken is the machine's fault, else the configuration's.
+fn refused(report: &Report) -> Failure {
+    let taken =
+        report.diagnostics.as_array().into_iter().flatten().any(|d| d["code"] == Code::BindFailed.as_str());
+    match taken {
+        true => Failure::Runtime("an address cannot be had".into()),
+        false => Failure::Refused,
+    }
+}
+
+fn runtime(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| Failure::Runtime(format!("{what}: {error}"))
+}
+
+/// What it serves and where it can be reached, a line for each listener.
+fn summarise(status: &Value) {
+    let (generation, hosts) = (&status["generation"], &status["hosts"]);
+    tracing::info!(%generation, %hosts, version = env!("CARGO_PKG_VERSION"), "serving");
+    for listener in status["listeners"].as_array().into_iter().flatten() {
+        let list = |key: &str| {
+            let values = listener[key].as_array().into_iter().flatten();
+            values.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+        };
+        let name = listener["name"].as_str().unwrap_or_default();
+        tracing::info!(name, addresses = list("addresses"), protocols = list("protocols"), "listening");
+    }
+}

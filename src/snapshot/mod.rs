@@ -1,0 +1,127 @@
+//! What a configuration means, ready to serve and swapped as a whole. No text is left to parse in it, no
+//! name to resolve, no default to fill in; what changes while it serves lies in what its parts share.
+
+pub mod settings;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    action::{proxy::Proxy, redirect::Redirect, respond::Respond},
+    compile::Test,
+    config::listener::Scheme,
+    http::{errors::Errors, forwarded::Trust, path::EncodedSlash},
+    middleware::Chain,
+    routing::{HostPattern, Table},
+    telemetry::{access_log::AccessLog, log},
+    upstream::Upstream,
+    value::{Bind, Name},
+};
+
+/// A compiled configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counted by whoever publishes it; 0 until then.
+    pub generation: u64,
+    /// SHA-256 in hexadecimal over all that was read for it.
+    pub hash: String,
+    pub loaded_at: SystemTime,
+    pub process: Process,
+    /// What requests in flight get at shutdown and when a listener goes.
+    pub drain_timeout: Duration,
+    /// The unix socket of the administration, where there is one.
+    pub admin: Option<PathBuf>,
+    pub log: log::Config,
+    pub listeners: BTreeMap<Name, Arc<Listener>>,
+    pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    pub tests: Vec<Test>,
+    /// Files and directories a change of which may change the outcome.
+    pub watch: Vec<PathBuf>,
+}
+
+/// Settings of the process; changing them needs a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub threads: usize,
+}
+
+/// Where clients connect, and what becomes of their requests.
+#[derive(Debug)]
+pub struct Listener {
+    pub name: Name,
+    /// At least one.
+    pub binds: Vec<Bind>,
+    /// What connections are held to, TLS included.
+    pub settings: settings::Listener,
+    pub exposed: Exposed,
+    pub encoded_slash: EncodedSlash,
+    /// Proxies whose word about the client is taken, where there are any.
+    pub trusted_proxies: Option<Trust>,
+    /// Takes every request, where the listener redirects all.
+    pub redirect: Option<Arc<Route>>,
+    /// Hosts and routes. Its hosts' indices are those of `hosts`.
+    pub table: Arc<Table<Route>>,
+    pub hosts: Arc<[Host]>,
+    /// For requests to no host, and for heads too malformed to name one.
+    pub unmatched: Arc<Route>,
+}
+
+/// What users see of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    pub scheme: Scheme,
+    /// `None`: the port that was bound, which nobody knows before; and on unix sockets.
+    pub port: Option<u16>,
+}
+
+/// A host on a listener.
+#[derive(Debug)]
+pub struct Host {
+    pub name: Name,
+    /// The names that it answers to.
+    pub names: Vec<HostPattern>,
+    pub tenant: Option<Name>,
+    /// For requests that none of its routes takes: 404, 405 and the answer to OPTIONS.
+    pub unmatched: Arc<Route>,
+}
+
+/// What is done with a request. A request holds it until its end, so it never points back at the table.
+#[derive(Debug)]
+pub struct Route {
+    pub name: Name,
+    /// Unmatched and redirecting routes of a listener belong to no host.
+    pub host: Option<Name>,
+    pub tenant: Option<Name>,
+    /// The names of the path's captures, in the order of the table's parameters.
+    pub captures: Arc<[Box<str>]>,
+    pub chain: Arc<Chain>,
+    pub action: Action,
+    pub errors: Arc<Errors>,
+    /// Where its requests are logged; `None`: nowhere.
+    pub access_log: Option<AccessLog>,
+}
+
+/// A route's action. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Proxy(Arc<Proxy>),
+    Redirect(Arc<Redirect>),
+    Respond(Arc<Respond>),
+    /// There is none: the answer is an error, which passes the chain all the same.
+    Unmatched,
+}
+
+impl Action {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Proxy(_) => "proxy",
+            Self::Redirect(_) => "redirect",
+            Self::Respond(_) => "respond",
+            Self::Unmatched => "unmatched",
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A listener's settings, compiled: every default filled in.
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+
+use crate::{config::listener as config, value::Name};
+
+/// What new connections of a listener are held to.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub name: Name,
+    pub protocols: Protocols,
+    /// Encryption; its ALPN agrees with `protocols`.
+    pub tls: Option<Arc<ServerConfig>>,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+}
+
+/// The protocols spoken, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    pub h1: bool,
+    /// HTTP/2: by ALPN with TLS, by prior knowledge without.
+    pub h2: bool,
+}
+
+/// Deadlines of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub handshake: Duration,
+    pub header: Duration,
+    pub body_idle: Duration,
+    pub idle: Duration,
+    pub write_idle: Duration,
+}
+
+/// Limits of a listener and its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub connections: usize,
+    /// `None`: no limit of its own.
+    pub connections_per_ip: Option<usize>,
+    pub header_size: usize,
+    pub headers: usize,
+    pub uri: usize,
+    pub requests_per_connection: usize,
+    /// HTTP/2 requests at once per connection.
+    pub streams: u32,
+}
+
+/// Compiles a listener's settings; `tls` is what was made of its `tls` section.
+pub fn settings(name: &Name, config: &config::Listener, tls: Option<Arc<ServerConfig>>) -> Listener {
+    Listener {
+        name: name.clone(),
+        protocols: protocols(config),
+        tls,
+        timeouts: timeouts(&config.timeouts),
+        limits: limits(config),
+    }
+}
+
+/// The protocols of a listener, by default all that its transport carries. [`config::Protocol::H2`]
+/// without TLS and [`config::Protocol::H2c`] with it are refused before.
+pub fn protocols(config: &config::Listener) -> Protocols {
+    let Some(listed) = &config.protocols else { return Protocols { h1: true, h2: true } };
+    let has = |wanted| listed.iter().any(|protocol| protocol.value == wanted);
+    Protocols { h1: has(config::Protocol::H1), h2: has(config::Protocol::H2) || has(config::Protocol::H2c) }
+}
+
+impl Protocols {
+    /// Their names in ALPN (RFC 7301), the preferred first.
+    pub fn alpn(self) -> Vec<Vec<u8>> {
+        let names = [(self.h2, &b"h2"[..]), (self.h1, b"http/1.1")];
+        names.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name.to_vec()).collect()
+    }
+}
+
+fn timeouts(config: &config::Timeouts) -> Timeouts {
+    let or = |duration: Option<crate::value::Duration>, seconds| {
+        duration.map_or(Duration::from_secs(seconds), |duration| duration.get())
+    };
+    Timeouts {
+        handshake: or(config.handshake, 10),
+        header: or(config.header, 10),
+        body_idle: or(config.body_idle, 30),
+        idle: or(config.idle, 60),
+        write_idle: or(config.write_idle, 60),
+    }
+}
+
+fn limits(config: &config::Listener) -> Limits {
+    let limits = &config.limits;
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Limits {
+        connections: limits.connections.map_or(20_000, count),
+        connections_per_ip: limits.connections_per_ip.map(count),
+        header_size: limits.header_size.as_ref().map_or(64 << 10, |size| bytes(size.value.0)),
+        headers: limits.headers.map_or(128, |number| number.get().into()),
+        uri: limits.uri.as_ref().map_or(8 << 10, |size| bytes(size.value.0)),
+        requests_per_connection: limits.requests_per_connection.map_or(10_000, count),
+        streams: config.http2.as_ref().and_then(|http2| http2.max_streams).map_or(128, |number| number.get()),
+    }
+}
+
+fn count(number: std::num::NonZeroU32) -> usize {
+    usize::try_from(number.get()).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+impl Listener {
+    /// What an empty section compiles to, in cleartext.
+    pub fn for_tests(name: &str) -> Self {
+        let config = config::Listener {
+            bind: Default::default(),
+            protocols: None,
+            redirect: None,
+            expose: None,
+            tls: None,
+            http2: None,
+            trusted_proxies: None,
+            timeouts: Default::default(),
+            limits: Default::default(),
+            middleware: Default::default(),
+            access_log: None,
+        };
+        settings(&name.parse().expect("a test's name is a name"), &config, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_section_has_the_documented_defaults() {
+        let listener = Listener::for_tests("web");
+        assert_eq!(listener.protocols.alpn(), [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!(listener.timeouts.idle, Duration::from_secs(60));
+        assert_eq!(listener.limits.header_size, 65536);
+        assert_eq!((listener.limits.headers, listener.limits.streams), (128, 128));
+        assert_eq!(listener.limits.connections_per_ip, None);
+    }
+}

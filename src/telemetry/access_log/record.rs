@@ -1,0 +1,92 @@
+//! What a line says.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+/// A request and what became of it. What a client sent is bytes: it need not be text.
+#[derive(Clone)]
+pub struct Record<'a> {
+    /// When its head had arrived.
+    pub time: SystemTime,
+    pub request_id: Option<&'a str>,
+    pub client_ip: IpAddr,
+    /// Empty where the head could not be read.
+    pub method: &'a str,
+    pub scheme: &'a str,
+    /// The host that was asked for, its port included where it has one.
+    pub authority: Option<&'a [u8]>,
+    /// Path and query as they came.
+    pub target: &'a [u8],
+    /// `HTTP/1.1`, `HTTP/2.0`.
+    pub protocol: &'a str,
+    pub status: u16,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// Bytes of the response's body.
+    pub sent: u64,
+    /// From the head's arrival to the response's end.
+    pub duration: Duration,
+    /// From the request's sending to the upstream's head.
+    pub first_byte: Option<Duration>,
+    /// What connecting took; absent on a connection that was there already.
+    pub connect: Option<Duration>,
+    pub listener: &'a str,
+    /// The host's name in the configuration.
+    pub host: Option<&'a str>,
+    pub tenant: Option<&'a str>,
+    pub route: Option<&'a str>,
+    pub upstream: Option<&'a str>,
+    pub endpoint: Option<&'a dyn std::fmt::Display>,
+    /// Endpoints tried.
+    pub attempts: u32,
+    /// The stable code of an answer that Portolan made itself.
+    pub reason: Option<&'a str>,
+    pub referer: Option<&'a [u8]>,
+    pub user_agent: Option<&'a [u8]>,
+    pub tls_version: Option<&'a str>,
+}
+
+impl Record<'_> {
+    /// The target's path and its query.
+    pub(super) fn path_and_query(&self) -> (&[u8], Option<&[u8]>) {
+        match self.target.iter().position(|byte| *byte == b'?') {
+            Some(at) => (&self.target[..at], Some(&self.target[at + 1..])),
+            None => (self.target, None),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Record<'static> {
+    pub(super) fn for_tests() -> Self {
+        Self {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            request_id: Some("id-1"),
+            client_ip: IpAddr::from([192, 0, 2, 1]),
+            method: "GET",
+            scheme: "https",
+            authority: Some(b"www.example.com"),
+            target: b"/a/b?c=d",
+            protocol: "HTTP/1.1",
+            status: 200,
+            received: 0,
+            sent: 5,
+            duration: Duration::from_micros(1_234_567),
+            first_byte: Some(Duration::from_micros(900)),
+            connect: None,
+            listener: "web",
+            host: Some("www"),
+            tenant: None,
+            route: Some("all"),
+            upstream: Some("origin"),
+            endpoint: Some(&"10.0.0.1:80"),
+            attempts: 1,
+            reason: None,
+            referer: None,
+            user_agent: Some(b"curl/8"),
+            tls_version: Some("TLSv1.3"),
+        }
+    }
+}

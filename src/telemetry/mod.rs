@@ -1,0 +1,4 @@
+//! What operators see: the log and the access log.
+
+pub mod access_log;
+pub mod log;

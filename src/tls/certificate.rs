@@ -1,0 +1,210 @@
+//! A certificate with its key, read from PEM and known to fit each other.
+
+use std::{sync::Arc, time::SystemTime};
+
+use rustls::{
+    InconsistentKeys, crypto,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    sign::CertifiedKey,
+};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, time::ASN1Time};
+
+/// A certificate, those between it and its authority, and its key.
+#[derive(Debug)]
+pub struct Certificate {
+    pub(super) key: Arc<CertifiedKey>,
+    names: Vec<String>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+/// Why a certificate cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    #[error("this is no PEM: {0}")]
+    CertificatePem(String),
+    #[error("there is no certificate in it")]
+    NoCertificate,
+    #[error("the certificate cannot be read: {0}")]
+    CertificateUnreadable(String),
+    #[error("this is no PEM: {0}")]
+    KeyPem(String),
+    #[error("there is no private key in it")]
+    NoKey,
+    #[error("the private key cannot be used: {0}")]
+    KeyUnusable(String),
+    #[error("the private key is not the certificate's")]
+    Mismatch,
+    #[error("{0:?} is no name that a certificate can have")]
+    Name(String),
+}
+
+/// The certificates of a PEM file, at least one.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match read {
+        Ok(chain) if chain.is_empty() => Err(CertificateError::NoCertificate),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(CertificateError::CertificatePem(error.to_string())),
+    }
+}
+
+// === impl Certificate ===
+
+impl Certificate {
+    /// Reads both files and checks that they belong together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            pem::Error::NoItemsFound => CertificateError::NoKey,
+            error => CertificateError::KeyPem(error.to_string()),
+        });
+        Self::from_der(certificates(chain)?, key?)
+    }
+
+    pub(super) fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CertificateError> {
+        let facts = Facts::of(chain.first().ok_or(CertificateError::NoCertificate)?)?;
+        let provider = crypto::ring::default_provider();
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => CertificateError::Mismatch,
+            rustls::Error::InvalidCertificate(_) => {
+                CertificateError::CertificateUnreadable(error.to_string())
+            }
+            error => CertificateError::KeyUnusable(error.to_string()),
+        })?;
+        let Facts { names, not_before, not_after } = facts;
+        Ok(Self { key: Arc::new(key), names, not_before, not_after })
+    }
+
+    /// The names that it stands for, lower-case; addresses as text.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The certificate itself and those between it and its authority.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
+
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Whether it stands for this name, exactly or by a wildcard of one label (RFC 9525 section 6.3).
+    pub fn covers(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        self.names.iter().any(|own| *own == name || Some(own) == wildcard.as_ref())
+    }
+}
+
+impl CertificateError {
+    /// Whether the key's file is to blame, not the certificate's.
+    pub fn is_of_key(&self) -> bool {
+        matches!(self, Self::KeyPem(_) | Self::NoKey | Self::KeyUnusable(_) | Self::Mismatch)
+    }
+}
+
+struct Facts {
+    names: Vec<String>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Facts {
+    fn of(der: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+        let unreadable = |error: &dyn ToString| CertificateError::CertificateUnreadable(error.to_string());
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(&error))?;
+        let validity = certificate.validity();
+        Ok(Self {
+            names: names(&certificate),
+            not_before: system_time(validity.not_before),
+            not_after: system_time(validity.not_after),
+        })
+    }
+}
+
+/// The subject's alternative names; the common name where there are none, as old certificates have it.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let alternative = match certificate.subject_alternative_name() {
+        Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
+        _ => Vec::new(),
+    };
+    if !alternative.is_empty() {
+        return alternative;
+    }
+    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    common.map(str::to_ascii_lowercase).collect()
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(octets) => super::facts::address(octets),
+        _ => None,
+    }
+}
+
+fn system_time(time: ASN1Time) -> SystemTime {
+    let seconds = time.timestamp();
+    let distance = std::time::Duration::from_secs(seconds.unsigned_abs());
+    let moved = match seconds < 0 {
+        true => SystemTime::UNIX_EPOCH.checked_sub(distance),
+        false => SystemTime::UNIX_EPOCH.checked_add(distance),
+    };
+    moved.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn pem(names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_read() {
+        let (chain, key) = pem(&["WWW.example.com", "*.example.com", "192.0.2.1"]);
+        let certificate = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(certificate.names(), ["www.example.com", "*.example.com", "192.0.2.1"]);
+        assert!(certificate.not_before() < certificate.not_after());
+        assert!(certificate.covers("api.Example.com"));
+        assert!(!certificate.covers("a.b.example.com") && !certificate.covers("example.com"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_of_the_right_file() {
+        let (chain, key) = pem(&["a.test"]);
+        let (_, other) = pem(&["a.test"]);
+        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let cases: [(&str, &str, &str, bool); 7] = [
+            (&chain, &other, "the private key is not the certificate's", true),
+            (&chain, &chain, "there is no private key in it", true),
+            (&chain, "", "there is no private key in it", true),
+            (&key, &key, "there is no certificate in it", false),
+            ("", &key, "there is no certificate in it", false),
+            (garbage, &key, "the certificate cannot be read", false),
+            ("-----BEGIN CERTIFICATE-----\n!", &key, "this is no PEM", false),
+        ];
+        for (chain, key, message, is_of_key) in cases {
+            let error = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(message), "{error} is not {message}");
+            assert_eq!(error.is_of_key(), is_of_key, "{error}");
+        }
+    }
+}

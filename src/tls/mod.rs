@@ -1,0 +1,15 @@
+//! Certificates: read, checked against their keys, chosen by SNI; and the handshake's settings and facts.
+
+mod certificate;
+mod config;
+mod facts;
+mod resolver;
+mod self_signed;
+mod server;
+
+pub use certificate::{Certificate, CertificateError, certificates};
+pub use config::Config;
+pub use facts::{ClientCertificateError, facts};
+pub use resolver::Resolver;
+pub use self_signed::SelfSigned;
+pub use server::{ClientAuth, Handshake, SINCE_TLS12, SINCE_TLS13, ServerError, server_config};

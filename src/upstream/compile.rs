@@ -1,0 +1,282 @@
+//! From what a person wrote to [`Settings`], with every problem reported where it stands.
+
+use std::{collections::HashMap, sync::Arc, time};
+
+use http::uri::PathAndQuery;
+use rustls::pki_types;
+
+use super::{
+    config::{self, BalanceBy, BalanceByKey, Config, Protocol, Verify},
+    settings::{Balance, EndpointSettings, Health, Host, Probe, Settings, Timeouts},
+    tls::{Authorities, ClientCertificate, ServerName, Tls},
+};
+use crate::{
+    diagnostic::{Code, Diagnostic, Diagnostics},
+    value::{Address, Duration, FilePath, Name, Span, Spanned, TextOr},
+};
+
+/// What compiling an upstream needs of the rest of the configuration.
+pub struct Context<'a> {
+    /// A file's bytes; it reports itself what cannot be read.
+    pub file: &'a mut ReadFile<'a>,
+    /// A certificate by its name; it reports itself what is not defined.
+    pub certificate: &'a dyn Fn(&Spanned<Name>) -> Option<Arc<ClientCertificate>>,
+    /// What `defaults` say, for an upstream that does not.
+    pub first_byte: time::Duration,
+    pub body_idle: time::Duration,
+    pub out: &'a mut Diagnostics,
+}
+
+/// Gives the bytes of a file as the configuration names it.
+pub type ReadFile<'a> = dyn FnMut(&Spanned<FilePath>) -> Option<Arc<[u8]>> + 'a;
+
+const CONNECT: time::Duration = time::Duration::from_secs(5);
+const POOL_IDLE: time::Duration = time::Duration::from_secs(60);
+const CHECK_INTERVAL: time::Duration = time::Duration::from_secs(5);
+const CHECK_TIMEOUT: time::Duration = time::Duration::from_secs(1);
+const LONGEST: time::Duration = time::Duration::from_secs(365 * 86_400);
+const RETRIES: u8 = 2;
+const HEAVIEST: u16 = 1000;
+
+/// Compiles an upstream. `None` where something in it is wrong: then an error was reported.
+pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> Option<Settings> {
+    // Everything is looked at before anything is given up, so that all problems are reported at once.
+    let endpoints = endpoints(&config.endpoints, cx.out);
+    let protocol = protocol(name, config, cx.out);
+    let tls = config.tls.as_ref().map(|tls| self::tls(tls, cx));
+    let health = config.health.as_ref().map(|health| self::health(health, cx.out));
+    let (first_byte, body_idle) = (cx.first_byte, cx.body_idle);
+    let connect = duration(config.timeouts.connect, CONNECT, cx.out);
+    let first_byte = duration(config.timeouts.first_byte, first_byte, cx.out);
+    let body_idle = duration(config.timeouts.body_idle, body_idle, cx.out);
+    let pool_idle = duration(config.pool.idle, POOL_IDLE, cx.out);
+    Some(Settings {
+        name: name.value.clone(),
+        endpoints: endpoints?,
+        balance: config.balance.as_ref().map_or(Balance::RoundRobin, |balance| self::balance(balance)),
+        protocol: protocol?,
+        tls: given(tls)?,
+        health: given(health)?,
+        timeouts: Timeouts { connect: connect?, first_byte: first_byte?, body_idle: body_idle? },
+        pool_idle: pool_idle?,
+        retries: config.retry.retries.unwrap_or(RETRIES),
+    })
+}
+
+fn endpoints(
+    written: &Spanned<Vec<Spanned<config::Endpoint>>>,
+    out: &mut Diagnostics,
+) -> Option<Vec<EndpointSettings>> {
+    if written.is_empty() {
+        let message = "an upstream has at least one endpoint";
+        return refuse(
+            out,
+            Diagnostic::error(Code::NoEndpoints, written.span, message).reason("there is none"),
+        );
+    }
+    let mut places: HashMap<Address, Span> = HashMap::new();
+    let mut endpoints = Some(Vec::new());
+    for endpoint in &written.value {
+        let (address, weight) = match &endpoint.value {
+            TextOr::Text(address) => (address, None),
+            TextOr::Map(map) => (&map.address, map.weight),
+        };
+        let weight = self::weight(weight, out);
+        if let Some(first) = places.insert(address.clone(), endpoint.span) {
+            out.push(
+                Diagnostic::error(Code::DuplicateName, endpoint.span, format!("{address} stands twice"))
+                    .reason("the second time")
+                    .label(first, "the first time")
+                    .help("an endpoint that is to get more requests has a greater weight"),
+            );
+            endpoints = None;
+        }
+        match (weight, &mut endpoints) {
+            (Some(weight), Some(list)) => list.push(EndpointSettings { address: address.clone(), weight }),
+            _ => endpoints = None,
+        }
+    }
+    endpoints
+}
+
+fn weight(written: Option<Spanned<std::num::NonZeroU16>>, out: &mut Diagnostics) -> Option<u16> {
+    match written.map(|weight| (weight.get(), weight.span)) {
+        None => Some(1),
+        Some((weight, _)) if weight <= HEAVIEST => Some(weight),
+        Some((weight, span)) => {
+            let message = format!("a weight is a number from 1 to {HEAVIEST}");
+            refuse(out, Diagnostic::error(Code::BadValue, span, message).reason(format!("{weight} is more")))
+        }
+    }
+}
+
+fn balance(written: &config::Balance) -> Balance {
+    match written {
+        TextOr::Text(BalanceBy::RoundRobin) => Balance::RoundRobin,
+        TextOr::Text(BalanceBy::RandomTwo) => Balance::RandomTwo,
+        TextOr::Text(BalanceBy::LeastRequests) => Balance::LeastRequests,
+        TextOr::Text(BalanceBy::Ewma) => Balance::Ewma,
+        TextOr::Map(BalanceByKey::Hash(key)) => Balance::Hash(key.value.clone()),
+        TextOr::Map(BalanceByKey::ConsistentHash(key)) => Balance::ConsistentHash(key.value.clone()),
+    }
+}
+
+fn protocol(name: &Spanned<Name>, config: &Config, out: &mut Diagnostics) -> Option<Protocol> {
+    let Some(protocol) = config.protocol else { return Some(Protocol::default()) };
+    match (protocol.value, &config.tls) {
+        (Protocol::H2c, Some(tls)) => refuse(
+            out,
+            Diagnostic::error(Code::BadValue, protocol.span, "h2c is HTTP/2 in cleartext, and tls encrypts")
+                .label(tls.span, "encryption is asked for here")
+                .help("protocol: h2 is HTTP/2 over TLS"),
+        ),
+        (Protocol::H2 | Protocol::Auto, None) => refuse(
+            out,
+            Diagnostic::error(
+                Code::MissingKey,
+                protocol.span,
+                "HTTP/2 is agreed upon in the TLS handshake, but there is no tls",
+            )
+            .label(name.span, "in this upstream")
+            .help("protocol: h2c is HTTP/2 in cleartext; tls: {} encrypts"),
+        ),
+        (protocol, _) => Some(protocol),
+    }
+}
+
+fn tls(written: &config::Tls, cx: &mut Context<'_>) -> Option<Tls> {
+    let verify = written.verify.map_or_else(Verify::default, |verify| verify.value);
+    let server_name = written.server_name.as_ref().map(|name| server_name(name, cx.out));
+    let authorities = written.ca.as_ref().map(|ca| authorities(ca, verify, cx));
+    let client_certificate = written.client_certificate.as_ref().map(|name| (cx.certificate)(name));
+    if let Some(Spanned { value: Verify::None, span }) = written.verify {
+        let message =
+            "the endpoints' certificates are not verified: whoever sits in between can read and change all";
+        cx.out.push(
+            Diagnostic::warning(Code::InsecureUpstream, span, message)
+                .help("name the authority that issued them: ca: certs/internal-ca.pem"),
+        );
+    }
+    Some(Tls {
+        server_name: given(server_name)?.map_or(ServerName::Request, ServerName::Fixed),
+        authorities: given(authorities)?,
+        client_certificate: given(client_certificate)?,
+        verify,
+    })
+}
+
+fn server_name(written: &Spanned<String>, out: &mut Diagnostics) -> Option<String> {
+    match pki_types::ServerName::try_from(written.as_str()) {
+        Ok(_) => Some(written.value.clone()),
+        _ => {
+            let message = format!(
+                "{:?} is no server name: a host name or an IP address, without a port",
+                written.value
+            );
+            refuse(out, Diagnostic::error(Code::BadValue, written.span, message))
+        }
+    }
+}
+
+fn authorities(written: &Spanned<FilePath>, verify: Verify, cx: &mut Context<'_>) -> Option<Authorities> {
+    let pem = (cx.file)(written)?;
+    if verify == Verify::None {
+        let message = "ca has no effect beside verify: none";
+        return refuse(cx.out, Diagnostic::error(Code::NoEffect, written.span, message));
+    }
+    match Authorities::from_pem(&pem) {
+        Ok(authorities) => Some(authorities),
+        Err(reason) => {
+            let message = format!("{} holds no authorities to trust", written.0.display());
+            refuse(cx.out, Diagnostic::error(Code::BadCertificate, written.span, message).reason(reason))
+        }
+    }
+}
+
+fn health(written: &Spanned<config::Health>, out: &mut Diagnostics) -> Option<Health> {
+    let probe = match (&written.http, &written.tcp) {
+        (Some(http), None) => http_probe(http, out),
+        (None, Some(config::TcpCheck {})) => Some(Probe::Tcp),
+        (Some(_), Some(_)) => {
+            let message = "health is checked by http or by tcp, not by both";
+            refuse(
+                out,
+                Diagnostic::error(Code::BadValue, written.span, message)
+                    .help("http says more: take tcp away"),
+            )
+        }
+        (None, None) => {
+            let message = "health does not say how it is checked";
+            let help = "http: { path: /health } asks for a page, tcp: {} connects";
+            refuse(out, Diagnostic::error(Code::MissingKey, written.span, message).help(help))
+        }
+    };
+    let interval = duration(written.interval, CHECK_INTERVAL, out);
+    let timeout = duration(written.timeout, CHECK_TIMEOUT, out);
+    Some(Health {
+        probe: probe?,
+        interval: interval?,
+        timeout: timeout?,
+        unhealthy_after: written.unhealthy_after.map_or(3, std::num::NonZeroU16::get),
+        healthy_after: written.healthy_after.map_or(2, std::num::NonZeroU16::get),
+    })
+}
+
+fn http_probe(written: &config::HttpCheck, out: &mut Diagnostics) -> Option<Probe> {
+    let path = match written.path.parse::<PathAndQuery>() {
+        Ok(path) if written.path.starts_with('/') && path.as_str() == written.path.as_str() => Some(path),
+        _ => {
+            let message = format!(
+                "{:?} is no path to ask for: it starts with \"/\" and is percent-encoded",
+                written.path.value
+            );
+            refuse(out, Diagnostic::error(Code::BadValue, written.path.span, message))
+        }
+    };
+    let host = written.host.as_ref().map(|host| match Host::parse(host) {
+        Some(parsed) => Some(parsed),
+        None => {
+            let message = format!("{:?} is no host: a name or address, with or without a port", host.value);
+            refuse(out, Diagnostic::error(Code::BadValue, host.span, message))
+        }
+    });
+    let status = written.status.as_ref().map_or(200..=299, |status| status.0.clone());
+    Some(Probe::Http { path: path?, status, host: given(host)? })
+}
+
+/// A time that something must end in: none at all and what is as good as for ever are refused.
+fn duration(
+    written: Option<Spanned<Duration>>,
+    default: time::Duration,
+    out: &mut Diagnostics,
+) -> Option<time::Duration> {
+    let Some(written) = written else { return Some(default) };
+    match written.get() {
+        time::Duration::ZERO => {
+            let message = "a time of zero would end everything before it begins";
+            refuse(out, Diagnostic::error(Code::BadValue, written.span, message))
+        }
+        long if long > LONGEST => {
+            let message = "a time of more than a year is as good as none";
+            refuse(out, Diagnostic::error(Code::BadValue, written.span, message).help("the longest is 365d"))
+        }
+        duration => Some(duration),
+    }
+}
+
+fn refuse<T>(out: &mut Diagnostics, problem: Diagnostic) -> Option<T> {
+    out.push(problem);
+    None
+}
+
+/// A part that may be left out, but must be right where it stands.
+fn given<T>(part: Option<Option<T>>) -> Option<Option<T>> {
+    match part {
+        Some(None) => None,
+        Some(Some(part)) => Some(Some(part)),
+        None => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! An upstream's settings as written.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::value::{Address, Duration, FieldName, FilePath, Name, Spanned, StatusRange, TextOr};
+
+/// A pool of endpoints that requests are proxied to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Upstream")]
+pub struct Config {
+    /// How an endpoint is chosen. Default: round_robin. All ways honour weights.
+    #[serde(default)]
+    pub balance: Option<Spanned<Balance>>,
+    /// What endpoints speak. Default h1. h2 and auto need `tls`, h2c excludes it.
+    #[serde(default)]
+    pub protocol: Option<Spanned<Protocol>>,
+    /// "10.0.0.1:8080", "unix:/run/app.sock", or { address, weight }.
+    pub endpoints: Spanned<Vec<Spanned<Endpoint>>>,
+    /// Encryption towards the endpoints.
+    #[serde(default)]
+    pub tls: Option<Spanned<Tls>>,
+    /// Active health checks.
+    #[serde(default)]
+    pub health: Option<Spanned<Health>>,
+    /// Connections kept open for later requests.
+    #[serde(default)]
+    pub pool: Pool,
+    /// Timeouts towards the endpoints.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Trying again where the connection fails.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// How an endpoint is chosen.
+pub type Balance = TextOr<BalanceBy, BalanceByKey>;
+
+/// Balancers without a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BalanceBy {
+    /// One after the other
+    #[default]
+    RoundRobin,
+    /// The less busy of two drawn by chance, heavier ones more often
+    RandomTwo,
+    /// The one with the fewest requests in flight for its weight
+    LeastRequests,
+    /// By chance, but the faster the likelier: an endpoint whose responses take twice as long, or that is
+    /// twice as busy, gets a quarter of the share. Response times are a moving average that follows a peak at once
+    Ewma,
+}
+
+/// Balancers by a key: client_ip, host, path, "header:NAME", "cookie:NAME" or "query:NAME". Requests without
+/// the key are spread by chance. The same endpoints give the same choice in every process.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BalanceByKey {
+    /// The key's hash picks; a change of the endpoints moves most keys
+    Hash(Spanned<BalanceKey>),
+    /// The key's place on a ring picks; a change of the endpoints moves few keys
+    ConsistentHash(Spanned<BalanceKey>),
+}
+
+/// What of the request is hashed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BalanceKey {
+    ClientIp,
+    Host,
+    Path,
+    Header(http::HeaderName),
+    Cookie(String),
+    Query(String),
+}
+
+crate::value::text_value!(
+    BalanceKey,
+    "balance-key",
+    "client_ip, host, path, header:NAME, cookie:NAME or query:NAME.",
+    "client_ip",
+    "header:X-User"
+);
+
+impl std::str::FromStr for BalanceKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "client_ip" => Ok(Self::ClientIp),
+            None if text == "host" => Ok(Self::Host),
+            None if text == "path" => Ok(Self::Path),
+            Some(("header", name)) => name.parse::<FieldName>().map(|name| Self::Header(name.0)),
+            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.into())),
+            Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.into())),
+            _ => Err(format!(
+                "{text:?} is no key: client_ip, host, path, header:NAME, cookie:NAME or query:NAME"
+            )),
+        }
+    }
+}
+
+/// What endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "UpstreamProtocol")]
+pub enum Protocol {
+    /// HTTP/1.1
+    #[default]
+    H1,
+    /// HTTP/2 over TLS
+    H2,
+    /// HTTP/2 in cleartext
+    H2c,
+    /// HTTP/2 where ALPN offers it, HTTP/1.1 else
+    Auto,
+}
+
+/// An endpoint: its address, or a map that says more.
+pub type Endpoint = TextOr<Address, EndpointMap>;
+
+/// An endpoint with its weight.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Endpoint")]
+pub struct EndpointMap {
+    pub address: Address,
+    /// Its share of the requests beside the others' weights, 1 to 1000. Default 1.
+    #[serde(default)]
+    pub weight: Option<Spanned<std::num::NonZeroU16>>,
+}
+
+/// Encryption towards the endpoints.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "UpstreamTls")]
+pub struct Tls {
+    /// The name sent as SNI and looked for in the certificate. Default: the request's host; for health checks theirs.
+    pub server_name: Option<Spanned<String>>,
+    /// Certificates of the authorities trusted, PEM. Default: the system's.
+    pub ca: Option<Spanned<FilePath>>,
+    /// The certificate shown to endpoints that ask for one.
+    pub client_certificate: Option<Spanned<Name>>,
+    /// Whether the endpoint's certificate is verified. Default: full.
+    pub verify: Option<Spanned<Verify>>,
+}
+
+/// Whether an endpoint's certificate is verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "UpstreamVerify")]
+pub enum Verify {
+    /// Chain and name
+    #[default]
+    Full,
+    /// Not at all, which is warned of
+    None,
+}
+
+/// Active health checks. Exactly one of http and tcp stands in it. An endpoint starts healthy; where none is
+/// healthy, requests are answered 503: traffic never goes to endpoints known to be down.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "UpstreamHealth")]
+pub struct Health {
+    /// Healthy is who answers a request.
+    #[serde(default)]
+    pub http: Option<HttpCheck>,
+    /// Healthy is who takes a connection.
+    #[serde(default)]
+    pub tcp: Option<TcpCheck>,
+    /// From the end of an endpoint's check to its next. Default 5s.
+    #[serde(default)]
+    pub interval: Option<Spanned<Duration>>,
+    /// For one check. Default 1s.
+    #[serde(default)]
+    pub timeout: Option<Spanned<Duration>>,
+    /// Failures in a row that make an endpoint unhealthy. Default 3.
+    #[serde(default)]
+    pub unhealthy_after: Option<std::num::NonZeroU16>,
+    /// Successes in a row that make it healthy again. Default 2.
+    #[serde(default)]
+    pub healthy_after: Option<std::num::NonZeroU16>,
+}
+
+/// A check by a GET request.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpCheck {
+    /// The path asked for, with its query.
+    pub path: Spanned<String>,
+    /// The status that means healthy. Default 200-299.
+    #[serde(default)]
+    pub status: Option<StatusRange>,
+    /// The Host sent. Default: tls.server_name, or the endpoint's address.
+    #[serde(default)]
+    pub host: Option<Spanned<String>>,
+}
+
+/// A check by a connection.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpCheck {}
+
+/// Connections kept open for later requests.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "UpstreamPool")]
+pub struct Pool {
+    /// How long an unused connection is kept. Default 60s.
+    pub idle: Option<Spanned<Duration>>,
+}
+
+/// Timeouts towards the endpoints.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "UpstreamTimeouts")]
+pub struct Timeouts {
+    /// For the connection, TLS included. Default 5s.
+    pub connect: Option<Spanned<Duration>>,
+    /// From the request's end to the response's head. Default 60s.
+    pub first_byte: Option<Spanned<Duration>>,
+    /// Between two pieces of a body. Default 60s.
+    pub body_idle: Option<Spanned<Duration>>,
+}
+
+/// Trying another endpoint where the connection failed and nothing was sent.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "UpstreamRetry")]
+pub struct Retry {
+    /// How many further endpoints are tried, each once. Default 2; 0 turns it off.
+    pub retries: Option<u8>,
+}

@@ -1,0 +1,101 @@
+//! A moving average of response times that follows a rise at once and forgets with time ("peak EWMA").
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How fast the past fades: to a third in this time.
+const FADE: Duration = Duration::from_secs(10);
+
+/// What a failed connection counts as. It fails quickly, and would make a dead endpoint look like a fast one.
+const FAILURE: Duration = Duration::from_secs(5);
+
+/// Lock-free: one word holds the average in microseconds and when it was made in milliseconds since `start`.
+#[derive(Debug)]
+pub struct Latency {
+    start: Instant,
+    word: AtomicU64,
+}
+
+impl Latency {
+    pub fn new(start: Instant) -> Self {
+        Self { start, word: AtomicU64::new(0) }
+    }
+
+    /// The average as of now; `None` without observations, or where all have faded.
+    pub fn at(&self, now: Instant) -> Option<Duration> {
+        let faded = faded(self.word.load(Ordering::Relaxed), self.millis(now));
+        (faded >= 1.0).then(|| Duration::from_micros(faded as u64))
+    }
+
+    pub fn observe(&self, now: Instant, latency: Duration) {
+        let millis = self.millis(now);
+        let latency = latency.as_micros().min(u128::from(u32::MAX)) as f64;
+        let next = |word| {
+            let old = faded(word, millis);
+            let kept = fading(millis, word);
+            let average =
+                if latency > old { latency } else { (word as u32 as f64) * kept + latency * (1.0 - kept) };
+            Some(u64::from(millis) << 32 | (average.ceil() as u32 as u64))
+        };
+        // A lost race leaves the other's observation, which is as good.
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    pub fn failed(&self, now: Instant) {
+        self.observe(now, FAILURE);
+    }
+
+    fn millis(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.start).as_millis() as u32
+    }
+}
+
+/// The average of a word, less what time took of it.
+fn faded(word: u64, millis: u32) -> f64 {
+    f64::from(word as u32) * fading(millis, word)
+}
+
+fn fading(millis: u32, word: u64) -> f64 {
+    let age = millis.wrapping_sub((word >> 32) as u32);
+    (-f64::from(age) / FADE.as_millis() as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Clock;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn rises_at_once_falls_slowly_and_fades() {
+        let clock = Clock::manual();
+        let latency = Latency::new(clock.now());
+        assert_eq!(latency.at(clock.now()), None);
+        latency.observe(clock.now(), 10 * MS);
+        assert_eq!(latency.at(clock.now()), Some(10 * MS));
+        latency.observe(clock.now(), 100 * MS);
+        assert_eq!(latency.at(clock.now()), Some(100 * MS));
+
+        clock.advance(Duration::from_secs(1));
+        latency.observe(clock.now(), 10 * MS);
+        let now = latency.at(clock.now()).unwrap();
+        assert!(now > 80 * MS && now < 100 * MS, "{now:?}");
+
+        clock.advance(Duration::from_secs(10));
+        let later = latency.at(clock.now()).unwrap();
+        assert!(later > now / 3 && later < now / 2, "{later:?}");
+        clock.advance(Duration::from_secs(600));
+        assert_eq!(latency.at(clock.now()), None);
+    }
+
+    #[test]
+    fn a_failure_is_slow() {
+        let clock = Clock::manual();
+        let latency = Latency::new(clock.now());
+        latency.failed(clock.now());
+        assert_eq!(latency.at(clock.now()), Some(FAILURE));
+    }
+}

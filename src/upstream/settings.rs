@@ -1,0 +1,129 @@
+//! An upstream's settings compiled: no text left to parse, no name to resolve, no default to fill in.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use http::{HeaderValue, Uri, uri::PathAndQuery};
+
+use super::{
+    config::{BalanceKey, Protocol},
+    tls::{ServerName, Tls},
+};
+use crate::value::{Address, Name};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub name: Name,
+    /// At least one.
+    pub endpoints: Vec<EndpointSettings>,
+    pub balance: Balance,
+    pub protocol: Protocol,
+    /// Encryption, where there is any.
+    pub tls: Option<Tls>,
+    /// Health checks, where there are any.
+    pub health: Option<Health>,
+    pub timeouts: Timeouts,
+    /// How long an unused connection is kept.
+    pub pool_idle: Duration,
+    pub retries: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSettings {
+    pub address: Address,
+    /// 1 to 1000.
+    pub weight: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    RandomTwo,
+    LeastRequests,
+    Ewma,
+    Hash(BalanceKey),
+    ConsistentHash(BalanceKey),
+}
+
+/// Timeouts towards the endpoints, all finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub body_idle: Duration,
+}
+
+/// How an endpoint's health is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Health {
+    pub probe: Probe,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub unhealthy_after: u16,
+    pub healthy_after: u16,
+}
+
+/// What one check does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Probe {
+    Tcp,
+    Http {
+        path: PathAndQuery,
+        status: RangeInclusive<u16>,
+        /// The Host sent; without one the server name, or the endpoint's address.
+        host: Option<Host>,
+    },
+}
+
+/// A checked host with its optional port, as a Host field carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host(http::uri::Authority);
+
+impl Host {
+    /// RFC 9110 section 4.2.4: no user information.
+    pub fn parse(text: &str) -> Option<Self> {
+        let authority: http::uri::Authority = text.parse().ok()?;
+        let plain = !authority.host().is_empty() && !text.contains('@');
+        plain.then_some(Self(authority))
+    }
+
+    /// What an endpoint is called: its server name, or else its address.
+    pub fn of_endpoint(settings: &Settings, address: &Address) -> Self {
+        match settings.tls.as_ref().map(|tls| &tls.server_name) {
+            Some(ServerName::Fixed(name)) => Self::of_name(name),
+            _ => Self::of_address(address),
+        }
+    }
+
+    /// A server name, which may be a bare IPv6 address.
+    pub fn of_name(name: &str) -> Self {
+        let bracketed = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+        Self::parse(&bracketed).expect("a server name is a host")
+    }
+
+    fn of_address(address: &Address) -> Self {
+        let text = match address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(_) => "localhost".into(),
+        };
+        Self::parse(&text).expect("an address is a host")
+    }
+
+    /// Without the port.
+    pub fn name(&self) -> &str {
+        self.0.host()
+    }
+
+    pub fn field(&self) -> HeaderValue {
+        HeaderValue::from_str(self.0.as_str()).expect("an authority holds visible ASCII only")
+    }
+
+    /// As HTTP/2 wants it: scheme and authority beside the path.
+    pub fn uri(&self, tls: bool, path: &PathAndQuery) -> Uri {
+        Uri::builder()
+            .scheme(if tls { "https" } else { "http" })
+            .authority(self.0.clone())
+            .path_and_query(path.clone())
+            .build()
+            .expect("scheme, authority and path together make a URI")
+    }
+}

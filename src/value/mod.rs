@@ -1,0 +1,28 @@
+//! Values that are parsed once, where they are read: units, names, addresses, patterns, and the
+//! positions that diagnostics point at. Nothing here does I/O.
+
+mod address;
+mod clock;
+mod field;
+mod name;
+mod named;
+mod number;
+mod params;
+mod span;
+mod template;
+mod text;
+mod timestamp;
+mod unit;
+
+pub use address::{Address, Bind, Cidr};
+pub use clock::Clock;
+pub use field::{FieldName, FilePath, Method, Status};
+pub use name::Name;
+pub use named::{Entry, Map, Named, ONE_OR_MANY, OneOrMany, TextOr};
+pub use number::{Percent, StatusRange};
+pub use params::Params;
+pub use span::{FileId, SPANNED, SPANNED_END, SPANNED_FILE, SPANNED_START, SPANNED_VALUE, Span, Spanned};
+pub use template::{Template, TemplateError, Variable, Variables};
+pub(crate) use text::text_value;
+pub use timestamp::Timestamp;
+pub use unit::{Duration, Size};

@@ -1,0 +1,249 @@
+"""The proxies that are compared: how each is configured to one thread, and how it is started."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import textwrap
+from dataclasses import dataclass, field
+
+SIZES = {"1k": 1024, "100k": 100 * 1024}
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+
+
+@dataclass
+class Place:
+    """Where a contestant runs: its directory, its two ports, the origin, the certificate."""
+
+    directory: pathlib.Path
+    http: int
+    https: int
+    origin: int
+    certificate: pathlib.Path
+    key: pathlib.Path
+    binaries: pathlib.Path
+
+    def write(self, name, text):
+        file = self.directory / name
+        file.write_text(textwrap.dedent(text))
+        return str(file)
+
+
+@dataclass
+class Contestant:
+    name: str
+    command: callable
+    stop: str = "TERM"
+    environment: dict = field(default_factory=dict)
+
+
+def find(program):
+    return shutil.which(program, path=PATH)
+
+
+def origin_command(place):
+    """nginx serving the two bodies from memory, as fast as an origin gets."""
+    for name, size in SIZES.items():
+        (place.directory / name).write_bytes(b"x" * size)
+    configuration = place.write("origin.conf", f"""
+        daemon off; worker_processes 1; pid {place.directory}/origin.pid; error_log {place.directory}/origin.log;
+        {root_user()}
+        events {{ worker_connections 4096; }}
+        http {{
+          access_log off; open_file_cache max=16; sendfile on; tcp_nopush on;
+          keepalive_requests 1000000000; keepalive_timeout 1h; {temporary(place, "origin")}
+          server {{ listen 127.0.0.1:{place.origin} backlog=4096; root {place.directory}; }}
+        }}
+    """)
+    return [find("nginx"), "-p", str(place.directory), "-c", configuration]
+
+
+def nginx_command(place, workers="daemon off; worker_processes 1;"):
+    configuration = place.write("nginx.conf", f"""
+        {workers} pid {place.directory}/nginx.pid; error_log {place.directory}/nginx.log;
+        {root_user()}
+        events {{ worker_connections 4096; }}
+        http {{
+          access_log off; keepalive_requests 1000000000; proxy_max_temp_file_size 0; {temporary(place, "nginx")}
+          ssl_certificate {place.certificate}; ssl_certificate_key {place.key};
+          upstream origin {{ server 127.0.0.1:{place.origin}; keepalive 512; keepalive_requests 1000000000; }}
+          server {{
+            listen 127.0.0.1:{place.http} backlog=4096; listen 127.0.0.1:{place.https} ssl http2 backlog=4096;
+            location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+          }}
+        }}
+    """)
+    return [find("nginx"), "-p", str(place.directory), "-c", configuration]
+
+
+def haproxy_command(place):
+    pem = place.directory / "haproxy.pem"
+    pem.write_text(place.certificate.read_text() + place.key.read_text())
+    configuration = place.write("haproxy.cfg", f"""
+        global
+          nbthread 1
+          maxconn 8192
+          ssl-default-bind-options ssl-min-ver TLSv1.2
+        defaults
+          mode http
+          timeout connect 5s
+          timeout client 60s
+          timeout server 60s
+          http-reuse always
+        frontend all
+          bind 127.0.0.1:{place.http}
+          bind 127.0.0.1:{place.https} ssl crt {pem} alpn h2,http/1.1
+          default_backend origin
+        backend origin
+          server origin 127.0.0.1:{place.origin} pool-max-conn 512
+    """)
+    return [find("haproxy"), "-db", "-q", "-f", configuration]
+
+
+def caddy_command(place):
+    configuration = place.write("Caddyfile", f"""
+        {{
+          admin off
+          auto_https off
+          log {{
+            level ERROR
+          }}
+        }}
+        http://:{place.http} {{
+          bind 127.0.0.1
+          reverse_proxy 127.0.0.1:{place.origin}
+        }}
+        https://:{place.https} {{
+          bind 127.0.0.1
+          tls {place.certificate} {place.key}
+          reverse_proxy 127.0.0.1:{place.origin}
+        }}
+    """)
+    return [find("caddy") or str(place.binaries / "caddy"), "run", "--adapter", "caddyfile", "--config", configuration]
+
+
+def envoy_command(place):
+    manager = """
+                  stat_prefix: all
+                  generate_request_id: false
+                  route_config:
+                    virtual_hosts:
+                      - { name: all, domains: ["*"], routes: [{ match: { prefix: / }, route: { cluster: origin } }] }
+                  http_filters:
+                    - name: envoy.filters.http.router
+                      typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+    """
+
+    def listener(name, port, tls=""):
+        return f"""
+          - name: {name}
+            address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
+            filter_chains:
+              - filters:
+                - name: envoy.filters.network.http_connection_manager
+                  typed_config:
+                    "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+{textwrap.indent(textwrap.dedent(manager), " " * 20)}{tls}"""
+
+    tls = f"""
+                transport_socket:
+                  name: envoy.transport_sockets.tls
+                  typed_config:
+                    "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+                    common_tls_context:
+                      alpn_protocols: [h2, http/1.1]
+                      tls_certificates: [{{ certificate_chain: {{ filename: {place.certificate} }}, private_key: {{ filename: {place.key} }} }}]
+"""
+    file = place.directory / "envoy.yaml"
+    file.write_text(textwrap.dedent(f"""
+        static_resources:
+          listeners:{listener("http", place.http)}{listener("https", place.https, tls)}
+          clusters:
+            - name: origin
+              type: STATIC
+              connect_timeout: 5s
+              load_assignment:
+                cluster_name: origin
+                endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {place.origin} }} }} }} }}] }}]
+    """))
+    binary = find("envoy") or str(place.binaries / "envoy")
+    return [binary, "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id", "-c", str(file)]
+
+
+def bare_command(place):
+    arguments = [f"127.0.0.1:{place.http}", f"127.0.0.1:{place.https}", place.certificate, place.key]
+    return [str(place.binaries / "bare"), *map(str, arguments), f"127.0.0.1:{place.origin}"]
+
+
+def portolan_command(hosts):
+    def command(place):
+        names = "\n".join(
+            f'  h{n}: {{ names: ["h{n}.example"], routes: {{ all: {{ path: "/**", proxy: {{ upstream: origin }} }} }} }}'
+            for n in range(hosts)
+        )
+        file = place.directory / f"portolan-{hosts}.yaml"
+        file.write_text(textwrap.dedent(f"""
+            process: {{ threads: 1 }}
+            admin: {{ bind: "unix:admin-{hosts}.sock" }}
+            access_log: false
+            log: {{ level: warn }}
+            defaults:
+              middleware:
+                - request_id: {{}}
+                - response_headers: {{ set: {{ X-Served-By: portolan }} }}
+            certificates: {{ wildcard: {{ cert: {place.certificate}, key: {place.key} }} }}
+            listeners:
+              http: {{ bind: "127.0.0.1:{place.http}", limits: {{ requests_per_connection: 1000000000 }} }}
+              https:
+                bind: "127.0.0.1:{place.https}"
+                tls: {{ certificates: [wildcard] }}
+                limits: {{ requests_per_connection: 1000000000 }}
+            upstreams: {{ origin: {{ endpoints: ["127.0.0.1:{place.origin}"] }} }}
+            hosts:
+        """) + names + "\n")
+        return [str(place.binaries / "portolan"), "run", str(file)]
+
+    return command
+
+
+def contestants(binaries):
+    """Those that are here, nginx and the bare proxy first: the others are measured by them."""
+    every = [
+        (find("nginx"), Contestant("nginx", nginx_command)),
+        ((binaries / "bare").exists(), Contestant("bare Pingora", bare_command, stop="INT")),
+        ((binaries / "portolan").exists(), Contestant("Portolan, 10 hosts", portolan_command(10))),
+        ((binaries / "portolan").exists(), Contestant("Portolan, 10,000 hosts", portolan_command(10_000))),
+        (find("haproxy"), Contestant("HAProxy", haproxy_command)),
+        (find("envoy") or (binaries / "envoy").exists(), Contestant("Envoy", envoy_command)),
+        (
+            find("caddy") or (binaries / "caddy").exists(),
+            Contestant("Caddy", caddy_command, environment={"GOMAXPROCS": "1"}),
+        ),
+    ]
+    return [contestant for present, contestant in every if present]
+
+
+def versions(binaries):
+    """One line for each program that ran."""
+    commands = {
+        "nginx": ["nginx", "-v"],
+        "HAProxy": ["haproxy", "-v"],
+        "Envoy": [find("envoy") or str(binaries / "envoy"), "--version"],
+        "Caddy": [find("caddy") or str(binaries / "caddy"), "version"],
+    }
+    for name, command in commands.items():
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": PATH})
+            lines = [line for line in (run.stdout + run.stderr).splitlines() if line.strip()]
+            yield f"{name}: {lines[0].strip()}"
+        except (OSError, IndexError):
+            continue
+
+
+def root_user():
+    return "user root;" if os.getuid() == 0 else ""
+
+
+def temporary(place, name):
+    kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    return " ".join(f"{kind}_temp_path {place.directory}/{name}-{kind};" for kind in kinds)

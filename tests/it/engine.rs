@@ -1,0 +1,143 @@
+//! The request engine where two messages could be taken for one another, or an answer could get lost.
+
+use super::support::{Origin, Proxy, Reply, config};
+
+const LOCAL_AND_PROXIED: &str = r#"
+listeners: { web: { bind: "127.0.0.1:0", timeouts: { body_idle: 1s } } }
+upstreams: { origin: { endpoints: ["ORIGIN"], timeouts: { first_byte: 500ms, body_idle: 500ms } } }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      local: { path: /local, respond: { status: 200, body: ok } }
+      all: { path: "/**", proxy: { upstream: origin } }
+"#;
+
+fn before(origin: &Origin) -> Proxy {
+    Proxy::start(&config(LOCAL_AND_PROXIED, &[("ORIGIN", &origin.address())]))
+}
+
+#[test]
+fn an_answer_in_place_of_100_continue_ends_the_connection() {
+    let origin = Origin::saying("");
+    let proxy = before(&origin);
+    let mut client = proxy.client();
+    client.send("POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_body_that_came_unasked_is_passed_over() {
+    let origin = Origin::saying("");
+    let proxy = before(&origin);
+    let mut client = proxy.client();
+    for framed in [
+        "Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ] {
+        client.send(format!("POST /local HTTP/1.1\r\nHost: a\r\n{framed}"));
+        let response = client.response();
+        assert_eq!((response.status, response.field("connection")), (200, None));
+    }
+    assert_eq!(client.get("/local").status, 200);
+}
+
+#[test]
+fn a_body_whose_end_is_out_of_sight_ends_the_connection() {
+    let origin = Origin::saying("");
+    let proxy = before(&origin);
+    for framed in ["Transfer-Encoding: chunked\r\n\r\n5\r\nhel", "Content-Length: 500000\r\n\r\nhello"] {
+        let mut client = proxy.client();
+        client.send(format!("POST /local HTTP/1.1\r\nHost: a\r\n{framed}"));
+        assert_eq!(client.response().field("connection"), Some("close"));
+        client.finish_sending();
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn a_body_that_stalls_is_408_and_the_connection_ends() {
+    let origin = Origin::saying("");
+    let proxy = before(&origin);
+    let mut client = proxy.client();
+    client.send("POST /stalls HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
+    let response = client.response();
+    assert_eq!((response.status, response.field("connection")), (408, Some("close")));
+    assert!(client.is_closed());
+    assert_eq!(proxy.access_line_of("/stalls")["reason"], "body_timeout");
+}
+
+#[test]
+fn a_request_without_a_host_goes_on_with_one() {
+    let origin = Origin::saying("");
+    let proxy = before(&origin);
+    proxy.client().send("GET / HTTP/1.0\r\n\r\n").response();
+    proxy.client().send("GET http://a.test:81/ HTTP/1.0\r\n\r\n").response();
+    let hosts: Vec<_> = origin.requests().iter().map(|request| request.values("host").join("|")).collect();
+    assert_eq!(hosts, [origin.address().to_string(), "a.test:81".to_owned()]);
+    assert_eq!(origin.requests()[0].field("via"), Some("1.0 portolan"));
+}
+
+#[test]
+fn every_response_has_a_date() {
+    let origin = Origin::replying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let proxy = before(&origin);
+    for path in ["/local", "/proxied"] {
+        assert_eq!(proxy.client().get(path).values("date").len(), 1, "{path}");
+    }
+    let dated = Origin::replying(b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(before(&dated).client().get("/").values("date"), ["then"]);
+}
+
+#[test]
+fn no_tunnel_of_another_http_or_tls_is_asked_for() {
+    let origin = Origin::saying("");
+    let proxy = before(&origin);
+    for protocol in ["h2c", "websocket, H2C", "HTTP/2.0", "TLS/1.2"] {
+        let response = proxy
+            .client()
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+            ))
+            .response();
+        assert_eq!(response.status, 200);
+    }
+    for request in origin.requests() {
+        for field in ["upgrade", "connection", "http2-settings"] {
+            assert_eq!(request.field(field), None);
+        }
+    }
+}
+
+#[test]
+fn a_switch_that_nobody_asked_for_is_502() {
+    let origin =
+        Origin::replying(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    let proxy = before(&origin);
+    assert_eq!(proxy.client().get("/plain").status, 502);
+    // With a body, the wish for another protocol is not passed on.
+    let upgrade =
+        "POST /body HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\nx";
+    assert_eq!(proxy.client().send(upgrade).response().status, 502);
+    assert_eq!(proxy.access_line_of("/body")["reason"], "upstream_protocol");
+}
+
+#[test]
+fn a_silent_tunnel_stays() {
+    let origin = Origin::serving(|exchange| {
+        exchange.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+        // Longer than anything but a tunnel may be silent.
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let bytes = exchange.read_some();
+        exchange.send(bytes);
+        Reply::Close
+    });
+    let proxy = before(&origin);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    assert_eq!(client.response_head().status, 101);
+    client.send("still here");
+    assert_eq!(client.read_exactly(10), b"still here");
+}

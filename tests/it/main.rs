@@ -1,0 +1,24 @@
+//! Portolan from outside: the real binary before real origins, driven by real clients.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "the one sleep is the poll of `support::eventually`")]
+
+mod access_log;
+mod architecture;
+mod cli;
+mod configuration;
+mod drain;
+mod engine;
+mod forwarding;
+mod http1;
+mod http2;
+mod limits;
+mod load;
+mod middleware;
+mod reload;
+mod routing;
+mod streaming;
+mod strictness;
+mod support;
+mod tls;
+mod upstream;
+mod websocket;

@@ -1,0 +1,59 @@
+//! A real Portolan between real origins and real clients: free ports, temporary trees, deadlines instead of sleeps.
+
+mod certificates;
+mod client;
+mod h2_origin;
+mod load;
+mod message;
+mod nginx;
+mod origin;
+mod proxy;
+mod tools;
+mod tree;
+
+use std::time::{Duration, Instant};
+
+pub use certificates::Certificates;
+pub use client::Client;
+pub use h2_origin::TrailerOrigin;
+pub use load::{Load, h2load, wrk};
+pub use message::Response;
+pub use nginx::Nginx;
+pub use origin::{Origin, Reply};
+pub use proxy::{Outcome, Proxy, portolan, to};
+pub use tools::{Python, curl, openssl};
+pub use tree::{Tree, free_port};
+
+/// What anything may take on a busy machine before a test gives up on it.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until `probe` yields something, and fails the test after [`DEADLINE`].
+#[track_caller]
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, what, probe)
+}
+
+/// Waits until `condition` holds, and fails the test after [`DEADLINE`].
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    within(DEADLINE, what, || condition().then_some(()));
+}
+
+#[track_caller]
+pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Fills a configuration's words in capitals: `config("… [ORIGIN] …", &[("ORIGIN", &origin.address())])`.
+pub fn config(text: &str, words: &[(&str, &dyn std::fmt::Display)]) -> String {
+    words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, &value.to_string()))
+}

@@ -1,0 +1,83 @@
+//! Programs that we did not write.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use super::Outcome;
+
+/// What a program said and how it ended.
+pub type Run = Outcome;
+
+/// curl, silent, with a limit to its time.
+#[track_caller]
+pub fn curl(arguments: &[&str]) -> Run {
+    let output =
+        Command::new("curl").args(["-sS", "--noproxy", "*", "--max-time", "60"]).args(arguments).output();
+    output.expect("curl is installed: tests/install").into()
+}
+
+/// openssl, with nothing on its input.
+#[track_caller]
+pub fn openssl(arguments: &[&str]) -> Run {
+    let output = Command::new("openssl").args(arguments).stdin(Stdio::null()).output();
+    output.expect("openssl is installed: tests/install").into()
+}
+
+/// A Python program that has `websockets`; it is killed with this.
+pub struct Python {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Python {
+    #[track_caller]
+    pub fn run(program: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(interpreter())
+            .args(["-u", "-c", program])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python is installed: tests/install");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, output }
+    }
+
+    /// The next line that it prints.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    /// Everything that it still prints, once it has ended well.
+    #[track_caller]
+    pub fn finish(mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("text");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "python ended with {status}:\n{rest}");
+        rest
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first interpreter that has `websockets`: the one that `tests/install` made, the system's, the user's.
+fn interpreter() -> String {
+    let made = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python3");
+    let has_websockets = |python: &&str| {
+        let probe = Command::new(python).args(["-c", "import websockets"]).stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    };
+    let found = [made, "/usr/bin/python3", "python3"].into_iter().find(has_websockets);
+    found.expect("a Python with websockets: tests/install").to_owned()
+}
