@@ -25,10 +25,11 @@ pub use output::Exit;
 /// A declarative reverse proxy: a YAML or TOML tree in, traffic through, changed while it runs.
 #[derive(Debug, Parser)]
 #[command(name = "portolan", version, max_term_width = 100, after_help = EXIT_CODES)]
-#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true)]
 pub struct Cli {
+    /// Without one: run
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,7 +64,7 @@ Exit codes: 0 all is well, 1 something is wrong with the configuration or one of
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    Cli::parse().command.run().into()
+    Cli::parse().command.unwrap_or_else(|| Command::Run(run::Run::default())).run().into()
 }
 
 impl Command {
@@ -106,6 +107,7 @@ mod tests {
     #[test]
     fn commands_are_understood() {
         for line in [
+            "portolan",
             "portolan run",
             "portolan run a.yaml",
             "portolan check a.yaml --format json --print",
@@ -115,7 +117,7 @@ mod tests {
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
-        for line in ["portolan", "portolan rnu", "portolan check a b", "portolan explain GET"] {
+        for line in ["portolan rnu", "portolan check a b", "portolan explain GET"] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -13,7 +13,7 @@ use crate::server::{self, Failure};
 /// The configuration is read again when one of its files changes, at SIGHUP and by `portolan reload`; one with
 /// errors changes nothing. SIGUSR1 opens log files anew. SIGTERM and SIGINT finish what is in flight and
 /// end; the second time they end at once.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Run {
     /// The configuration [default: ./conf.d/portolan.yaml, ./portolan.yaml or /etc/portolan/portolan.yaml]
     file: Option<PathBuf>,

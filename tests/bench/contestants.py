@@ -43,8 +43,11 @@ def find(program):
 
 def origin_command(place):
     """nginx serving the two bodies from memory, as fast as an origin gets."""
+    # In a directory of their own: one that holds configuration is watched, and each file opened in it seen.
+    bodies = place.directory / "bodies"
+    bodies.mkdir()
     for name, size in SIZES.items():
-        (place.directory / name).write_bytes(b"x" * size)
+        (bodies / name).write_bytes(b"x" * size)
     configuration = place.write("origin.conf", f"""
         daemon off; worker_processes 1; pid {place.directory}/origin.pid; error_log {place.directory}/origin.log;
         {root_user()}
@@ -52,7 +55,7 @@ def origin_command(place):
         http {{
           access_log off; open_file_cache max=16; sendfile on; tcp_nopush on;
           keepalive_requests 1000000000; keepalive_timeout 1h; {temporary(place, "origin")}
-          server {{ listen 127.0.0.1:{place.origin} backlog=4096; root {place.directory}; }}
+          server {{ listen 127.0.0.1:{place.origin} backlog=4096; root {bodies}; }}
         }}
     """)
     return [find("nginx"), "-p", str(place.directory), "-c", configuration]

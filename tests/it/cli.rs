@@ -68,10 +68,18 @@ fn a_file_that_is_not_there_is_said() {
 
 #[test]
 fn words_that_are_no_command_are_a_usage_error() {
-    for arguments in [&["chekc"][..], &["check", "--nothing"], &[]] {
+    for arguments in [&["chekc"][..], &["check", "--nothing"]] {
         let outcome = run(GOOD, arguments);
         assert_eq!(outcome.code, 2, "{arguments:?}: {outcome:?}");
     }
+}
+
+#[test]
+fn without_a_command_it_runs() {
+    let broken = GOOD.replace("path: \"/old", "pth: \"/old");
+    let (bare, run) = (run(&broken, &[]), run(&broken, &["run"]));
+    assert_eq!((bare.code, &bare.stderr), (1, &run.stderr));
+    assert!(bare.stderr.contains("did you mean `path`"), "{bare:?}");
 }
 
 #[test]

@@ -251,13 +251,16 @@ fn least_requests_avoids_the_busy_one() {
     });
     let quick = Origin::saying("quick");
     let proxy = with(&[&slow.address(), &quick.address()], ", balance: least_requests");
-    let mut busy: Vec<_> = Vec::new();
-    until("the slow one is busy", || {
-        let mut client = proxy.client();
+    // One request after the other on one connection: when the slow one is busy, nothing else is in flight.
+    let mut client = proxy.client();
+    for sent in 1.. {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        busy.push(client);
-        slow.requests().len() == 1
-    });
+        until("an origin is asked", || slow.requests().len() + quick.requests().len() == sent);
+        if !slow.requests().is_empty() {
+            break;
+        }
+        client.response();
+    }
     let counts = tally(&proxy, 50);
     assert_eq!(counts.get("quick"), Some(&50), "{counts:?}");
     drop(release);
