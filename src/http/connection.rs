@@ -8,6 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::forwarded::Hop;
 use crate::value::{Bind, Name};
 
 /// A client's connection.
@@ -15,6 +16,8 @@ use crate::value::{Bind, Name};
 pub struct Connection {
     pub listener: Name,
     pub peer: Peer,
+    /// The peer as upstreams are told of it.
+    pub hop: Hop,
     /// The address that it came in by.
     pub local: Bind,
     pub protocol: Protocol,

@@ -26,6 +26,14 @@ pub enum Field {
     Forwarded,
 }
 
+/// The hop before us: who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    pub ip: IpAddr,
+    /// The address as it stands in fields.
+    field: HeaderValue,
+}
+
 /// The client as far as it can be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -33,6 +41,12 @@ pub struct Client {
     pub scheme: &'static str,
     /// Whether the peer's own word was taken, so that what it said goes on.
     pub peer_is_trusted: bool,
+}
+
+impl Hop {
+    pub fn new(ip: IpAddr) -> Self {
+        Self { ip, field: field(ip.to_string()) }
+    }
 }
 
 impl Trust {
@@ -67,24 +81,35 @@ pub fn client(peer: IpAddr, scheme: &'static str, headers: &HeaderMap, trust: Op
 }
 
 /// Tells the upstream: a trusted peer's word is added to, anybody else's replaced.
-pub fn tell(headers: &mut HeaderMap, version: Version, client: &Client, peer: IpAddr, trust: Option<&Trust>) {
-    drop_lookalikes(headers);
-    let mut list = String::with_capacity(16);
-    if client.peer_is_trusted {
-        for hop in x_forwarded_for(headers) {
-            let _ = write!(list, "{hop}, ");
+pub fn tell(headers: &mut HeaderMap, version: Version, client: &Client, hop: &Hop, trust: Option<&Trust>) {
+    if headers.keys().any(claims) {
+        drop_lookalikes(headers);
+        if !client.peer_is_trusted {
+            CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
         }
-    } else {
-        [X_FORWARDED_PORT, X_REAL_IP, X_FORWARDED_HOST].iter().for_each(|name| drop(headers.remove(name)));
     }
-    let _ = write!(list, "{peer}");
-    insert(headers, X_FORWARDED_FOR, list);
+    let before = if client.peer_is_trusted { x_forwarded_for(headers) } else { Vec::new() };
+    let list = match before.is_empty() {
+        true => hop.field.clone(),
+        false => field(before.join(", ") + ", " + &hop.ip.to_string()),
+    };
+    headers.insert(X_FORWARDED_FOR, list);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
-    tell_forwarded(headers, client, peer, trust);
+    tell_forwarded(headers, client, hop.ip, trust);
     via(headers, version);
+}
+
+/// What a stranger may not say.
+const CLAIMS: [HeaderName; 5] =
+    [X_FORWARDED_FOR, X_FORWARDED_PORT, X_REAL_IP, X_FORWARDED_HOST, header::FORWARDED];
+
+/// Whether a field may be one of [`CLAIMS`] or look like one.
+fn claims(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "forwarded" || name.contains('_')
 }
 
 /// CGI and its like write `X_Forwarded_For` and `X-Forwarded-For` the same: a client's own word must not
@@ -112,15 +137,16 @@ fn drop_lookalikes(headers: &mut HeaderMap) {
     lookalikes.iter().for_each(|name| drop(headers.remove(name)));
 }
 
-/// Forwarded goes on where the operator's proxies speak it; otherwise a client's own is taken away.
+/// Forwarded goes on where the operator's proxies speak it; otherwise what it says is taken away.
 fn tell_forwarded(headers: &mut HeaderMap, client: &Client, peer: IpAddr, trust: Option<&Trust>) {
-    let spoken = trust.is_some_and(|trust| trust.field == Field::Forwarded);
-    let before = headers.get_all(header::FORWARDED).iter().filter_map(|value| value.to_str().ok());
-    let mut list = before.filter(|_| client.peer_is_trusted).collect::<Vec<_>>().join(", ");
-    headers.remove(header::FORWARDED);
-    if !spoken {
+    if trust.is_none_or(|trust| trust.field != Field::Forwarded) {
+        if client.peer_is_trusted {
+            headers.remove(header::FORWARDED);
+        }
         return;
     }
+    let before = headers.get_all(header::FORWARDED).iter().filter_map(|value| value.to_str().ok());
+    let mut list = before.collect::<Vec<_>>().join(", ");
     if !list.is_empty() {
         list.push_str(", ");
     }
@@ -132,7 +158,7 @@ fn tell_forwarded(headers: &mut HeaderMap, client: &Client, peer: IpAddr, trust:
     if let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) {
         let _ = write!(list, ";host=\"{host}\"");
     }
-    insert(headers, header::FORWARDED, list);
+    headers.insert(header::FORWARDED, field(list));
 }
 
 /// The version is that of the message as it came.
@@ -146,10 +172,8 @@ fn via(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, HeaderValue::from_static(ours));
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, text: String) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
-        headers.insert(name, value);
-    }
+fn field(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("parts of field values and addresses make a field value")
 }
 
 fn x_forwarded_for(headers: &HeaderMap) -> Vec<String> {
@@ -205,7 +229,7 @@ mod tests {
         let peer = "9.9.9.9".parse().unwrap();
         let client = client(peer, "http", &sent, Some(&trust(Field::XForwardedFor)));
         assert_eq!(client, Client { ip: peer, scheme: "http", peer_is_trusted: false });
-        tell(&mut sent, Version::HTTP_11, &client, peer, None);
+        tell(&mut sent, Version::HTTP_11, &client, &Hop::new(peer), None);
         assert_eq!(sent["x-forwarded-for"], "9.9.9.9");
         assert_eq!(sent["x-forwarded-proto"], "http");
         assert_eq!(sent["x-forwarded-host"], "a.example");
@@ -223,7 +247,7 @@ mod tests {
         ]);
         let peer = "9.9.9.9".parse().unwrap();
         let client = client(peer, "http", &sent, None);
-        tell(&mut sent, Version::HTTP_2, &client, peer, None);
+        tell(&mut sent, Version::HTTP_2, &client, &Hop::new(peer), None);
         let underscored: Vec<_> = sent.keys().filter(|name| name.as_str().contains('_')).collect();
         assert_eq!(underscored, ["x_other"]);
         assert_eq!(sent["via"], "2 portolan");
@@ -237,7 +261,7 @@ mod tests {
         let trust = trust(Field::XForwardedFor);
         let client = client(peer, "http", &sent, Some(&trust));
         assert_eq!((client.ip.to_string().as_str(), client.scheme), ("5.5.5.5", "https"));
-        tell(&mut sent, Version::HTTP_11, &client, peer, Some(&trust));
+        tell(&mut sent, Version::HTTP_11, &client, &Hop::new(peer), Some(&trust));
         assert_eq!(sent["x-forwarded-for"], "6.6.6.6, 5.5.5.5, 10.0.0.2, 10.0.0.1");
     }
 
@@ -248,7 +272,7 @@ mod tests {
         let trust = trust(Field::Forwarded);
         let client = client(peer, "http", &sent, Some(&trust));
         assert_eq!((client.ip.to_string().as_str(), client.scheme), ("2001:db8::7", "https"));
-        tell(&mut sent, Version::HTTP_11, &client, peer, Some(&trust));
+        tell(&mut sent, Version::HTTP_11, &client, &Hop::new(peer), Some(&trust));
         assert_eq!(
             sent["forwarded"],
             "for=\"[2001:db8::7]:80\";proto=https, for=10.0.0.1;proto=https;host=\"a\""

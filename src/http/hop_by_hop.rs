@@ -8,6 +8,9 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Takes away what does not go on: the fields that Connection names, and those that are known to.
 /// `te: trailers` stays where it was asked for, since gRPC needs to know (RFC 9110 section 10.1.4).
 pub fn strip(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_connections_own) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         strip_named(headers);
     }
@@ -24,6 +27,13 @@ pub fn strip(headers: &mut HeaderMap) {
             false => drop(headers.remove(header::TE)),
         }
     }
+}
+
+fn is_connections_own(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" | "te"
+    )
 }
 
 /// Whether the field frames, routes or secures a message, and so must not come in trailers

@@ -13,7 +13,10 @@ use super::{
     stream::{Io, Stream},
 };
 use crate::{
-    http::connection::{Connection, Peer, Protocol, Tls},
+    http::{
+        connection::{Connection, Peer, Protocol, Tls},
+        forwarded::Hop,
+    },
     proxy::session::Handler,
     snapshot::settings::Listener,
     tls,
@@ -74,6 +77,7 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
     let connection = Arc::new(Connection {
         listener: settings.name.clone(),
         peer: accepted.peer,
+        hop: Hop::new(accepted.peer.ip()),
         local: accepted.local,
         protocol,
         tls,

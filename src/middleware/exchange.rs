@@ -84,7 +84,10 @@ fn write(out: &mut String, value: impl std::fmt::Display) {
 #[cfg(test)]
 impl Exchange {
     pub(crate) fn for_tests(method: &str, target: &str) -> Self {
-        use crate::http::connection::{Peer, Protocol};
+        use crate::http::{
+            connection::{Peer, Protocol},
+            forwarded::Hop,
+        };
 
         let mut head = http::Request::new(()).into_parts().0;
         head.method = method.parse().expect("a test's method is one");
@@ -92,13 +95,14 @@ impl Exchange {
         let connection = Connection {
             listener: "test".parse().expect("a name"),
             peer: Peer::Unix,
+            hop: Hop::new(Peer::Unix.ip()),
             local: crate::value::Bind::Any(80),
             protocol: Protocol::Http1,
             tls: None,
             draining: tokio::sync::watch::channel(false).1,
         };
         Self {
-            client_ip: connection.peer.ip(),
+            client_ip: connection.hop.ip,
             connection: Arc::new(connection),
             started: Instant::now(),
             scheme: "http",

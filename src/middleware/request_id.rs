@@ -64,7 +64,10 @@ fn acceptable(id: &HeaderValue) -> bool {
 fn new_id() -> HeaderValue {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let text: &str = Uuid::now_v7().hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a field value")
+    let mut id = HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a field value");
+    // HPACK and QPACK leave it out of their tables then, where what never comes again displaces what does.
+    id.set_sensitive(true);
+    id
 }
 
 #[cfg(test)]

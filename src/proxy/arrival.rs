@@ -42,7 +42,7 @@ pub(super) enum Plan {
 impl Arrival {
     /// Finds the route of a head; where there is none, the one whose chain a refusal passes.
     pub(super) fn of(listener: &Listener, connection: &Connection, head: &mut request::Parts) -> Self {
-        let peer = connection.peer.ip();
+        let peer = connection.hop.ip;
         let scheme = if connection.tls.is_some() { "https" } else { "http" };
         let client = forwarded::client(peer, scheme, &head.headers, listener.trusted_proxies.as_ref());
         let mut arrival = Self {

@@ -85,7 +85,9 @@ impl Call {
             return None;
         };
         self.attempts += 1;
-        self.attempt_began = Instant::now();
+        if self.attempts > 1 {
+            self.attempt_began = Instant::now();
+        }
         self.tried.add(&pick);
         let mut peer = pick.endpoint.peer(&self.host);
         // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
@@ -125,9 +127,10 @@ impl Call {
 
     /// The final head is there.
     pub(super) fn answered(&mut self) {
-        self.first_byte_after = Some(self.began.elapsed());
+        let now = Instant::now();
+        self.first_byte_after = Some(now - self.began);
         if let Some(pick) = &self.pick {
-            pick.first_byte(self.attempt_began.elapsed());
+            pick.first_byte(now - self.attempt_began);
         }
     }
 

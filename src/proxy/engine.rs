@@ -1,7 +1,6 @@
 //! The life of a request: arrival, chain, action, chain back, access record.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
@@ -23,7 +22,12 @@ use super::{
 use crate::{
     action::proxy::Proxy,
     error::Reason,
-    http::{connection::Connection, errors::Errors, forwarded, hop_by_hop},
+    http::{
+        connection::Connection,
+        errors::Errors,
+        forwarded::{self, Hop},
+        hop_by_hop,
+    },
     middleware::Exchange,
     snapshot::{Action, Listener, Route, Snapshot},
     upstream,
@@ -144,8 +148,7 @@ impl Handler for Engine {
         let target = head.uri.clone();
         let arrival = Arrival::of(&listener, connection, &mut head);
         let asked = arrival.route.access_log.is_some().then(|| Asked::of(&head, target));
-        let peer = connection.peer.ip();
-        prepare(&mut head, &arrival, peer, &listener);
+        prepare(&mut head, &arrival, &connection.hop, &listener);
         drop(listener);
         let Arrival { route, plan, client, host, path, query, params } = arrival;
         let exchange = Exchange {
@@ -179,7 +182,7 @@ impl Handler for Engine {
         let exchange = Exchange {
             connection: connection.clone(),
             started: Instant::now(),
-            client_ip: connection.peer.ip(),
+            client_ip: connection.hop.ip,
             scheme: if connection.tls.is_some() { "https" } else { "http" },
             host: String::new(),
             path: String::new(),
@@ -215,7 +218,7 @@ impl Asked {
 
 /// Makes of the head that came the one that goes on: without what is the connection's own, with what the
 /// upstream is told of the client.
-fn prepare(head: &mut request::Parts, arrival: &Arrival, peer: IpAddr, listener: &Listener) {
+fn prepare(head: &mut request::Parts, arrival: &Arrival, hop: &Hop, listener: &Listener) {
     if !matches!((&arrival.plan, &arrival.route.action), (Plan::Act, Action::Proxy(_))) {
         return;
     }
@@ -231,7 +234,7 @@ fn prepare(head: &mut request::Parts, arrival: &Arrival, peer: IpAddr, listener:
         head.headers.insert(header::UPGRADE, protocol);
     }
     let trust = listener.trusted_proxies.as_ref();
-    forwarded::tell(&mut head.headers, head.version, &arrival.client, peer, trust);
+    forwarded::tell(&mut head.headers, head.version, &arrival.client, hop, trust);
 }
 
 /// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:

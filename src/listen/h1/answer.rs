@@ -120,15 +120,17 @@ fn write_status(out: &mut BytesMut, status: StatusCode) {
 fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     let start = out.len();
-    out.put_slice(name.as_bytes());
-    let written = &mut out[start..];
-    written[..1].make_ascii_uppercase();
-    for hyphen in memchr::memchr_iter(b'-', name.as_bytes()) {
-        written[hyphen + 1..].iter_mut().take(1).for_each(|byte| byte.make_ascii_uppercase());
+    out.extend_from_slice(name.as_bytes());
+    let mut first = true;
+    for byte in &mut out[start..] {
+        if first {
+            byte.make_ascii_uppercase();
+        }
+        first = *byte == b'-';
     }
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

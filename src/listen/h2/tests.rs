@@ -13,7 +13,10 @@ use tokio::{
 use super::*;
 use crate::{
     error::Reason as Refusal,
-    http::connection::{Peer, Protocol},
+    http::{
+        connection::{Peer, Protocol},
+        forwarded::Hop,
+    },
     listen::{stream::Io, testing::Scripted},
     proxy::session::ClientError,
     value::Bind,
@@ -40,6 +43,7 @@ fn start(settings: Listener) -> (UnixStream, JoinHandle<()>, Arc<Scripted>, watc
     let connection = Arc::new(Connection {
         listener: settings.name.clone(),
         peer: Peer::Unix,
+        hop: Hop::new(Peer::Unix.ip()),
         local: Bind::Any(80),
         protocol: Protocol::Http2,
         tls: None,
