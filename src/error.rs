@@ -59,6 +59,7 @@ reasons! {
     UriTooLong = "uri_too_long", 414, Client, "http_request_error", "The request's target is too long.";
     HeaderTooLarge = "header_too_large", 431, Client, "http_request_error", "The request's header section is too large.";
     HeaderTimeout = "header_timeout", 408, Client, "http_request_error", "The request took too long to arrive.";
+    BodyTooLarge = "body_too_large", 413, Client, "http_request_error", "The request's body is too large.";
     BodyTimeout = "body_timeout", 408, Client, "http_request_error", "The request's body took too long to arrive.";
     NoConnect = "connect_not_allowed", 405, Client, "http_request_denied", "CONNECT is not allowed here.";
     NoHost = "no_host", 404, Client, "destination_not_found", "There is no such host.";

@@ -15,8 +15,6 @@ const LATER: &[(&str, &[&str])] = &[
         "Middleware",
         &[
             "basic_auth",
-            "body_limit",
-            "compress",
             "concurrency",
             "cors",
             "forward_auth",

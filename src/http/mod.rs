@@ -1,6 +1,7 @@
 //! What HTTP says, on `http` types and without I/O (but for the facts of a connection).
 
 pub mod authority;
+pub mod coding;
 pub mod connection;
 pub mod date;
 pub mod errors;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::response;
 
-use super::{Config, Context, Exchange, Next, OnRequest, OnResponse, Verdict};
+use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict};
 use crate::diagnostic::Diagnostics;
 
 /// A compiled chain.
@@ -51,7 +51,15 @@ pub struct Builder {
 
 struct RequestStep {
     order: usize,
+    mode: Mode,
     run: Arc<dyn OnRequest>,
+}
+
+/// How a chain ends a request by itself.
+#[derive(Debug)]
+pub enum Stop {
+    Answer(Box<http::Response<Bytes>>),
+    Refuse(Box<Refusal>),
 }
 
 struct ResponseStep {
@@ -85,18 +93,21 @@ impl Chain {
         self.recovers
     }
 
-    /// Takes the request through; an answer means that the action is not to run.
-    pub async fn enter(&self, exchange: &mut Exchange) -> Option<Box<http::Response<Bytes>>> {
+    /// Takes the request through; where it is stopped, the action is not to run.
+    pub async fn enter(&self, exchange: &mut Exchange) -> Option<Stop> {
         for step in &self.request {
             exchange.entered = step.order + 1;
-            match step.run.on_request(exchange) {
-                Next::Continue => {}
-                Next::Answer(answer) => return Some(answer),
-                Next::Wait(verdict) => {
-                    if let Verdict::Answer(answer) = verdict.await {
-                        return Some(answer);
-                    }
-                }
+            let verdict = match step.run.on_request(exchange) {
+                Next::Continue => continue,
+                Next::Answer(answer) => Verdict::Answer(answer),
+                Next::Refuse(refusal) => Verdict::Refuse(refusal),
+                Next::Wait(verdict) => verdict.await,
+            };
+            match verdict {
+                Verdict::Continue => {}
+                Verdict::Answer(answer) => return Some(Stop::Answer(answer)),
+                Verdict::Refuse(refusal) if step.mode == Mode::Observe => exchange.observe(refusal.reason),
+                Verdict::Refuse(refusal) => return Some(Stop::Refuse(refusal)),
             }
         }
         exchange.entered = self.parts.len();
@@ -133,8 +144,13 @@ impl Chain {
 
 impl Builder {
     pub fn on_request(&mut self, run: Arc<dyn OnRequest>) {
+        self.guard(Mode::Enforce, run);
+    }
+
+    /// For what refuses requests, or in `mode: observe` only says that it would.
+    pub fn guard(&mut self, mode: Mode, run: Arc<dyn OnRequest>) {
         let order = self.order();
-        self.chain.request.push(RequestStep { order, run });
+        self.chain.request.push(RequestStep { order, mode, run });
     }
 
     pub fn on_response(&mut self, run: Arc<dyn OnResponse>) {

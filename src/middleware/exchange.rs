@@ -3,10 +3,15 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, StatusCode, request};
+use smallvec::SmallVec;
 
+use super::body_limit::Limits;
 use crate::{
     error::Reason,
-    http::connection::{ClientCertificate, Connection, Tls},
+    http::{
+        coding::{Coding, Encoder},
+        connection::{ClientCertificate, Connection, Tls},
+    },
     value::{Params, Variable, Variables},
 };
 
@@ -34,6 +39,14 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// Why the answer is ours, where it is.
     pub reason: Option<Reason>,
+    /// For what it would have been refused, by parts that only observe.
+    pub observed: SmallVec<[Reason; 1]>,
+    /// The content coding that the client wants, of those that its chain offers.
+    pub coding: Option<Coding>,
+    /// Writes the response's body, where it is written in a coding.
+    pub encoder: Option<Box<Encoder>>,
+    /// What the request's body is held to while it comes.
+    pub body_limits: Limits,
     /// The status sent, once a final head has been.
     pub status: Option<StatusCode>,
     /// Which parts of the chain were entered: the first so many.
@@ -41,6 +54,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Notes what a part would have refused it for.
+    pub fn observe(&mut self, reason: Reason) {
+        self.observed.push(reason);
+    }
+
     fn tls(&self) -> Option<&Tls> {
         self.connection.tls.as_ref()
     }
@@ -114,6 +132,10 @@ impl Exchange {
             captures: Params::default(),
             request_id: None,
             reason: None,
+            observed: SmallVec::new(),
+            coding: None,
+            encoder: None,
+            body_limits: Limits::default(),
             status: None,
             entered: 0,
         }

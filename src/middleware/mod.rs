@@ -2,9 +2,11 @@
 //! in the list.
 //!
 //! A part registers only for the phases that it acts in, works on `http` types, and has no side effect
-//! before it refuses. Waiting alone allocates.
+//! before it refuses: `mode: observe` is the chain's doing. Waiting alone allocates.
 
+pub mod body_limit;
 mod chain;
+pub mod compress;
 mod exchange;
 mod header_edits;
 pub mod recover;
@@ -15,13 +17,13 @@ pub mod response_headers;
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
-use http::response;
+use http::{HeaderMap, HeaderName, HeaderValue, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::diagnostic::Diagnostics;
+use crate::{diagnostic::Diagnostics, error::Reason};
 
-pub use chain::{Builder, Chain, Item, Part, Site};
+pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::Exchange;
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
@@ -61,6 +63,8 @@ kinds! {
     RequestId = request_id,
     RequestHeaders = request_headers,
     ResponseHeaders = response_headers,
+    Compress = compress,
+    BodyLimit = body_limit,
 }
 
 /// What a middleware is compiled with.
@@ -86,6 +90,8 @@ pub enum Next<'a> {
     Continue,
     /// Back, with this answer.
     Answer(Box<http::Response<Bytes>>),
+    /// Back, with an error in the route's form; onwards where the part only observes.
+    Refuse(Box<Refusal>),
     /// Not known yet.
     Wait(Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>),
 }
@@ -94,4 +100,42 @@ pub enum Next<'a> {
 pub enum Verdict {
     Continue,
     Answer(Box<http::Response<Bytes>>),
+    Refuse(Box<Refusal>),
+}
+
+/// Why a request goes no further.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub reason: Reason,
+    /// What the error carries beside its own fields, as Retry-After.
+    pub fields: HeaderMap,
+}
+
+/// Whether a part that refuses does so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Mode")]
+pub enum Mode {
+    /// Requests are refused.
+    #[default]
+    Enforce,
+    /// Requests go on; the access log says in `observed` what would have been refused.
+    Observe,
+}
+
+impl Refusal {
+    pub fn new(reason: Reason) -> Self {
+        Self { reason, fields: HeaderMap::new() }
+    }
+
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.append(name, value);
+        self
+    }
+}
+
+impl From<Refusal> for Next<'_> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(Box::new(refusal))
+    }
 }

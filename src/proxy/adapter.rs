@@ -114,7 +114,7 @@ impl<S: Session> Adapter<S> {
                 Ok(true)
             }
             HttpTask::Failed(error) => {
-                self.downstream().session.flush().await.map_err(gone)?;
+                self.downstream().flush().await.map_err(gone)?;
                 Err(error)
             }
         }
@@ -205,7 +205,7 @@ impl<S: Session> CustomSession for Adapter<S> {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let data = self.downstream().session.read_body().await.map_err(gone)?;
+        let data = self.downstream().read_body().await.map_err(|reason| ours(reason).into_down())?;
         if let Some(data) = &data {
             self.keep(data);
         }
@@ -246,7 +246,7 @@ impl<S: Session> CustomSession for Adapter<S> {
         for task in tasks {
             ended = self.task(task).await?;
         }
-        self.downstream().session.flush().await.map_err(gone)?;
+        self.downstream().flush().await.map_err(gone)?;
         Ok(ended)
     }
 

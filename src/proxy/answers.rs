@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header, response};
 use crate::{
     error::Reason,
     http::errors::{Errors, Occurrence},
-    middleware::Exchange,
+    middleware::{Exchange, Refusal},
     routing::Allow,
 };
 
@@ -37,6 +37,18 @@ pub(super) fn refusal(
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+    }
+    answer
+}
+
+/// An answer to a request that a part of its chain refused.
+pub(super) fn refused(refusal: Refusal, errors: &Errors, exchange: &Exchange) -> Response<Bytes> {
+    let mut answer = self::refusal(refusal.reason, None, errors, exchange);
+    for name in refusal.fields.keys() {
+        answer.headers_mut().remove(name);
+    }
+    for (name, value) in &refusal.fields {
+        answer.headers_mut().append(name.clone(), value.clone());
     }
     answer
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode, header, response};
 
 use super::session::{ClientError, Session};
 use crate::{
+    error::Reason,
     http::{date, hop_by_hop},
     middleware::{Chain, Exchange},
 };
@@ -41,6 +42,16 @@ impl<S: Session> Downstream<S> {
         self.progress
     }
 
+    /// The next piece of the request's body, `None` at its end: one path for whoever reads it.
+    pub async fn read_body(&mut self) -> Result<Option<Bytes>, Reason> {
+        let data = self.session.read_body().await.map_err(ClientError::reason)?;
+        let Exchange { body_limits, observed, .. } = &mut self.exchange;
+        match body_limits.allow(self.session.bytes().0, |reason| observed.push(reason)) {
+            true => Ok(data),
+            false => Err(Reason::BodyTooLarge),
+        }
+    }
+
     /// Sends a head that an upstream gave: its connection's own fields stay behind.
     pub async fn forward_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -64,6 +75,11 @@ impl<S: Session> Downstream<S> {
             head.headers.insert(header::DATE, date::now());
         }
         self.chain.respond(&mut self.exchange, &mut head);
+        if end && self.exchange.encoder.is_some() {
+            // An empty body has a form of its own in each coding.
+            self.commit_head(head, false).await?;
+            return self.send_data(Bytes::new(), true).await;
+        }
         self.commit_head(head, end).await
     }
 
@@ -81,15 +97,39 @@ impl<S: Session> Downstream<S> {
         if self.progress == Progress::Ended {
             return Ok(());
         }
+        let data = match &mut self.exchange.encoder {
+            None => data,
+            Some(encoder) => encoder.encode(data, end).await,
+        };
+        if data.is_empty() && !end {
+            return Ok(());
+        }
         if end {
             self.progress = Progress::Ended;
         }
         self.session.send_data(data, end).await
     }
 
+    /// Hands over to the network what there is of the body so far.
+    pub async fn flush(&mut self) -> Result<(), ClientError> {
+        if self.progress == Progress::Begun
+            && let Some(encoder) = &mut self.exchange.encoder
+        {
+            let data = encoder.flush();
+            if !data.is_empty() {
+                self.session.send_data(data, false).await?;
+            }
+        }
+        self.session.flush().await
+    }
+
     pub async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
         if self.progress == Progress::Ended {
             return Ok(());
+        }
+        if let Some(mut encoder) = self.exchange.encoder.take() {
+            let data = encoder.encode(Bytes::new(), true).await;
+            self.session.send_data(data, false).await?;
         }
         self.progress = Progress::Ended;
         self.session.send_trailers(trailers).await
@@ -114,6 +154,7 @@ impl<S: Session> Downstream<S> {
     /// Sends a whole answer past the chain: one that the chain cannot spoil.
     pub async fn answer_plainly(&mut self, answer: http::Response<Bytes>) -> Result<(), ClientError> {
         let (head, body) = answer.into_parts();
+        self.exchange.encoder = None;
         self.session.leave_body();
         self.commit_head(head, body.is_empty()).await?;
         self.rest_of_answer(body).await

@@ -28,7 +28,7 @@ use crate::{
         forwarded::{self, Hop},
         hop_by_hop,
     },
-    middleware::Exchange,
+    middleware::{Exchange, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
     upstream,
 };
@@ -73,13 +73,17 @@ impl Engine {
         plan: Plan,
     ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
         let chain = downstream.chain.clone();
-        let Ok(answered) = recover::catching(chain.enter(&mut downstream.exchange)).await else {
+        let Ok(stopped) = recover::catching(chain.enter(&mut downstream.exchange)).await else {
             downstream.exchange.reason = Some(Reason::Panic);
             fail(&mut downstream, Reason::Panic, &route.errors).await;
             return (downstream, None);
         };
-        let answer = match (answered, plan) {
-            (Some(answer), _) => *answer,
+        let answer = match (stopped, plan) {
+            (Some(Stop::Answer(answer)), _) => *answer,
+            (Some(Stop::Refuse(refusal)), _) => {
+                downstream.exchange.reason = Some(refusal.reason);
+                answers::refused(*refusal, &route.errors, &downstream.exchange)
+            }
             (None, Plan::Options(allow)) => answers::options(allow.as_ref()),
             (None, Plan::Refuse(reason, allow)) => {
                 downstream.exchange.reason = Some(reason);
@@ -164,6 +168,10 @@ impl Handler for Engine {
             captures: params,
             request_id: None,
             reason: None,
+            observed: Default::default(),
+            coding: None,
+            encoder: None,
+            body_limits: Default::default(),
             status: None,
             entered: 0,
         };
@@ -192,6 +200,10 @@ impl Handler for Engine {
             captures: Default::default(),
             request_id: None,
             reason: None,
+            observed: Default::default(),
+            coding: None,
+            encoder: None,
+            body_limits: Default::default(),
             status: None,
             entered: 0,
         };

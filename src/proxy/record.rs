@@ -48,6 +48,7 @@ pub(super) fn write<S: Session>(
         endpoint: endpoint.as_ref().map(|endpoint| &endpoint.address as &dyn std::fmt::Display),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
         reason: exchange.reason.map(crate::error::Reason::code),
+        observed: &exchange.observed,
         referer: asked.referer.as_ref().map(|value| value.as_bytes()),
         user_agent: asked.user_agent.as_ref().map(|value| value.as_bytes()),
         tls_version: exchange.connection.tls.as_ref().map(|tls| tls.version),

@@ -45,7 +45,7 @@ def origin_command(place):
     """nginx serving the two bodies from memory, as fast as an origin gets."""
     # In a directory of their own: one that holds configuration is watched, and each file opened in it seen.
     bodies = place.directory / "bodies"
-    bodies.mkdir()
+    bodies.mkdir(exist_ok=True)
     for name, size in SIZES.items():
         (bodies / name).write_bytes(b"x" * size)
     configuration = place.write("origin.conf", f"""

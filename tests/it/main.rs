@@ -5,6 +5,7 @@
 mod access_log;
 mod architecture;
 mod cli;
+mod compression;
 mod configuration;
 mod drain;
 mod engine;

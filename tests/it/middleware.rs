@@ -143,3 +143,47 @@ hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok 
     assert_eq!((response.status, response.field("x-listener")), (400, Some("1")));
     assert_eq!(proxy.access_line(|line| line["status"] == 400)["reason"], "bad_host");
 }
+
+#[test]
+fn a_body_past_its_limit_is_refused_before_and_while_it_comes() {
+    let origin = Origin::saying("taken");
+    let proxy = with("{ body_limit: { size: 1KiB } }, { body_limit: { size: 10B } }", &origin.address());
+    let mut client = proxy.client();
+    client.send("POST /fits HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789");
+    assert_eq!(client.response().text(), "taken");
+    client.send("POST /announced HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.response().status, 413, "before it is asked for");
+    assert_eq!(proxy.access_line_of("/announced")["reason"], "body_too_large");
+    let mut client = proxy.client();
+    client.send("POST /grown HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n");
+    client.send("3\r\n890\r\n");
+    assert_eq!(client.response().status, 413);
+    assert!(client.is_closed(), "what is left of it is not waited for");
+    assert_eq!(proxy.access_line_of("/grown")["reason"], "body_too_large");
+    assert!(origin.requests().iter().all(|request| !request.raw.ends_with(b"0\r\n\r\n")), "none came whole");
+}
+
+#[test]
+fn what_only_observes_says_what_it_would_have_refused() {
+    let origin = Origin::saying("taken");
+    let proxy = with("{ body_limit: { size: 10B, mode: observe } }", &origin.address());
+    let mut client = proxy.client();
+    client.send("POST /announced HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n01234567890");
+    assert_eq!(client.response().text(), "taken");
+    client.send(
+        "POST /grown HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n",
+    );
+    assert_eq!(client.response().text(), "taken");
+    client.send("POST /fits HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n01");
+    assert_eq!(client.response().text(), "taken");
+    for path in ["/announced", "/grown"] {
+        let line = proxy.access_line_of(path);
+        assert_eq!(
+            (&line["observed"][0], &line["status"]),
+            (&"body_too_large".into(), &200.into()),
+            "{line}"
+        );
+        assert!(line.get("reason").is_none(), "{line}");
+    }
+    assert!(proxy.access_line_of("/fits").get("observed").is_none());
+}

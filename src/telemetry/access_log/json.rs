@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{put, record::Record};
-use crate::value::Timestamp;
+use crate::{error::Reason, value::Timestamp};
 
 pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     put(line, format_args!("{{\"time\":\"{}\"", Timestamp(record.time)));
@@ -35,6 +35,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
         number(line, "attempts", record.attempts.into());
     }
     text(line, "reason", record.reason);
+    codes(line, "observed", record.observed);
     bytes(line, "referer", record.referer);
     bytes(line, "user_agent", record.user_agent);
     text(line, "tls_version", record.tls_version);
@@ -71,6 +72,23 @@ fn shown(line: &mut Vec<u8>, name: &str, value: &dyn std::fmt::Display) {
         escaped(line, &plain);
     }
     line.push(b'"');
+}
+
+fn codes(line: &mut Vec<u8>, name: &str, reasons: &[Reason]) {
+    for (n, reason) in reasons.iter().enumerate() {
+        match n {
+            0 => {
+                key(line, name);
+                line.extend_from_slice(b"[\"");
+            }
+            _ => line.extend_from_slice(b",\""),
+        }
+        line.extend_from_slice(reason.code().as_bytes());
+        line.push(b'"');
+    }
+    if !reasons.is_empty() {
+        line.push(b']');
+    }
 }
 
 fn number(line: &mut Vec<u8>, name: &str, value: u64) {

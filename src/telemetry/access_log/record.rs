@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::error::Reason;
+
 /// A request and what became of it. What a client sent is bytes: it need not be text.
 #[derive(Clone)]
 pub struct Record<'a> {
@@ -43,6 +45,8 @@ pub struct Record<'a> {
     pub attempts: u32,
     /// The stable code of an answer that Portolan made itself.
     pub reason: Option<&'a str>,
+    /// The codes for which parts of the chain that only observe would have refused it.
+    pub observed: &'a [Reason],
     pub referer: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
     pub tls_version: Option<&'a str>,
@@ -84,6 +88,7 @@ impl Record<'static> {
             endpoint: Some(&"10.0.0.1:80"),
             attempts: 1,
             reason: None,
+            observed: &[],
             referer: None,
             user_agent: Some(b"curl/8"),
             tls_version: Some("TLSv1.3"),
