@@ -36,6 +36,13 @@ fn is_connections_own(name: &HeaderName) -> bool {
     )
 }
 
+/// Takes a field away that hardly ever is there: a look at the names costs less than a hash of one.
+pub fn drop_rare(headers: &mut HeaderMap, name: &HeaderName) {
+    if headers.keys().any(|other| other == name) {
+        headers.remove(name);
+    }
+}
+
 /// Whether the field frames, routes or secures a message, and so must not come in trailers
 /// (RFC 9110 section 6.5.1).
 pub fn forbidden_in_trailers(name: &HeaderName) -> bool {

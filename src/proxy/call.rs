@@ -110,7 +110,7 @@ impl Call {
 
     /// Writes what depends on the endpoint chosen: the Host, and TE where the connection carries trailers.
     pub(super) fn address(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        if request.version != Version::HTTP_2 {
+        if request.version != Version::HTTP_2 && request.headers.keys().any(|name| *name == header::TE) {
             request.remove_header(&header::TE);
         }
         let host = match &self.proxy.host_header {

@@ -240,7 +240,7 @@ fn prepare(head: &mut request::Parts, arrival: &Arrival, hop: &Hop, listener: &L
     };
     hop_by_hop::strip(&mut head.headers);
     // We answer it by ourselves, when the body is asked for.
-    head.headers.remove(header::EXPECT);
+    hop_by_hop::drop_rare(&mut head.headers, &header::EXPECT);
     if let Some(protocol) = upgrade {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(header::UPGRADE, protocol);

@@ -65,7 +65,8 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> pingora::Result<()> {
-        if response.version != Version::HTTP_2 {
+        if response.version != Version::HTTP_2 && response.headers.keys().any(|name| *name == header::TRAILER)
+        {
             // Pingora leaves the trailers of HTTP/1 behind: none are to be announced.
             response.remove_header(&header::TRAILER);
         }

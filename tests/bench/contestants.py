@@ -238,7 +238,7 @@ def versions(binaries):
         try:
             run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": PATH})
             lines = [line for line in (run.stdout + run.stderr).splitlines() if line.strip()]
-            yield f"{name}: {lines[0].strip()}"
+            yield f"{name}: {lines[0].replace(command[0], '').strip()}"
         except (OSError, IndexError):
             continue
 
