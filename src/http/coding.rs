@@ -97,10 +97,7 @@ fn element(text: &str) -> Option<(&str, u16)> {
     if !key.trim().eq_ignore_ascii_case("q") {
         return None;
     }
-    let weight: f32 = value.trim().parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?;
-    // Between 0 and 1000.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was looked at")]
-    Some((name.trim(), (weight * 1000.0).round() as u16))
+    Some((name.trim(), super::weight::thousandths(value.trim())?))
 }
 
 // === impl Encoder ===

@@ -10,7 +10,7 @@ use serde::{
     de::{Deserializer, MapAccess, Visitor},
 };
 
-use super::media_type;
+use super::{accept::Accept, media_type};
 use crate::value::{FilePath, Spanned, Status, Timestamp};
 
 /// `{ format: json }`, and pages for single statuses: `{ 404: pages/404.html }`.
@@ -32,6 +32,8 @@ pub enum Format {
     Html,
     /// One line of text
     Plain,
+    /// One of these, by the request's Accept; JSON where it wants several alike or says nothing
+    Negotiate,
 }
 
 /// Compiled: what an error's body looks like.
@@ -58,9 +60,16 @@ pub struct Occurrence<'a> {
     pub message: &'a str,
     pub request_id: Option<&'a str>,
     pub at: SystemTime,
+    /// What the client wants, where the form depends on it.
+    pub accept: Option<&'a Accept>,
 }
 
 impl Errors {
+    /// Whether an error's form depends on what the client wants.
+    pub fn negotiate(&self) -> bool {
+        self.format == Format::Negotiate
+    }
+
     /// What stands here, and around it what stands outside.
     pub fn within(format: Option<Format>, pages: BTreeMap<StatusCode, Page>, outer: &Self) -> Self {
         let outer_pages = outer.pages.iter().map(|(status, page)| (*status, page.clone()));
@@ -76,13 +85,24 @@ impl Errors {
             Format::Json => (json(occurrence), media_type::JSON),
             Format::Html => (html(occurrence), media_type::HTML),
             Format::Plain => (format!("{}\n", occurrence.message), media_type::PLAIN),
+            Format::Negotiate => return Self::in_form(wanted(occurrence.accept)).page(occurrence),
         };
         Page { body: body.into(), content_type }
     }
+
+    fn in_form(format: Format) -> Self {
+        Self { format, pages: BTreeMap::new() }
+    }
+}
+
+fn wanted(accept: Option<&Accept>) -> Format {
+    const FORMATS: [Format; 3] = [Format::Json, Format::Html, Format::Plain];
+    const TYPES: [&str; 3] = ["application/json", "text/html", "text/plain"];
+    FORMATS[accept.map_or(0, |accept| accept.choose(&TYPES))]
 }
 
 fn json(occurrence: &Occurrence<'_>) -> String {
-    let Occurrence { status, error, message, request_id, at } = occurrence;
+    let Occurrence { status, error, message, request_id, at, accept: _ } = occurrence;
     serde_json::json!({
         "error": error,
         "message": message,
@@ -164,6 +184,7 @@ mod tests {
         message: "There is nothing here.",
         request_id: Some("<7>"),
         at: SystemTime::UNIX_EPOCH,
+        accept: None,
     };
 
     fn errors(format: Format) -> Errors {
@@ -184,6 +205,12 @@ mod tests {
         let html = errors(Format::Html).page(&OCCURRENCE);
         assert!(text(&html).contains("<h1>404 Not Found</h1>") && text(&html).contains("&lt;7&gt;"));
         assert_eq!(text(&errors(Format::Plain).page(&OCCURRENCE)), "There is nothing here.\n");
+        let mut headers = http::HeaderMap::new();
+        headers.insert("accept", "text/html, */*;q=0.5".parse().unwrap());
+        let accept = Accept::of(&headers);
+        let wanted = Occurrence { accept: Some(&accept), ..OCCURRENCE };
+        assert_eq!(errors(Format::Negotiate).page(&wanted), html);
+        assert_eq!(errors(Format::Negotiate).page(&OCCURRENCE), json);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What HTTP says, on `http` types and without I/O (but for the facts of a connection).
 
+pub mod accept;
 pub mod authority;
 pub mod coding;
 pub mod connection;
@@ -9,3 +10,4 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod media_type;
 pub mod path;
+mod weight;

@@ -9,6 +9,7 @@ use super::body_limit::Limits;
 use crate::{
     error::Reason,
     http::{
+        accept::Accept,
         coding::{Coding, Encoder},
         connection::{ClientCertificate, Connection, Tls},
     },
@@ -41,6 +42,8 @@ pub struct Exchange {
     pub reason: Option<Reason>,
     /// For what it would have been refused, by parts that only observe.
     pub observed: SmallVec<[Reason; 1]>,
+    /// What media types the client wants, kept where the form of errors depends on it.
+    pub accept: Option<Box<Accept>>,
     /// The content coding that the client wants, of those that its chain offers.
     pub coding: Option<Coding>,
     /// Writes the response's body, where it is written in a coding.
@@ -133,6 +136,7 @@ impl Exchange {
             request_id: None,
             reason: None,
             observed: SmallVec::new(),
+            accept: None,
             coding: None,
             encoder: None,
             body_limits: Limits::default(),

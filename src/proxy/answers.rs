@@ -67,11 +67,15 @@ pub(super) fn error(
         message,
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
         at: SystemTime::now(),
+        accept: exchange.accept.as_deref(),
     };
     let page = errors.page(&occurrence);
     let mut answer = Response::new(page.body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    if errors.negotiate() {
+        answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    }
     answer
 }
 

@@ -1,6 +1,6 @@
 //! The request engine where two messages could be taken for one another, or an answer could get lost.
 
-use super::support::{Origin, Proxy, Reply, config};
+use super::support::{Origin, Proxy, Reply, config, curl};
 
 const LOCAL_AND_PROXIED: &str = r#"
 listeners: { web: { bind: "127.0.0.1:0", timeouts: { body_idle: 1s } } }
@@ -140,4 +140,26 @@ fn a_silent_tunnel_stays() {
     assert_eq!(client.response_head().status, 101);
     client.send("still here");
     assert_eq!(client.read_exactly(10), b"still here");
+}
+
+#[test]
+fn errors_have_the_form_that_the_client_wants() {
+    let proxy = Proxy::start(
+        r#"
+defaults: { errors: { format: negotiate } }
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { gone: { endpoints: ["127.0.0.1:1"] } }
+hosts: { all: { names: ["*"], routes: { gone: { path: "/gone", proxy: { upstream: gone } } } } }
+"#,
+    );
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    for (accept, kind) in [(browser, "text/html"), ("text/plain", "text/plain"), ("*/*", "application/json")]
+    {
+        for path in ["/gone", "/nowhere"] {
+            let accept = format!("Accept: {accept}");
+            let answer = curl(&["-i", "-H", &accept, &proxy.url("web", path)]).stdout.to_ascii_lowercase();
+            assert!(answer.contains(&format!("content-type: {kind}")), "{accept}: {answer}");
+            assert!(answer.contains("vary: accept\r\n"), "{answer}");
+        }
+    }
 }
