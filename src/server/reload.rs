@@ -228,6 +228,8 @@ impl Reloader {
 
     fn report(&self, cause: Cause, outcome: Outcome, attempt: &Attempt, start: Instant) -> Report {
         let live = (self.generation(), attempt.hash.clone());
+        let failed = outcome == Outcome::Refused;
+        self.registries.metrics.read(outcome.word(), failed, live.0);
         Report::new((cause, outcome), live, (&attempt.diagnostics, &attempt.sources), start.elapsed())
     }
 

@@ -17,7 +17,7 @@ use crate::{
     http::{errors::Errors, forwarded::Trust, path::EncodedSlash},
     middleware::Chain,
     routing::{HostPattern, Table},
-    telemetry::{access_log::AccessLog, log},
+    telemetry::{access_log::AccessLog, log, metrics::ByListener},
     upstream::Upstream,
     value::{Bind, Name},
 };
@@ -53,6 +53,8 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Listener {
     pub name: Name,
+    /// Tells it from the others of this configuration.
+    pub place: usize,
     /// At least one.
     pub binds: Vec<Bind>,
     /// What connections are held to, TLS included.
@@ -103,6 +105,8 @@ pub struct Route {
     pub errors: Arc<Errors>,
     /// Where its requests are logged; `None`: nowhere.
     pub access_log: Option<AccessLog>,
+    /// What its requests are counted by.
+    pub metrics: ByListener,
 }
 
 /// A route's action. Cheap to clone.
