@@ -92,6 +92,7 @@ pub fn compile(
         process: settings.process,
         drain_timeout: settings.drain_timeout,
         admin: settings.admin,
+        metrics_path: settings.metrics_path,
         log: document.log.clone(),
         listeners,
         upstreams: upstreams.into_built(),

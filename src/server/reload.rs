@@ -26,6 +26,7 @@ use crate::{
     proxy::Engine,
     snapshot::{Process, Snapshot},
     telemetry::log::Log,
+    value::Bind,
 };
 
 /// A request holds the table while it is looked up: far shorter, unless its thread does not run.
@@ -60,7 +61,7 @@ pub struct Reloader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixed {
     pub process: Process,
-    pub admin: Option<PathBuf>,
+    pub admin: Option<Bind>,
 }
 
 // === impl Reloader ===

@@ -33,8 +33,10 @@ pub struct Snapshot {
     pub process: Process,
     /// What requests in flight get at shutdown and when a listener goes.
     pub drain_timeout: Duration,
-    /// The unix socket of the administration, where there is one.
-    pub admin: Option<PathBuf>,
+    /// Where the administration listens, where that is said.
+    pub admin: Option<Bind>,
+    /// Where it shows the metrics.
+    pub metrics_path: String,
     pub log: log::Config,
     pub listeners: BTreeMap<Name, Arc<Listener>>,
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
@@ -42,6 +44,9 @@ pub struct Snapshot {
     /// Files and directories a change of which may change the outcome.
     pub watch: Vec<PathBuf>,
 }
+
+/// What the administration shows beside the metrics, which may be at none of these paths.
+pub const ADMIN_PATHS: [&str; 5] = ["/health", "/ready", "/live", "/status", "/reload"];
 
 /// Settings of the process; changing them needs a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -233,6 +233,10 @@ impl Default for Metrics {
         let registry = Registry::new();
         let families = Arc::new(Families::register(&registry));
         families.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // There from the beginning, so that the first refusal is a rise.
+        for result in ["applied", "unchanged", "refused"] {
+            families.reloads.with_label_values(&[result]);
+        }
         Self {
             registry,
             routes: Kept::new(&families),
