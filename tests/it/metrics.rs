@@ -217,6 +217,44 @@ fn the_readme_lists_every_metric() {
     assert_eq!(rows.count(), TABLE.len(), "the README lists what there is not");
 }
 
+#[test]
+fn the_dashboard_and_the_alerts_name_metrics_and_labels_that_exist() {
+    // Prometheus adds the instance, histograms have their bounds.
+    let theirs = ["instance", "le"];
+    let known: BTreeSet<&str> =
+        TABLE.iter().flat_map(|metric| metric.labels).copied().chain(theirs).collect();
+    for file in ["packaging/grafana/portolan.json", "packaging/prometheus/alerts.yaml"] {
+        let text = fs::read_to_string(repository().join(file)).unwrap();
+        let mut named = 0;
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            if word.starts_with("portolan_") || word.starts_with("process_") {
+                assert!(
+                    metric_of(word).is_some_and(|metric| metric.name.len() <= word.len()),
+                    "{file}: {word}"
+                );
+                named += 1;
+            }
+        }
+        assert!(named > 5, "{file} names {named} metrics");
+        for by in text.split("by (").skip(1).filter_map(|rest| rest.split(')').next()) {
+            for label in by.split(',').map(str::trim) {
+                assert!(known.contains(label), "{file}: no metric has the label {label}");
+            }
+        }
+    }
+    let dashboard = fs::read_to_string(repository().join("packaging/grafana/portolan.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
+    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 5));
+    let alerts = fs::read_to_string(repository().join("packaging/prometheus/alerts.yaml")).unwrap();
+    let alerts: serde_yaml::Value = serde_yaml::from_str(&alerts).expect("YAML");
+    let rules = alerts["groups"][0]["rules"].as_sequence().expect("rules");
+    for rule in rules {
+        for key in ["alert", "expr", "labels", "annotations"] {
+            assert!(rule.get(key).is_some(), "{rule:?} lacks {key}");
+        }
+    }
+}
+
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
