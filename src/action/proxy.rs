@@ -233,7 +233,8 @@ mod tests {
             pool_idle: long,
             retries: 0,
         };
-        let upstream = Arc::new(Upstream::build(settings, &Registry::new(Clock::manual(), None)));
+        let upstream =
+            Arc::new(Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default())));
         let timeouts = Timeouts { total: None, first_byte: long, body_idle: long };
         let mut diagnostics = Diagnostics::default();
         let proxy = compile(config, &["id", "rest"], upstream, timeouts, &mut diagnostics);

@@ -1,6 +1,11 @@
-//! How a running process is asked and told: the control socket.
+//! How a running process is asked and told: HTTP on a socket of its own.
 
-pub mod control;
+pub mod client;
+mod origin;
 mod place;
+pub mod serve;
+mod socket;
 
 pub use place::{candidates, default_path};
+pub use serve::Desk;
+pub use socket::AdminSocket;

@@ -6,7 +6,7 @@ use super::{
     output::{self, Exit, complain, print},
     socket::Process,
 };
-use crate::admin::control::Request;
+use crate::admin::client::Question;
 
 /// Has the running process read its configuration again, and waits for the outcome
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct Reload {
 
 impl Reload {
     pub fn run(self) -> Exit {
-        let report = match self.process.ask(Request::Reload) {
+        let report = match self.process.ask(Question::Reload) {
             Ok(report) => report,
             Err(exit) => return exit,
         };

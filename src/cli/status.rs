@@ -8,7 +8,7 @@ use super::{
     output::{self, Exit, print},
     socket::Process,
 };
-use crate::admin::control::Request;
+use crate::admin::client::Question;
 
 /// Shows how the running process does
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub struct Status {
 
 impl Status {
     pub fn run(self) -> Exit {
-        let status = match self.process.ask(Request::Status) {
+        let status = match self.process.ask(Question::Status) {
             Ok(status) => status,
             Err(exit) => return exit,
         };

@@ -107,7 +107,8 @@ impl<'a> Chains<'a> {
             site: &placed.site,
             captures: placed.captures,
         });
-        self.cx.report.collect(|diagnostics| Chain::compile(items, diagnostics))
+        let metrics = &self.cx.registries.metrics;
+        self.cx.report.collect(|diagnostics| Chain::compile(items, metrics, diagnostics))
     }
 
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {

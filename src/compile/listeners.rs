@@ -71,6 +71,7 @@ pub(super) fn finish<'a>(
         let (name, config) = (&draft.entry.name.value, &draft.entry.value);
         let outer = Outer {
             name,
+            place,
             scope: Scope::new("listener", name.as_str(), &config.middleware, &[]),
             access_log: answers::access_log(cx, config.access_log.as_ref()),
             default_log: default_log.clone(),
@@ -87,8 +88,9 @@ pub(super) fn finish<'a>(
         let built = tables.table(own, &outer);
         let listener = Listener {
             name: name.clone(),
+            place,
             binds: config.bind.iter().map(|bind| bind.value.clone()).collect(),
-            settings: settings::settings(name, config, tls),
+            settings: settings::settings(name, config, tls, cx.registries.metrics.listener(name)),
             exposed: draft.exposed,
             encoded_slash: cx.document.defaults.paths.encoded_slash.unwrap_or_default(),
             trusted_proxies: config.trusted_proxies.as_ref().and_then(|proxies| trusted(cx, draft, proxies)),

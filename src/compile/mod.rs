@@ -25,11 +25,13 @@ pub use query::{Query, QueryError};
 pub use routes::{Row, rows};
 pub use tests_section::{Outcome, Test, failed, run};
 
+use std::sync::Arc;
+
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
     snapshot::Snapshot,
-    telemetry::access_log::Sinks,
+    telemetry::{access_log::Sinks, metrics::Metrics},
     tls::SelfSigned,
     upstream,
     value::Clock,
@@ -41,14 +43,17 @@ pub struct Registries {
     pub upstreams: upstream::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Registries {
     fn default() -> Self {
+        let metrics = Arc::<Metrics>::default();
         Self {
-            upstreams: upstream::Registry::new(Clock::machine(), None),
+            upstreams: upstream::Registry::new(Clock::machine(), None, metrics.clone()),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
+            metrics,
         }
     }
 }
@@ -87,6 +92,7 @@ pub fn compile(
         process: settings.process,
         drain_timeout: settings.drain_timeout,
         admin: settings.admin,
+        metrics_path: settings.metrics_path,
         log: document.log.clone(),
         listeners,
         upstreams: upstreams.into_built(),

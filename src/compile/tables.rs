@@ -15,7 +15,7 @@ use crate::{
     middleware::Chain,
     routing::{self, At, Builder, Problem, Table},
     snapshot::{Action, Host, Route},
-    telemetry::access_log::AccessLog,
+    telemetry::{access_log::AccessLog, metrics::ByListener},
     value::{Name, Span},
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Built {
 /// What a listener adds to its hosts' routes.
 pub(super) struct Outer<'a> {
     pub name: &'a Name,
+    /// Its place in the document.
+    pub place: usize,
     pub scope: Option<Scope<'a>>,
     pub access_log: OwnLog,
     /// What holds where nobody says anything.
@@ -76,6 +78,7 @@ impl<'a> Tables<'a> {
             Action::Unmatched => self.unmatched.clone(),
             other => other.kind().parse().expect("an action's kind is a name"),
         };
+        let counts = self.cx.registries.metrics.route(outer.name, None, None, &name);
         Arc::new(Route {
             name,
             host: None,
@@ -85,6 +88,7 @@ impl<'a> Tables<'a> {
             action,
             errors,
             access_log: outer.log(&None, &None),
+            metrics: ByListener::new([(outer.place, counts)]),
         })
     }
 
@@ -146,6 +150,7 @@ impl<'a> Tables<'a> {
             action: draft.action.clone(),
             errors: super::answers::OwnErrors::within(draft.errors.as_ref(), &host.errors),
             access_log: outer.log(&host.access_log, &draft.access_log),
+            metrics: self.counts(host, draft.name),
         };
         routing::Route {
             name: draft.name.value.clone(),
@@ -168,7 +173,19 @@ impl<'a> Tables<'a> {
             action: Action::Unmatched,
             errors: host.errors.clone(),
             access_log: outer.log(&host.access_log, &None),
+            metrics: self.counts(host, &self.unmatched),
         }
+    }
+
+    /// What requests to a route are counted by, for each listener that the host is reached by: a table may
+    /// be shared between them.
+    fn counts(&self, host: &hosts::Draft<'a>, route: &Name) -> ByListener {
+        let Context { document, registries, .. } = self.cx;
+        ByListener::new(host.listeners.iter().map(|place| {
+            let listener = &document.listeners.0[*place].name;
+            let tenant = host.tenant.map(|tenant| &tenant.value);
+            (*place, registries.metrics.route(listener, Some(host.name), tenant, route))
+        }))
     }
 
     fn report(&self, hosts: &[usize], problem: &Problem) {

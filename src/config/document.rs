@@ -25,8 +25,10 @@ pub struct Document {
     pub process: Process,
     /// How long requests in flight get at shutdown and when a listener goes. Default 30s.
     pub drain_timeout: Option<Spanned<Duration>>,
-    /// The socket by which `portolan reload` and `portolan status` reach the process.
+    /// Where the process is administered: metrics, probes, `portolan reload` and `portolan status`.
     pub admin: Option<Admin>,
+    /// What Prometheus scrapes, on the administration's address.
+    pub metrics: Metrics,
     /// What the process logs about itself, on stderr.
     pub log: log::Config,
     /// A line for each request. Without it: json on stdout. `false` turns it off.
@@ -62,12 +64,20 @@ pub struct Process {
     pub threads: Option<Spanned<std::num::NonZeroU16>>,
 }
 
-/// The administration socket.
+/// Where the process is administered.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// A unix socket, "unix:/run/portolan/admin.sock".
+    /// A unix socket, "unix:/run/portolan/admin.sock", or an address of this machine alone, "127.0.0.1:9901".
     pub bind: Spanned<Bind>,
+}
+
+/// What Prometheus scrapes.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// The path that they are at. Default /metrics.
+    pub path: Option<Spanned<String>>,
 }
 
 /// What holds where nothing else is said.

@@ -101,6 +101,7 @@ impl<H: Handler> Loop<H> {
         let permit = match live.admission.admit(peer, &settings.limits) {
             Ok(permit) => permit,
             Err(refused) => {
+                settings.metrics.refused(refused.limit());
                 tracing::debug!(listener = %settings.name, %peer, %refused, "connection refused");
                 return;
             }

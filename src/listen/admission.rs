@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{http::connection::Peer, snapshot::settings::Limits};
+use crate::{http::connection::Peer, snapshot::settings::Limits, telemetry::metrics::Limit};
 
 /// The connections of a listener, counted in all and by address.
 #[derive(Debug, Default)]
@@ -71,6 +71,17 @@ impl Admission {
             if *count == 0 {
                 counts.remove(&address);
             }
+        }
+    }
+}
+
+// === impl Refused ===
+
+impl Refused {
+    pub(super) fn limit(self) -> Limit {
+        match self {
+            Self::Connections => Limit::Connections,
+            Self::PerAddress => Limit::PerAddress,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     },
     proxy::session::Handler,
     snapshot::settings::Listener,
+    telemetry::metrics,
     tls,
     value::Bind,
 };
@@ -71,9 +72,18 @@ pub(super) async fn serve<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H
 async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<(), Failed> {
     let settings = accepted.settings.clone();
     let (stream, protocol, tls) = match settings.tls.clone() {
-        Some(config) => encrypted(io, TlsAcceptor::from(config), &settings).await?,
+        Some(config) => {
+            let shaken = encrypted(io, TlsAcceptor::from(config), &settings).await;
+            let facts = shaken.as_ref().ok().and_then(|(_, _, tls)| tls.as_ref());
+            settings.metrics.shaken(facts.map(|tls| tls.version));
+            shaken?
+        }
         None => cleartext(io, &settings, accepted.ending.draining.clone()).await?,
     };
+    let _open = settings.metrics.opened(match protocol {
+        Protocol::Http1 => metrics::Protocol::H1,
+        Protocol::Http2 => metrics::Protocol::H2,
+    });
     let connection = Arc::new(Connection {
         listener: settings.name.clone(),
         peer: accepted.peer,

@@ -10,6 +10,8 @@ use super::{Builder, Context, Exchange, Mode, Next, OnRequest, Refusal};
 use crate::{error::Reason, value::Size};
 
 pub const ADDS_UP: bool = true;
+/// Its name where its decisions are counted that are made while the body comes.
+pub const KIND: &str = "body_limit";
 
 /// Refuses requests whose body is larger than `size` with 413 (RFC 9110 section 15.5.14): at once where
 /// Content-Length says so, else when that much has come. Of several in a chain, each holds.
@@ -36,7 +38,7 @@ pub struct Limits {
     observed: Option<u64>,
 }
 
-pub fn install(config: &Config, _: &mut Context<'_>, chain: &mut Builder) {
+pub fn install(config: &Config, _: &mut Context<'_>, chain: &mut Builder<'_>) {
     let part = BodyLimit { size: config.size.0, mode: config.mode };
     chain.guard(config.mode, Arc::new(part));
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::response;
 
 use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict};
-use crate::diagnostic::Diagnostics;
+use crate::{
+    diagnostic::Diagnostics,
+    telemetry::metrics::{Decisions, Metrics},
+};
 
 /// A compiled chain.
 #[derive(Default)]
@@ -44,14 +47,15 @@ pub struct Item<'a> {
 }
 
 /// What a middleware registers itself with.
-#[derive(Default)]
-pub struct Builder {
+pub struct Builder<'a> {
     chain: Chain,
+    metrics: &'a Metrics,
 }
 
 struct RequestStep {
     order: usize,
     mode: Mode,
+    decisions: Decisions,
     run: Arc<dyn OnRequest>,
 }
 
@@ -73,8 +77,12 @@ struct ResponseStep {
 
 impl Chain {
     /// Compiles the items, outermost first.
-    pub fn compile<'a>(items: impl IntoIterator<Item = Item<'a>>, diagnostics: &mut Diagnostics) -> Self {
-        let mut builder = Builder::default();
+    pub fn compile<'a>(
+        items: impl IntoIterator<Item = Item<'a>>,
+        metrics: &Metrics,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
+        let mut builder = Builder::new(metrics);
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
             item.config.install(&mut Context { captures: item.captures, diagnostics }, &mut builder);
@@ -106,12 +114,24 @@ impl Chain {
             match verdict {
                 Verdict::Continue => {}
                 Verdict::Answer(answer) => return Some(Stop::Answer(answer)),
-                Verdict::Refuse(refusal) if step.mode == Mode::Observe => exchange.observe(refusal.reason),
-                Verdict::Refuse(refusal) => return Some(Stop::Refuse(refusal)),
+                Verdict::Refuse(refusal) if step.mode == Mode::Observe => {
+                    step.decisions.observed.inc();
+                    exchange.observe(refusal.reason);
+                }
+                Verdict::Refuse(refusal) => {
+                    step.decisions.refused.inc();
+                    return Some(Stop::Refuse(refusal));
+                }
             }
         }
         exchange.entered = self.parts.len();
         None
+    }
+
+    /// What is counted of a kind's decisions, for those that are made when the request is past it.
+    pub fn decisions(&self, kind: &str) -> Option<&Decisions> {
+        let of_kind = |step: &&RequestStep| self.parts[step.order].kind == kind;
+        self.request.iter().find(of_kind).map(|step| &step.decisions)
     }
 
     /// Takes the response back through the parts that its request entered.
@@ -133,7 +153,8 @@ impl fmt::Debug for Chain {
 #[cfg(test)]
 impl Chain {
     pub(crate) fn for_tests(response: Arc<dyn OnResponse>, recovers: bool) -> Self {
-        let mut builder = Builder::default();
+        let metrics = Metrics::default();
+        let mut builder = Builder::new(&metrics);
         builder.on_every_response(response);
         builder.chain.recovers = recovers;
         builder.chain
@@ -142,7 +163,11 @@ impl Chain {
 
 // === impl Builder ===
 
-impl Builder {
+impl<'a> Builder<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        Self { chain: Chain::default(), metrics }
+    }
+
     pub fn on_request(&mut self, run: Arc<dyn OnRequest>) {
         self.guard(Mode::Enforce, run);
     }
@@ -150,7 +175,9 @@ impl Builder {
     /// For what refuses requests, or in `mode: observe` only says that it would.
     pub fn guard(&mut self, mode: Mode, run: Arc<dyn OnRequest>) {
         let order = self.order();
-        self.chain.request.push(RequestStep { order, mode, run });
+        let kind = self.chain.parts.last().map_or("", |part| part.kind);
+        let decisions = self.metrics.decisions(kind);
+        self.chain.request.push(RequestStep { order, mode, decisions, run });
     }
 
     pub fn on_response(&mut self, run: Arc<dyn OnResponse>) {
@@ -212,7 +239,8 @@ mod tests {
     /// A chain a, b, c of which `answering` answers; c is marked always.
     async fn walk(answering: &str, waits: bool) -> String {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let mut builder = Builder::default();
+        let metrics = Metrics::default();
+        let mut builder = Builder::new(&metrics);
         for name in ["a", "b", "c"] {
             let site = Site { scope: "test".into(), chain: None };
             builder.chain.parts.push(Part { kind: name, site });

@@ -63,7 +63,7 @@ const TYPES: [&str; 12] = [
     "image/svg+xml",
 ];
 
-pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
+pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
     if let Some(list) = config.algorithms.as_ref().filter(|list| list.is_empty()) {
         let problem = Diagnostic::error(Code::NoEffect, list.span, "no coding is on offer");
         cx.diagnostics.push(problem.reason("has nothing in it").help("leave it out for [zstd, br, gzip]"));

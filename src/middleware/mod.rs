@@ -51,7 +51,7 @@ macro_rules! kinds {
                 match self { $(Self::$variant(_) => $module::ADDS_UP,)* }
             }
 
-            fn install(&self, cx: &mut Context<'_>, chain: &mut Builder) {
+            fn install(&self, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
                 match self { $(Self::$variant(config) => $module::install(config, cx, chain),)* }
             }
         }

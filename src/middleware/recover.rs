@@ -15,6 +15,6 @@ pub const ADDS_UP: bool = false;
 #[schemars(rename = "Recover")]
 pub struct Config {}
 
-pub fn install(_: &Config, _: &mut Context<'_>, chain: &mut Builder) {
+pub fn install(_: &Config, _: &mut Context<'_>, chain: &mut Builder<'_>) {
     chain.recover();
 }

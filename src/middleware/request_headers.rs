@@ -25,7 +25,7 @@ pub struct Config {
 
 struct RequestHeaders(Edits);
 
-pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
+pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
     let edits = Edits::compile(&config.set, &config.add, &config.remove, cx);
     chain.on_request(Arc::new(RequestHeaders(edits)));
 }

@@ -29,7 +29,7 @@ struct RequestId {
     trust: bool,
 }
 
-pub fn install(config: &Config, _: &mut Context<'_>, chain: &mut Builder) {
+pub fn install(config: &Config, _: &mut Context<'_>, chain: &mut Builder<'_>) {
     let header =
         config.header.as_ref().map_or(HeaderName::from_static("x-request-id"), |name| name.0.clone());
     let part = Arc::new(RequestId { header, trust: config.trust });

@@ -26,7 +26,7 @@ pub struct Config {
 
 struct ResponseHeaders(Edits);
 
-pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
+pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
     let edits = Edits::compile(&config.set, &config.add, &config.remove, cx);
     chain.on_response(Arc::new(ResponseHeaders(edits)));
 }

@@ -89,6 +89,7 @@ impl Call {
             self.attempt_began = Instant::now();
         }
         self.tried.add(&pick);
+        pick.endpoint.state.metrics().tried();
         let mut peer = pick.endpoint.peer(&self.host);
         // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
         // and lets a tunnel be silent.
@@ -137,6 +138,9 @@ impl Call {
     /// Says whether another endpoint is to be tried.
     pub(super) fn connect_failed(&mut self, error: &Error) -> bool {
         self.note(error, true);
+        if let Some(pick) = &self.pick {
+            pick.endpoint.state.metrics().connect_failed();
+        }
         self.may_retry()
     }
 

@@ -10,7 +10,7 @@ use super::session::{ClientError, Session};
 use crate::{
     error::Reason,
     http::{date, hop_by_hop},
-    middleware::{Chain, Exchange},
+    middleware::{Chain, Exchange, body_limit},
 };
 
 /// The session of one request, with its exchange.
@@ -46,9 +46,17 @@ impl<S: Session> Downstream<S> {
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, Reason> {
         let data = self.session.read_body().await.map_err(ClientError::reason)?;
         let Exchange { body_limits, observed, .. } = &mut self.exchange;
-        match body_limits.allow(self.session.bytes().0, |reason| observed.push(reason)) {
+        let decisions = || self.chain.decisions(body_limit::KIND);
+        let allowed = body_limits.allow(self.session.bytes().0, |reason| {
+            observed.push(reason);
+            decisions().inspect(|decisions| decisions.observed.inc());
+        });
+        match allowed {
             true => Ok(data),
-            false => Err(Reason::BodyTooLarge),
+            false => {
+                decisions().inspect(|decisions| decisions.refused.inc());
+                Err(Reason::BodyTooLarge)
+            }
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     },
     middleware::{Exchange, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
+    telemetry::metrics,
     upstream,
 };
 
@@ -127,6 +128,7 @@ impl Engine {
         let key = proxy.upstream.key(&facts);
         let call = Arc::new(Mutex::new(Call::new(proxy.clone(), key, exchange.host.clone())));
         if exchange.reason.is_none() {
+            proxy.upstream.asked();
             let timeouts = &proxy.timeouts;
             let waits = Waits { first_byte: timeouts.first_byte, body_idle: timeouts.body_idle };
             let limits = Limits { waits, total: timeouts.total };
@@ -154,8 +156,10 @@ impl Handler for Engine {
         let arrival = Arrival::of(&listener, connection, &mut head);
         let asked = arrival.route.access_log.is_some().then(|| Asked::of(&head, target));
         prepare(&mut head, &arrival, &connection.hop, &listener);
+        let place = listener.place;
         drop(listener);
         let Arrival { route, plan, client, host, path, query, params } = arrival;
+        let running = route.metrics.of(place).map(metrics::Route::begin);
         let exchange = Exchange {
             connection: connection.clone(),
             started: Instant::now(),
@@ -179,7 +183,11 @@ impl Handler for Engine {
         };
         let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         let (downstream, call) = self.run(downstream, &route, plan).await;
-        record::write(&downstream, &route, call.as_deref(), asked);
+        let ended = record::outcome(&downstream);
+        record::write(&downstream, &ended, &route, call.as_deref(), asked);
+        if let Some(running) = running {
+            running.end(&ended);
+        }
         downstream.session
     }
 
@@ -189,6 +197,7 @@ impl Handler for Engine {
         let asked = Some(Asked::of(&head, head.uri.clone()));
         let Some(listener) = self.listener(connection) else { return refuse_plainly(session, reason).await };
         let route = listener.unmatched.clone();
+        let running = route.metrics.of(listener.place).map(metrics::Route::begin);
         let exchange = Exchange {
             connection: connection.clone(),
             started: Instant::now(),
@@ -212,7 +221,11 @@ impl Handler for Engine {
         };
         let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         let (downstream, _) = self.run(downstream, &route, Plan::Refuse(reason, None)).await;
-        record::write(&downstream, &route, None, asked);
+        let ended = record::outcome(&downstream);
+        record::write(&downstream, &ended, &route, None, asked);
+        if let Some(running) = running {
+            running.end(&ended);
+        }
         downstream.session
     }
 }

@@ -10,11 +10,29 @@ use super::{
     engine::{Asked, NOTHING_SENT, lock},
     session::Session,
 };
-use crate::{snapshot::Route, telemetry::access_log::Record, value::Name};
+use crate::{
+    snapshot::Route,
+    telemetry::{access_log::Record, metrics::Outcome},
+    value::Name,
+};
+
+/// How a request ended.
+pub(super) fn outcome<S: Session>(downstream: &Downstream<S>) -> Outcome {
+    let exchange = &downstream.exchange;
+    let (received, sent) = downstream.session.bytes();
+    Outcome {
+        status: exchange.status.unwrap_or(NOTHING_SENT),
+        reason: exchange.reason,
+        received,
+        sent,
+        duration: exchange.started.elapsed(),
+    }
+}
 
 /// Writes the record to the route's log, where it has one.
 pub(super) fn write<S: Session>(
     downstream: &Downstream<S>,
+    ended: &Outcome,
     route: &Route,
     call: Option<&Mutex<Call>>,
     asked: Option<Asked>,
@@ -22,7 +40,6 @@ pub(super) fn write<S: Session>(
     let (Some(log), Some(asked)) = (&route.access_log, asked) else { return };
     let exchange = &downstream.exchange;
     let call = call.map(lock);
-    let (received, sent) = downstream.session.bytes();
     let target = asked.target.path_and_query().map_or("", |target| target.as_str());
     let endpoint = call.as_ref().and_then(|call| call.endpoint().cloned());
     log.write(&Record {
@@ -34,10 +51,10 @@ pub(super) fn write<S: Session>(
         authority: asked.authority.as_ref().map(|value| value.as_bytes()),
         target: target.as_bytes(),
         protocol: protocol(asked.version),
-        status: exchange.status.unwrap_or(NOTHING_SENT).as_u16(),
-        received,
-        sent,
-        duration: exchange.started.elapsed(),
+        status: ended.status.as_u16(),
+        received: ended.received,
+        sent: ended.sent,
+        duration: ended.duration,
         first_byte: call.as_ref().and_then(|call| call.first_byte_after),
         connect: call.as_ref().and_then(|call| call.connected_after),
         listener: exchange.connection.listener.as_str(),
@@ -47,7 +64,7 @@ pub(super) fn write<S: Session>(
         upstream: call.as_ref().map(|call| call.upstream().name.as_str()),
         endpoint: endpoint.as_ref().map(|endpoint| &endpoint.address as &dyn std::fmt::Display),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
-        reason: exchange.reason.map(crate::error::Reason::code),
+        reason: ended.reason.map(crate::error::Reason::code),
         observed: &exchange.observed,
         referer: asked.referer.as_ref().map(|value| value.as_bytes()),
         user_agent: asked.user_agent.as_ref().map(|value| value.as_bytes()),

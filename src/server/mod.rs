@@ -31,13 +31,14 @@ pub use report::{Cause, Outcome, Report};
 
 use crate::{
     admin::{
-        self,
-        control::{Control, ControlSocket, Reply, Request},
+        self, AdminSocket,
+        serve::{Readiness, Reloaded},
     },
     compile::Registries,
     diagnostic::Code,
     proxy::Engine,
     telemetry::log::Log,
+    value::Bind,
 };
 use reload::{Fixed, Order, Reloader};
 use signals::{Signal, Signals};
@@ -114,13 +115,14 @@ async fn serve(
     start: Instant,
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(runtime("signals cannot be handled"))?;
-    let socket = control_socket(reloader.fixed.admin.as_deref())?;
+    let socket = admin_socket(reloader.fixed.admin.as_ref())?;
     let report = reloader.take(Cause::Start, attempt, asked, start).await;
     if report.result == Outcome::Refused {
         return Err(refused(&report));
     }
     let (registries, status) = (reloader.registries.clone(), reloader.status.clone());
     summarise(&status.json());
+    tracing::info!(address = %socket.local(), "administered");
     let (orders, inbox) = mpsc::channel(64);
     tokio::spawn(reloader.run(inbox));
     tokio::spawn(follow(changes, orders.clone()));
@@ -171,36 +173,52 @@ async fn order(orders: &mpsc::Sender<Order>, order: Order) {
     let _ = orders.send(order).await;
 }
 
-/// Who answers on the control socket.
+/// Who answers those who administer.
 struct Desk {
     orders: mpsc::Sender<Order>,
     status: Arc<Status>,
 }
 
-impl Control for Desk {
-    async fn answer(&self, request: Request) -> Reply {
-        match request {
-            Request::Status => Reply::Result(self.status.json()),
-            Request::Reload => {
-                let (tell, told) = oneshot::channel();
-                order(&self.orders, Order::Reload(Cause::Command, Some(tell))).await;
-                match told.await {
-                    Ok(report) => Reply::Result(serde_json::to_value(report).unwrap_or(Value::Null)),
-                    Err(_) => Reply::Error("the process is ending".into()),
-                }
-            }
-        }
+impl admin::Desk for Desk {
+    fn metrics_path(&self) -> String {
+        self.status.metrics_path()
+    }
+
+    fn metrics(&self) -> String {
+        self.status.metrics()
+    }
+
+    fn status(&self) -> Value {
+        self.status.json()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.status.readiness()
+    }
+
+    fn complaints(&self) -> Vec<Value> {
+        self.status.complaints()
+    }
+
+    async fn reload(&self) -> Option<Reloaded> {
+        let (tell, told) = oneshot::channel();
+        order(&self.orders, Order::Reload(Cause::Command, Some(tell))).await;
+        let report = told.await.ok()?;
+        let refused = report.result == Outcome::Refused;
+        Some(Reloaded { report: serde_json::to_value(report).unwrap_or(Value::Null), refused })
     }
 }
 
-fn control_socket(configured: Option<&Path>) -> Result<ControlSocket, Failure> {
-    let path = match configured {
-        Some(path) => path.to_owned(),
-        None => admin::default_path().map_err(runtime("there is no place for the control socket"))?,
+fn admin_socket(configured: Option<&Bind>) -> Result<AdminSocket, Failure> {
+    let bind = match configured {
+        Some(bind) => bind.clone(),
+        None => {
+            let path = admin::default_path();
+            Bind::Unix(path.map_err(runtime("there is no place for the administration's socket"))?)
+        }
     };
-    let failed =
-        |error| Failure::Runtime(format!("the control socket {} cannot be had: {error}", path.display()));
-    ControlSocket::bind(&path).map_err(failed)
+    let failed = |error| Failure::Runtime(format!("the administration cannot have {bind}: {error}"));
+    AdminSocket::bind(&bind).map_err(failed)
 }
 
 /// A start that is refused because an address is taken is the machine's fault, else the configuration's.

@@ -26,6 +26,7 @@ use crate::{
     proxy::Engine,
     snapshot::{Process, Snapshot},
     telemetry::log::Log,
+    value::Bind,
 };
 
 /// A request holds the table while it is looked up: far shorter, unless its thread does not run.
@@ -60,7 +61,7 @@ pub struct Reloader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixed {
     pub process: Process,
-    pub admin: Option<PathBuf>,
+    pub admin: Option<Bind>,
 }
 
 // === impl Reloader ===
@@ -228,6 +229,8 @@ impl Reloader {
 
     fn report(&self, cause: Cause, outcome: Outcome, attempt: &Attempt, start: Instant) -> Report {
         let live = (self.generation(), attempt.hash.clone());
+        let failed = outcome == Outcome::Refused;
+        self.registries.metrics.read(outcome.word(), failed, live.0);
         Report::new((cause, outcome), live, (&attempt.diagnostics, &attempt.sources), start.elapsed())
     }
 

@@ -97,6 +97,17 @@ impl Report {
     }
 }
 
+impl Outcome {
+    /// The word in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl Cause {
     /// Whether a person asked: then it is applied even where nothing has changed.
     pub fn is_asked_for(self) -> bool {

@@ -1,7 +1,7 @@
-//! How the process does, for `portolan status`.
+//! How the process does, for those who administer it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -13,9 +13,11 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
+    admin::serve::Readiness,
     compile::Registries,
     listen::Live,
-    snapshot::Snapshot,
+    snapshot::{Action, Snapshot},
+    telemetry::metrics::Present,
     upstream::Upstream,
     value::{Bind, Name, Timestamp},
 };
@@ -31,9 +33,16 @@ pub struct Status {
 #[derive(Default)]
 struct Now {
     snapshot: Option<Arc<Snapshot>>,
+    required: Vec<Required>,
     listeners: Vec<(Name, Vec<Bind>, Arc<Live>)>,
     last: Option<Report>,
     draining: bool,
+}
+
+/// An upstream that hosts send requests to.
+struct Required {
+    upstream: Arc<Upstream>,
+    hosts: BTreeSet<Name>,
 }
 
 // === impl Status ===
@@ -45,9 +54,10 @@ impl Status {
 
     /// This is live now.
     pub fn applied(&self, snapshot: Arc<Snapshot>, listeners: Vec<(Name, Vec<Bind>, Arc<Live>)>) {
+        let required = required(&snapshot);
         let mut now = self.now();
         now.listeners = listeners;
-        let old = now.snapshot.replace(snapshot);
+        let old = (now.snapshot.replace(snapshot), std::mem::replace(&mut now.required, required));
         drop(now);
         // A large table takes its time to be dropped.
         drop(old);
@@ -63,6 +73,56 @@ impl Status {
         let mut now = self.now();
         now.draining = true;
         now.listeners.clear();
+    }
+
+    /// Whether requests are to be sent here.
+    pub fn readiness(&self) -> Readiness {
+        let now = self.now();
+        let mut causes = Vec::new();
+        if now.draining {
+            causes.push(json!({ "cause": "draining" }));
+        }
+        if now.snapshot.is_none() {
+            causes.push(json!({ "cause": "no_configuration" }));
+        }
+        for Required { upstream, hosts } in &now.required {
+            if !upstream.endpoints.iter().any(|endpoint| endpoint.is_healthy()) {
+                let hosts: Vec<&str> = hosts.iter().map(Name::as_str).collect();
+                causes.push(json!({
+                    "cause": "no_healthy_endpoint",
+                    "upstream": upstream.name.as_str(),
+                    "hosts": hosts,
+                }));
+            }
+        }
+        Readiness { causes }
+    }
+
+    /// What is amiss, though requests are answered.
+    pub fn complaints(&self) -> Vec<Value> {
+        let now = self.now();
+        let refused = now.last.as_ref().filter(|report| report.result == Outcome::Refused);
+        let refused = refused.map(|report| json!({ "cause": "configuration_refused", "time": report.time }));
+        refused.into_iter().collect()
+    }
+
+    pub fn metrics_path(&self) -> String {
+        let now = self.now();
+        now.snapshot.as_ref().map_or_else(String::new, |snapshot| snapshot.metrics_path.clone())
+    }
+
+    /// The metrics, with what is looked up for them.
+    pub fn metrics(&self) -> String {
+        let snapshot = self.now().snapshot.clone();
+        for upstream in snapshot.iter().flat_map(|snapshot| snapshot.upstreams.values()) {
+            upstream.show();
+        }
+        let dropped = self.registries.access_logs.dropped();
+        let tasks = self.tasks.count();
+        self.registries.metrics.render(&Present {
+            lines_dropped: dropped.into_iter().map(|(to, lines)| (to.to_string(), lines)).collect(),
+            tasks: tasks.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect(),
+        })
     }
 
     /// All of it.
@@ -92,6 +152,24 @@ impl Status {
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The upstreams that routes lead to, with the hosts of these routes.
+fn required(snapshot: &Snapshot) -> Vec<Required> {
+    let mut by_name: BTreeMap<&Name, Required> = BTreeMap::new();
+    for host in snapshot.listeners.values().flat_map(|listener| listener.table.hosts()) {
+        for route in host.routes() {
+            let Action::Proxy(proxy) = &route.payload.action else { continue };
+            let upstream = &proxy.upstream;
+            let required = by_name
+                .entry(&upstream.name)
+                .or_insert_with(|| Required { upstream: upstream.clone(), hosts: BTreeSet::new() });
+            if !required.hosts.contains(host.name()) {
+                required.hosts.insert(host.name().clone());
+            }
+        }
+    }
+    by_name.into_values().collect()
 }
 
 /// How many hosts there are, each counted once.
@@ -170,6 +248,7 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
         let registries = Arc::new(Registries::default());
         let status = Status::new(Tasks::new(tokio::runtime::Handle::current()), registries.clone());
         assert_eq!(status.json()["generation"], 0);
+        assert_eq!(status.readiness().causes, [json!({ "cause": "no_configuration" })]);
 
         let live = Live::new(crate::snapshot::settings::Listener::for_tests("web"));
         let listeners = vec![("web".parse().unwrap(), vec!["127.0.0.1:4711".parse().unwrap()], live)];
@@ -184,11 +263,20 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
         let endpoint = json!({ "address": "10.0.0.1:80", "weight": 1, "healthy": true, "in_flight": 0 });
         assert_eq!(json["upstreams"], json!([{ "name": "app", "endpoints": [endpoint] }]));
 
+        assert!(status.readiness().causes.is_empty() && status.complaints().is_empty());
+        assert!(
+            status
+                .metrics()
+                .contains("portolan_endpoint_healthy{endpoint=\"10.0.0.1:80\",upstream=\"app\"} 1")
+        );
+
         status.read(&report(Outcome::Refused));
+        assert_eq!(status.complaints()[0]["cause"], "configuration_refused");
         assert!(status.json()["last_error"]["time"].is_string());
         status.read(&report(Outcome::Unchanged));
         assert!(status.json()["last_error"].is_null());
         status.draining();
         assert_eq!(status.json()["state"], "draining");
+        assert_eq!(status.readiness().causes, [json!({ "cause": "draining" })]);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     http::{errors::Errors, forwarded::Trust, path::EncodedSlash},
     middleware::Chain,
     routing::{HostPattern, Table},
-    telemetry::{access_log::AccessLog, log},
+    telemetry::{access_log::AccessLog, log, metrics::ByListener},
     upstream::Upstream,
     value::{Bind, Name},
 };
@@ -33,8 +33,10 @@ pub struct Snapshot {
     pub process: Process,
     /// What requests in flight get at shutdown and when a listener goes.
     pub drain_timeout: Duration,
-    /// The unix socket of the administration, where there is one.
-    pub admin: Option<PathBuf>,
+    /// Where the administration listens, where that is said.
+    pub admin: Option<Bind>,
+    /// Where it shows the metrics.
+    pub metrics_path: String,
     pub log: log::Config,
     pub listeners: BTreeMap<Name, Arc<Listener>>,
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
@@ -42,6 +44,9 @@ pub struct Snapshot {
     /// Files and directories a change of which may change the outcome.
     pub watch: Vec<PathBuf>,
 }
+
+/// What the administration shows beside the metrics, which may be at none of these paths.
+pub const ADMIN_PATHS: [&str; 5] = ["/health", "/ready", "/live", "/status", "/reload"];
 
 /// Settings of the process; changing them needs a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Listener {
     pub name: Name,
+    /// Tells it from the others of this configuration.
+    pub place: usize,
     /// At least one.
     pub binds: Vec<Bind>,
     /// What connections are held to, TLS included.
@@ -103,6 +110,8 @@ pub struct Route {
     pub errors: Arc<Errors>,
     /// Where its requests are logged; `None`: nowhere.
     pub access_log: Option<AccessLog>,
+    /// What its requests are counted by.
+    pub metrics: ByListener,
 }
 
 /// A route's action. Cheap to clone.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 
-use crate::{config::listener as config, value::Name};
+use crate::{config::listener as config, telemetry::metrics, value::Name};
 
 /// What new connections of a listener are held to.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Listener {
     pub tls: Option<Arc<ServerConfig>>,
     pub timeouts: Timeouts,
     pub limits: Limits,
+    /// What its connections are counted by.
+    pub metrics: Arc<metrics::Listener>,
 }
 
 /// The protocols spoken, at least one.
@@ -50,13 +52,19 @@ pub struct Limits {
 }
 
 /// Compiles a listener's settings; `tls` is what was made of its `tls` section.
-pub fn settings(name: &Name, config: &config::Listener, tls: Option<Arc<ServerConfig>>) -> Listener {
+pub fn settings(
+    name: &Name,
+    config: &config::Listener,
+    tls: Option<Arc<ServerConfig>>,
+    metrics: Arc<metrics::Listener>,
+) -> Listener {
     Listener {
         name: name.clone(),
         protocols: protocols(config),
         tls,
         timeouts: timeouts(&config.timeouts),
         limits: limits(config),
+        metrics,
     }
 }
 
@@ -124,7 +132,8 @@ impl Listener {
             middleware: Default::default(),
             access_log: None,
         };
-        settings(&name.parse().expect("a test's name is a name"), &config, None)
+        let name = name.parse().expect("a test's name is a name");
+        settings(&name, &config, None, metrics::Metrics::default().listener(&name))
     }
 }
 

@@ -1,4 +1,5 @@
-//! What operators see: the log and the access log.
+//! What operators see: the log, the access log and the metrics.
 
 pub mod access_log;
 pub mod log;
+pub mod metrics;

@@ -23,7 +23,10 @@ use super::{
     settings::{EndpointSettings, Host, Settings},
     tls::{Identity, ServerName, name_for},
 };
-use crate::value::{Address, Clock};
+use crate::{
+    telemetry::metrics,
+    value::{Address, Clock},
+};
 
 /// Requests that share one HTTP/2 connection; what most servers allow at least (RFC 9113 section 6.5.2 advises 100).
 const H2_STREAMS: usize = 128;
@@ -50,6 +53,7 @@ pub struct EndpointState {
     in_flight: AtomicU32,
     failures: AtomicU32,
     latency: Latency,
+    metrics: Arc<metrics::Endpoint>,
 }
 
 // === impl Endpoint ===
@@ -106,13 +110,14 @@ impl Endpoint {
 
 impl EndpointState {
     /// An endpoint is taken for healthy until checks say otherwise.
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, metrics: Arc<metrics::Endpoint>) -> Self {
         Self {
             latency: Latency::new(clock.now()),
             clock,
             healthy: AtomicBool::new(true),
             in_flight: AtomicU32::new(0),
             failures: AtomicU32::new(0),
+            metrics,
         }
     }
 
@@ -134,6 +139,10 @@ impl EndpointState {
     /// The moving average of its response times; `None` where none is known or all are long past.
     pub fn latency(&self) -> Option<Duration> {
         self.latency.at(self.clock.now())
+    }
+
+    pub fn metrics(&self) -> &metrics::Endpoint {
+        &self.metrics
     }
 
     pub(super) fn set_healthy(&self, healthy: bool) {
@@ -161,6 +170,7 @@ impl EndpointState {
 
     pub(super) fn answered(&self, latency: Duration) {
         self.latency.observe(self.clock.now(), latency);
+        self.metrics.first_byte(latency);
     }
 }
 

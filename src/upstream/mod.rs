@@ -28,7 +28,7 @@ pub use registry::Registry;
 pub use settings::{Balance, EndpointSettings, Health, Probe, Settings, Timeouts};
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
 
-use crate::value::Name;
+use crate::{telemetry::metrics, value::Name};
 use balance::{Balancer, Candidates};
 
 /// A pool of endpoints, ready to be picked from.
@@ -45,6 +45,7 @@ pub struct Upstream {
     /// How endpoints are chosen.
     pub balance: Balance,
     balancer: Box<dyn Balancer>,
+    metrics: Arc<metrics::Upstream>,
 }
 
 impl Upstream {
@@ -57,12 +58,25 @@ impl Upstream {
             .collect();
         Self {
             balancer: balance::balancer(&settings.balance, &endpoints),
+            metrics: registry.upstream(&settings.name),
             name: settings.name,
             protocol: settings.protocol,
             endpoints,
             timeouts: settings.timeouts,
             retries: settings.retries,
             balance: settings.balance,
+        }
+    }
+
+    /// A request is to be sent here.
+    pub fn asked(&self) {
+        self.metrics.asked();
+    }
+
+    /// Shows whoever looks at the metrics how the endpoints do.
+    pub fn show(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.state.metrics().show(endpoint.is_healthy(), endpoint.state.in_flight());
         }
     }
 

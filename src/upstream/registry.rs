@@ -16,7 +16,10 @@ use super::{
     settings::Health,
     tls::Identity,
 };
-use crate::value::{Address, Clock, Name};
+use crate::{
+    telemetry::metrics::{self, Metrics},
+    value::{Address, Clock, Name},
+};
 
 /// What an endpoint is known by over reloads: its upstream, its address, and how it is connected to.
 pub type EndpointKey = (Name, Address, Identity);
@@ -25,6 +28,7 @@ pub type EndpointKey = (Name, Address, Identity);
 pub struct Registry {
     clock: Clock,
     prober: Arc<Prober>,
+    metrics: Arc<Metrics>,
     states: Mutex<Weaks<EndpointKey, EndpointState>>,
     checkers: Mutex<Weaks<(EndpointKey, Health), Checker>>,
 }
@@ -39,10 +43,11 @@ struct Weaks<K, V> {
 
 impl Registry {
     /// `connector` is what health checks connect with; its authorities are trusted where an upstream names none.
-    pub fn new(clock: Clock, connector: Option<ConnectorOptions>) -> Self {
+    pub fn new(clock: Clock, connector: Option<ConnectorOptions>, metrics: Arc<Metrics>) -> Self {
         Self {
             clock,
             prober: Arc::new(Prober::new(connector)),
+            metrics,
             states: Mutex::default(),
             checkers: Mutex::default(),
         }
@@ -50,7 +55,14 @@ impl Registry {
 
     pub(super) fn state(&self, key: &EndpointKey) -> Arc<EndpointState> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.find_or(key.clone(), || EndpointState::new(self.clock.clone()))
+        states.find_or(key.clone(), || {
+            let metrics = self.metrics.endpoint(&key.0, key.1.to_string());
+            EndpointState::new(self.clock.clone(), metrics)
+        })
+    }
+
+    pub(super) fn upstream(&self, name: &Name) -> Arc<metrics::Upstream> {
+        self.metrics.upstream(name)
     }
 
     pub(super) fn checker(

@@ -51,7 +51,7 @@ pub fn settings(weights: &[u16]) -> Settings {
 }
 
 fn registry() -> Registry {
-    Registry::new(Clock::machine(), None)
+    Registry::new(Clock::machine(), None, Arc::default())
 }
 
 fn tls() -> Tls {

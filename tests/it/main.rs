@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the one sleep is the poll of `support::eventually`")]
 
 mod access_log;
+mod admin;
 mod architecture;
 mod cli;
 mod compression;
@@ -14,6 +15,7 @@ mod http1;
 mod http2;
 mod limits;
 mod load;
+mod metrics;
 mod middleware;
 mod reload;
 mod routing;

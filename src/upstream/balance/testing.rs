@@ -16,7 +16,7 @@ pub struct Pool {
 impl Pool {
     pub fn new(weights: &[u16]) -> Self {
         let clock = Clock::manual();
-        let registry = Registry::new(clock.clone(), None);
+        let registry = Registry::new(clock.clone(), None, std::sync::Arc::default());
         let endpoints = Upstream::build(settings(weights), &registry).endpoints;
         Self { endpoints, clock, tried: Tried::default() }
     }

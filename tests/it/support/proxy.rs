@@ -16,6 +16,8 @@ pub struct Proxy {
     child: Child,
     tree: Tree,
     ports: Vec<(String, Vec<String>)>,
+    /// Where it is administered.
+    socket: String,
 }
 
 /// What a command said, and how it ended.
@@ -67,9 +69,23 @@ impl Proxy {
         Self::run(tree, &main)
     }
 
+    /// As [`Proxy::start`], administered where the configuration says it is.
+    #[track_caller]
+    pub fn administered(yaml: &str, socket: String) -> Self {
+        let tree = Tree::new();
+        let main = tree.write(MAIN, complete(yaml));
+        Self::run_by(tree, &main, socket)
+    }
+
     /// Runs a file of the tree that says where its admin socket is: `admin.sock` in the tree.
     #[track_caller]
     pub fn run(tree: Tree, main: &Path) -> Self {
+        let socket = tree.path(ADMIN).to_string_lossy().into_owned();
+        Self::run_by(tree, main, socket)
+    }
+
+    #[track_caller]
+    fn run_by(tree: Tree, main: &Path, socket: String) -> Self {
         let stdout = File::create(tree.path("stdout")).unwrap();
         let stderr = File::create(tree.path("stderr")).unwrap();
         let child = command()
@@ -81,7 +97,7 @@ impl Proxy {
             .stderr(stderr)
             .spawn()
             .expect("the binary starts");
-        let mut proxy = Self { child, tree, ports: Vec::new() };
+        let mut proxy = Self { child, tree, ports: Vec::new(), socket };
         proxy.refresh();
         proxy
     }
@@ -139,9 +155,30 @@ impl Proxy {
         self.refresh();
     }
 
+    /// A new connection to its admin socket.
+    #[track_caller]
+    pub fn admin(&self) -> Client {
+        Client::unix(self.tree.path(ADMIN))
+    }
+
+    /// What Prometheus would be shown.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        let response = self.admin().get("/metrics");
+        assert_eq!(response.status, 200);
+        response.text()
+    }
+
+    /// The value of one series, its labels written as they are shown; none where there is no such series.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.metrics();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().expect("a number"))
+    }
+
     pub fn reload(&self) -> Outcome {
-        let socket = self.tree.path(ADMIN);
-        portolan(&self.tree.path(""), &["reload", "--socket", &socket.to_string_lossy()])
+        portolan(&self.tree.path(""), &["reload", "--socket", &self.socket])
     }
 
     #[track_caller]
@@ -150,8 +187,7 @@ impl Proxy {
     }
 
     fn try_status(&self) -> Option<Value> {
-        let socket = self.tree.path(ADMIN);
-        let arguments = ["status", "--socket", &socket.to_string_lossy(), "--format", "json"];
+        let arguments = ["status", "--socket", &self.socket, "--format", "json"];
         let outcome = portolan(&self.tree.path(""), &arguments);
         (outcome.code == 0).then(|| serde_json::from_str(&outcome.stdout).expect("status in JSON"))
     }

@@ -1,0 +1,383 @@
+//! What is counted and measured, in Prometheus' terms. Every metric stands in one table below.
+//!
+//! Label values are names of the configuration and words of ours, never what a client sends: how many series
+//! there are is known when the configuration is. What counts (a route by a listener, an endpoint, ...) holds
+//! its series itself, so that counting is an atomic addition. It is known by its names: a reload goes on
+//! counting where it was. What is in no configuration any more, and serves nobody, is shown once more to
+//! whoever asks next, and then its series are gone.
+
+mod endpoint;
+mod family;
+mod kept;
+mod listener;
+mod process;
+mod route;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+
+pub use endpoint::{Endpoint, Upstream};
+pub use listener::{Limit, Listener, Open, Protocol};
+pub use route::{ByListener, InFlight, Outcome, Route};
+
+use crate::value::Name;
+use family::{Family, FloatCounter, FloatGauge, Histograms};
+use kept::Kept;
+
+macro_rules! metrics {
+    ($($field:ident: $family:ident = $name:literal [$($label:literal),*], $help:literal;)*) => {
+        /// A metric as operators read of it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Metric {
+            pub name: &'static str,
+            /// counter, gauge or histogram
+            pub kind: &'static str,
+            pub labels: &'static [&'static str],
+            pub help: &'static str,
+        }
+
+        /// Every metric there is, in the order of the reference.
+        pub const TABLE: &[Metric] = &[$(Metric {
+            name: $name,
+            kind: <$family as Family>::KIND,
+            labels: &[$($label),*],
+            help: $help,
+        },)*];
+
+        /// The series of each metric.
+        struct Families { $($field: $family,)* }
+
+        impl Families {
+            fn register(registry: &Registry) -> Self {
+                Self { $($field: {
+                    let family = <$family as Family>::make($name, $help, &[$($label),*]);
+                    registry.register(Box::new(family.clone())).expect("each name stands once in the table");
+                    family
+                },)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    // requests
+    requests: IntCounterVec = "portolan_requests_total" ["listener", "host", "tenant", "route", "class", "reason"],
+        "Requests that have ended, by class of status; reason is why Portolan answered itself or cut them short.";
+    durations: Histograms = "portolan_request_duration_seconds" ["listener", "host", "tenant", "route"],
+        "From a request's head to its response's end.";
+    in_flight: IntGaugeVec = "portolan_requests_in_flight" ["listener", "host", "tenant", "route"],
+        "Requests that run.";
+    received: IntCounterVec = "portolan_received_bytes_total" ["listener", "host", "tenant", "route"],
+        "Bytes of requests' bodies.";
+    sent: IntCounterVec = "portolan_sent_bytes_total" ["listener", "host", "tenant", "route"],
+        "Bytes of responses' bodies.";
+    decisions: IntCounterVec = "portolan_middleware_decisions_total" ["kind", "decision"],
+        "Requests that middleware refused, or with mode: observe would have refused (observed).";
+    // upstreams
+    upstream_requests: IntCounterVec = "portolan_upstream_requests_total" ["upstream"],
+        "Requests sent to an upstream, however many endpoints were tried.";
+    attempts: IntCounterVec = "portolan_upstream_attempts_total" ["upstream", "endpoint"],
+        "Tries of an endpoint.";
+    connect_failures: IntCounterVec = "portolan_upstream_connect_failures_total" ["upstream", "endpoint"],
+        "Tries that found no connection.";
+    first_byte: Histograms = "portolan_upstream_first_byte_seconds" ["upstream", "endpoint"],
+        "From a try's beginning to the response's head.";
+    endpoint_healthy: IntGaugeVec = "portolan_endpoint_healthy" ["upstream", "endpoint"],
+        "1 where requests may be sent to the endpoint, 0 where its health checks fail.";
+    endpoint_in_flight: IntGaugeVec = "portolan_endpoint_in_flight" ["upstream", "endpoint"],
+        "Requests that an endpoint is answering.";
+    // connections
+    open: IntGaugeVec = "portolan_connections_open" ["listener", "protocol"],
+        "Connections of clients, by what they speak (h1, h2).";
+    connections: IntCounterVec = "portolan_connections_total" ["listener", "protocol"],
+        "Connections that came to speak a protocol.";
+    refused: IntCounterVec = "portolan_connections_refused_total" ["listener", "limit"],
+        "Connections closed at once for a limit: connections or connections_per_ip.";
+    handshakes: IntCounterVec = "portolan_tls_handshakes_total" ["listener", "outcome", "version"],
+        "TLS handshakes, ok or failed, with the version agreed upon.";
+    // the configuration
+    reloads: IntCounterVec = "portolan_reloads_total" ["result"],
+        "Readings of the configuration: applied, unchanged or refused.";
+    generation: IntGaugeVec = "portolan_configuration_generation" [],
+        "How many configurations have been live, the present one included.";
+    last_success: FloatGauge = "portolan_configuration_last_success_timestamp_seconds" [],
+        "When the configuration was last read without an error.";
+    last_failed: IntGaugeVec = "portolan_configuration_last_reload_failed" [],
+        "1 where the configuration that was read last has errors, so that an earlier one serves.";
+    // the process
+    build: IntGaugeVec = "portolan_build_info" ["version"],
+        "1, with the version that runs.";
+    lines_dropped: IntCounterVec = "portolan_access_log_dropped_lines_total" ["to"],
+        "Lines of the access log that found no place because nobody read fast enough.";
+    tasks: IntGaugeVec = "portolan_tasks" ["kind"],
+        "Tasks that run beside requests.";
+    cpu: FloatCounter = "process_cpu_seconds_total" [],
+        "Processor time used, in user and system mode.";
+    resident: IntGaugeVec = "process_resident_memory_bytes" [],
+        "Memory held.";
+    open_fds: IntGaugeVec = "process_open_fds" [],
+        "File descriptors open.";
+    start_time: FloatGauge = "process_start_time_seconds" [],
+        "When the process was started, since the epoch.";
+}
+
+/// All that is counted. One per process; a command that only compiles has one of its own.
+pub struct Metrics {
+    registry: Registry,
+    families: Arc<Families>,
+    routes: Kept<route::Key, Route>,
+    listeners: Kept<Name, Listener>,
+    upstreams: Kept<Name, Upstream>,
+    endpoints: Kept<endpoint::Key, Endpoint>,
+    /// One at a time: what is looked up when asked for is set and read in one go.
+    rendering: Mutex<()>,
+}
+
+/// What became of the requests that a kind of middleware has a say in.
+#[derive(Clone, Debug)]
+pub struct Decisions {
+    pub refused: IntCounter,
+    pub observed: IntCounter,
+}
+
+/// What is not counted but looked up when somebody asks.
+#[derive(Clone, Debug, Default)]
+pub struct Present {
+    /// Lines of the access log lost so far, by destination.
+    pub lines_dropped: Vec<(String, u64)>,
+    /// Tasks that live, by kind.
+    pub tasks: Vec<(&'static str, usize)>,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// What is counted of requests that this listener takes to this route.
+    pub fn route(
+        &self,
+        listener: &Name,
+        host: Option<&Name>,
+        tenant: Option<&Name>,
+        route: &Name,
+    ) -> Arc<Route> {
+        let key = route::Key::new(listener, host, tenant, route);
+        self.routes.find_or(key, |key| Route::new(key.clone(), self.families.clone()))
+    }
+
+    pub fn listener(&self, name: &Name) -> Arc<Listener> {
+        self.listeners.find_or(name.clone(), |name| Listener::new(name, &self.families))
+    }
+
+    pub fn upstream(&self, name: &Name) -> Arc<Upstream> {
+        self.upstreams.find_or(name.clone(), |name| Upstream::new(name, &self.families))
+    }
+
+    pub fn endpoint(&self, upstream: &Name, address: String) -> Arc<Endpoint> {
+        let key = (upstream.clone(), address);
+        self.endpoints.find_or(key, |key| Endpoint::new(key, &self.families))
+    }
+
+    /// For a kind of middleware.
+    pub fn decisions(&self, kind: &'static str) -> Decisions {
+        let of = |decision| self.families.decisions.with_label_values(&[kind, decision]);
+        Decisions { refused: of("refused"), observed: of("observed") }
+    }
+
+    /// The configuration was read, `failed` or not, and this generation is live.
+    pub fn read(&self, result: &str, failed: bool, generation: u64) {
+        let families = &self.families;
+        families.reloads.with_label_values(&[result]).inc();
+        families.generation.with_label_values(NONE).set(generation.try_into().unwrap_or(i64::MAX));
+        families.last_failed.with_label_values(NONE).set(i64::from(failed));
+        if !failed {
+            families.last_success.with_label_values(NONE).set(seconds(SystemTime::now()));
+        }
+    }
+
+    /// All of it in Prometheus' text format, and what is gone for the last time.
+    pub fn render(&self, present: &Present) -> String {
+        let _one = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set(present);
+        process::set(&self.families);
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather());
+        self.routes.sweep();
+        self.listeners.sweep();
+        self.upstreams.sweep();
+        self.endpoints.sweep();
+        text.expect("a String takes all that is written")
+    }
+
+    fn set(&self, present: &Present) {
+        let families = &self.families;
+        for (to, lines) in &present.lines_dropped {
+            let counter = families.lines_dropped.with_label_values(&[to]);
+            counter.reset();
+            counter.inc_by(*lines);
+        }
+        for (kind, count) in &present.tasks {
+            families.tasks.with_label_values(&[kind]).set((*count).try_into().unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// The values of a metric that has no labels.
+const NONE: &[&str] = &[];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Registry::new();
+        let families = Arc::new(Families::register(&registry));
+        families.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // There from the beginning, so that the first refusal is a rise.
+        for result in ["applied", "unchanged", "refused"] {
+            families.reloads.with_label_values(&[result]);
+        }
+        Self {
+            registry,
+            routes: Kept::new(&families),
+            listeners: Kept::new(&families),
+            upstreams: Kept::new(&families),
+            endpoints: Kept::new(&families),
+            families,
+            rendering: Mutex::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::error::Reason;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn ended(status: u16, reason: Option<Reason>) -> Outcome {
+        Outcome {
+            status: StatusCode::from_u16(status).unwrap(),
+            reason,
+            received: 10,
+            sent: 100,
+            duration: Duration::from_millis(20),
+        }
+    }
+
+    fn series(text: &str) -> usize {
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    #[test]
+    fn names_follow_the_conventions_and_stand_once() {
+        let names: BTreeSet<_> = TABLE.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+        for metric in TABLE {
+            assert_eq!(metric.kind == "counter", metric.name.ends_with("_total"), "{}", metric.name);
+            assert_eq!(
+                metric.kind == "histogram",
+                metric.name.ends_with("_seconds")
+                    && !metric.name.contains("timestamp")
+                    && !metric.name.contains("start_time"),
+                "{}",
+                metric.name
+            );
+            assert!(metric.help.ends_with('.'), "{}", metric.help);
+        }
+    }
+
+    #[test]
+    fn a_request_is_counted_by_names_and_outcome() {
+        let metrics = Metrics::default();
+        let route = metrics.route(&name("web"), Some(&name("www")), Some(&name("acme")), &name("api"));
+        let running = route.begin();
+        let labels = r#"host="www",listener="web",route="api",tenant="acme""#;
+        let text = metrics.render(&Present::default());
+        assert!(text.contains(&format!("portolan_requests_in_flight{{{labels}}} 1")), "{text}");
+        running.end(&ended(200, None));
+        route.begin().end(&ended(502, Some(Reason::ConnectRefused)));
+        drop(route.begin());
+        let text = metrics.render(&Present::default());
+        for line in [
+            r#"portolan_requests_total{class="2xx",host="www",listener="web",reason="",route="api",tenant="acme"} 1"#,
+            r#"portolan_requests_total{class="5xx",host="www",listener="web",reason="connect_refused",route="api",tenant="acme"} 1"#,
+            &format!("portolan_requests_in_flight{{{labels}}} 0"),
+            &format!("portolan_received_bytes_total{{{labels}}} 20"),
+            &format!("portolan_sent_bytes_total{{{labels}}} 200"),
+            &format!("portolan_request_duration_seconds_count{{{labels}}} 2"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_goes_on_counting_and_what_is_gone_is_forgotten_once_it_was_shown() {
+        let metrics = Metrics::default();
+        let before = series(&metrics.render(&Present::default()));
+        let get = || metrics.route(&name("web"), None, None, &name("api"));
+        let route = get();
+        assert!(Arc::ptr_eq(&route, &get()));
+        route.begin().end(&ended(404, Some(Reason::NoRoute)));
+        drop(route);
+        assert!(metrics.render(&Present::default()).contains("no_route"));
+        assert_eq!(series(&metrics.render(&Present::default())), before);
+        get().begin().end(&ended(200, None));
+        assert!(!metrics.render(&Present::default()).contains("no_route"));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_forgotten_all_the_same() {
+        let metrics = Metrics::default();
+        for round in 0..10_000 {
+            let endpoint = metrics.endpoint(&name("app"), format!("10.0.0.1:{round}"));
+            endpoint.tried();
+        }
+        assert!(series(&metrics.render(&Present::default())) < 5000);
+    }
+
+    #[test]
+    fn what_is_looked_up_is_shown_as_it_is() {
+        let metrics = Metrics::default();
+        metrics.read("applied", false, 3);
+        metrics.read("refused", true, 3);
+        let present = Present { lines_dropped: vec![("stdout".into(), 7)], tasks: vec![("health", 2)] };
+        metrics.render(&present);
+        let text = metrics.render(&present);
+        for line in [
+            "portolan_access_log_dropped_lines_total{to=\"stdout\"} 7",
+            "portolan_tasks{kind=\"health\"} 2",
+            "portolan_reloads_total{result=\"refused\"} 1",
+            "portolan_configuration_generation 3",
+            "portolan_configuration_last_reload_failed 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+        let value = |name: &str| -> f64 {
+            let line =
+                text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
+            line.trim().parse().unwrap()
+        };
+        assert!(value("process_resident_memory_bytes ") > 1e6 && value("process_open_fds ") >= 3.0);
+        assert!(value("process_cpu_seconds_total ") >= 0.0);
+        let age = seconds(SystemTime::now()) - value("process_start_time_seconds ");
+        assert!((-1.0..86_400.0).contains(&age), "{age}");
+    }
+}

@@ -1,0 +1,89 @@
+//! What is counted of upstreams and their endpoints.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::{Families, kept::Counts};
+use crate::value::Name;
+
+/// An endpoint's upstream and its address.
+pub(super) type Key = (Name, String);
+
+/// What is sent to an upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Name,
+    requests: IntCounter,
+}
+
+/// What is sent to one endpoint, and what comes of it.
+#[derive(Debug)]
+pub struct Endpoint {
+    key: Key,
+    attempts: IntCounter,
+    connect_failures: IntCounter,
+    first_byte: Histogram,
+    healthy: IntGauge,
+    in_flight: IntGauge,
+}
+
+impl Upstream {
+    pub(super) fn new(name: &Name, families: &Families) -> Self {
+        let requests = families.upstream_requests.with_label_values(&[name.as_str()]);
+        Self { name: name.clone(), requests }
+    }
+
+    pub fn asked(&self) {
+        self.requests.inc();
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(key: &Key, families: &Families) -> Self {
+        let values = [key.0.as_str(), &key.1];
+        Self {
+            attempts: families.attempts.with_label_values(&values),
+            connect_failures: families.connect_failures.with_label_values(&values),
+            first_byte: families.first_byte.with_label_values(&values),
+            healthy: families.endpoint_healthy.with_label_values(&values),
+            in_flight: families.endpoint_in_flight.with_label_values(&values),
+            key: key.clone(),
+        }
+    }
+
+    pub fn tried(&self) {
+        self.attempts.inc();
+    }
+
+    pub fn connect_failed(&self) {
+        self.connect_failures.inc();
+    }
+
+    pub fn first_byte(&self, after: Duration) {
+        self.first_byte.observe(after.as_secs_f64());
+    }
+
+    /// How it does at the moment: its own state knows, and is asked when somebody wants to see.
+    pub fn show(&self, healthy: bool, in_flight: u32) {
+        self.healthy.set(i64::from(healthy));
+        self.in_flight.set(in_flight.into());
+    }
+}
+
+impl Counts for Upstream {
+    fn forget(&self, families: &Families) {
+        let _ = families.upstream_requests.remove_label_values(&[self.name.as_str()]);
+    }
+}
+
+impl Counts for Endpoint {
+    fn forget(&self, families: &Families) {
+        let values = [self.key.0.as_str(), &self.key.1];
+        let _ = families.attempts.remove_label_values(&values);
+        let _ = families.connect_failures.remove_label_values(&values);
+        let _ = families.first_byte.remove_label_values(&values);
+        let _ = families.endpoint_healthy.remove_label_values(&values);
+        let _ = families.endpoint_in_flight.remove_label_values(&values);
+    }
+}

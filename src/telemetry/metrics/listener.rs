@@ -1,0 +1,97 @@
+//! What is counted of connections, by listener.
+
+use prometheus::{IntCounter, IntGauge};
+
+use super::{Families, kept::Counts};
+use crate::value::Name;
+
+/// The connections of one listener.
+#[derive(Debug)]
+pub struct Listener {
+    name: Name,
+    open: [IntGauge; 2],
+    connections: [IntCounter; 2],
+    refused: [IntCounter; 2],
+    shaken: [IntCounter; 2],
+    failed: IntCounter,
+}
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    H1,
+    H2,
+}
+
+/// The limit that a connection met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Connections,
+    PerAddress,
+}
+
+/// A connection that counts as open until dropped.
+#[derive(Debug)]
+pub struct Open(IntGauge);
+
+const PROTOCOLS: [&str; 2] = ["h1", "h2"];
+const LIMITS: [&str; 2] = ["connections", "connections_per_ip"];
+const VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
+
+impl Listener {
+    pub(super) fn new(name: &Name, families: &Families) -> Self {
+        let text = name.as_str();
+        Self {
+            open: PROTOCOLS.map(|protocol| families.open.with_label_values(&[text, protocol])),
+            connections: PROTOCOLS.map(|protocol| families.connections.with_label_values(&[text, protocol])),
+            refused: LIMITS.map(|limit| families.refused.with_label_values(&[text, limit])),
+            shaken: VERSIONS.map(|version| families.handshakes.with_label_values(&[text, "ok", version])),
+            failed: families.handshakes.with_label_values(&[text, "failed", ""]),
+            name: name.clone(),
+        }
+    }
+
+    /// A connection has come to speak a protocol.
+    pub fn opened(&self, protocol: Protocol) -> Open {
+        self.connections[protocol as usize].inc();
+        let open = self.open[protocol as usize].clone();
+        open.inc();
+        Open(open)
+    }
+
+    pub fn refused(&self, limit: Limit) {
+        self.refused[limit as usize].inc();
+    }
+
+    /// A handshake has agreed upon this version of TLS, or on none.
+    pub fn shaken(&self, version: Option<&str>) {
+        match VERSIONS.iter().position(|known| version == Some(known)) {
+            Some(place) => self.shaken[place].inc(),
+            None => self.failed.inc(),
+        }
+    }
+}
+
+impl Counts for Listener {
+    fn forget(&self, families: &Families) {
+        let name = self.name.as_str();
+        // They were all made together; what is not there need not be taken away.
+        for protocol in PROTOCOLS {
+            let _ = families.open.remove_label_values(&[name, protocol]);
+            let _ = families.connections.remove_label_values(&[name, protocol]);
+        }
+        for limit in LIMITS {
+            let _ = families.refused.remove_label_values(&[name, limit]);
+        }
+        for version in VERSIONS {
+            let _ = families.handshakes.remove_label_values(&[name, "ok", version]);
+        }
+        let _ = families.handshakes.remove_label_values(&[name, "failed", ""]);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
