@@ -13,6 +13,7 @@ pub mod recover;
 pub mod request_headers;
 pub mod request_id;
 pub mod response_headers;
+pub mod security_headers;
 
 use std::{future::Future, pin::Pin};
 
@@ -63,6 +64,7 @@ kinds! {
     RequestId = request_id,
     RequestHeaders = request_headers,
     ResponseHeaders = response_headers,
+    SecurityHeaders = security_headers,
     Compress = compress,
     BodyLimit = body_limit,
 }

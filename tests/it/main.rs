@@ -17,6 +17,7 @@ mod load;
 mod middleware;
 mod reload;
 mod routing;
+mod security_headers;
 mod streaming;
 mod strictness;
 mod support;
