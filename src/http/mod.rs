@@ -3,9 +3,11 @@
 pub mod authority;
 pub mod coding;
 pub mod connection;
+pub mod cors;
 pub mod date;
 pub mod errors;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod media_type;
 pub mod path;
+pub mod vary;

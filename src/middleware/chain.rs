@@ -16,6 +16,7 @@ pub struct Chain {
     /// Innermost first: the way back.
     response: Vec<ResponseStep>,
     recovers: bool,
+    answers_preflights: bool,
 }
 
 /// What a chain is made of, for those who ask.
@@ -93,6 +94,11 @@ impl Chain {
         self.recovers
     }
 
+    /// Whether a preflight is answered by it, so that it is to pass by the method that it asks for.
+    pub fn answers_preflights(&self) -> bool {
+        self.answers_preflights
+    }
+
     /// Takes the request through; where it is stopped, the action is not to run.
     pub async fn enter(&self, exchange: &mut Exchange) -> Option<Stop> {
         for step in &self.request {
@@ -164,6 +170,10 @@ impl Builder {
 
     pub fn recover(&mut self) {
         self.chain.recovers = true;
+    }
+
+    pub fn answer_preflights(&mut self) {
+        self.chain.answers_preflights = true;
     }
 
     fn respond_with(&mut self, run: Arc<dyn OnResponse>, always: bool) {

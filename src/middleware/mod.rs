@@ -7,6 +7,7 @@
 pub mod body_limit;
 mod chain;
 pub mod compress;
+pub mod cors;
 mod exchange;
 mod header_edits;
 pub mod recover;
@@ -66,6 +67,7 @@ kinds! {
     ResponseHeaders = response_headers,
     SecurityHeaders = security_headers,
     Compress = compress,
+    Cors = cors,
     BodyLimit = body_limit,
 }
 

@@ -7,6 +7,7 @@ mod architecture;
 mod cli;
 mod compression;
 mod configuration;
+mod cors;
 mod drain;
 mod engine;
 mod forwarding;
