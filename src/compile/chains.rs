@@ -107,7 +107,7 @@ impl<'a> Chains<'a> {
             site: &placed.site,
             captures: placed.captures,
         });
-        self.cx.report.collect(|diagnostics| Chain::compile(items, diagnostics))
+        self.cx.report.collect(|diagnostics| Chain::compile(items, &|file| self.cx.read(file), diagnostics))
     }
 
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {

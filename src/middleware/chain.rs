@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::response;
 
-use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict};
+use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Read, Refusal, Verdict};
 use crate::diagnostic::Diagnostics;
 
 /// A compiled chain.
@@ -74,11 +74,15 @@ struct ResponseStep {
 
 impl Chain {
     /// Compiles the items, outermost first.
-    pub fn compile<'a>(items: impl IntoIterator<Item = Item<'a>>, diagnostics: &mut Diagnostics) -> Self {
+    pub fn compile<'a>(
+        items: impl IntoIterator<Item = Item<'a>>,
+        read: Read<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
         let mut builder = Builder::default();
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
-            item.config.install(&mut Context { captures: item.captures, diagnostics }, &mut builder);
+            item.config.install(&mut Context { captures: item.captures, read, diagnostics }, &mut builder);
         }
         let mut chain = builder.chain;
         chain.response.reverse();

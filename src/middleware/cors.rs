@@ -381,7 +381,7 @@ mod tests {
             private_network: false,
         };
         let mut diagnostics = Diagnostics::default();
-        let part = Cors::compile(&config, &mut Context { captures: &[], diagnostics: &mut diagnostics });
+        let part = Cors::compile(&config, &mut Context::for_tests(&mut diagnostics));
         assert!(diagnostics.is_empty());
         part
     }

@@ -311,7 +311,7 @@ mod tests {
 
     fn part(config: &Config) -> SecurityHeaders {
         let mut diagnostics = Diagnostics::default();
-        let mut cx = Context { captures: &[], diagnostics: &mut diagnostics };
+        let mut cx = Context::for_tests(&mut diagnostics);
         let hsts = config.hsts.as_ref().map(|hsts| compile_hsts(hsts, &mut cx));
         let part = SecurityHeaders { fields: fields(config, &mut cx), hsts };
         assert!(diagnostics.is_empty());
