@@ -108,7 +108,8 @@ impl<'a> Chains<'a> {
             captures: placed.captures,
         });
         let metrics = &self.cx.registries.metrics;
-        self.cx.report.collect(|diagnostics| Chain::compile(items, metrics, diagnostics))
+        let read = |file: &_| self.cx.read(file);
+        self.cx.report.collect(|diagnostics| Chain::compile(items, metrics, &read, diagnostics))
     }
 
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::response;
 
-use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict};
+use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Read, Refusal, Verdict};
 use crate::{
     diagnostic::Diagnostics,
     telemetry::metrics::{Decisions, Metrics},
@@ -19,6 +19,7 @@ pub struct Chain {
     /// Innermost first: the way back.
     response: Vec<ResponseStep>,
     recovers: bool,
+    answers_preflights: bool,
 }
 
 /// What a chain is made of, for those who ask.
@@ -80,12 +81,13 @@ impl Chain {
     pub fn compile<'a>(
         items: impl IntoIterator<Item = Item<'a>>,
         metrics: &Metrics,
+        read: Read<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Self {
         let mut builder = Builder::new(metrics);
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
-            item.config.install(&mut Context { captures: item.captures, diagnostics }, &mut builder);
+            item.config.install(&mut Context { captures: item.captures, read, diagnostics }, &mut builder);
         }
         let mut chain = builder.chain;
         chain.response.reverse();
@@ -99,6 +101,11 @@ impl Chain {
     /// Whether a panic is answered with 500 instead of ending the connection.
     pub fn recovers(&self) -> bool {
         self.recovers
+    }
+
+    /// Whether a preflight is answered by it, so that it is to pass by the method that it asks for.
+    pub fn answers_preflights(&self) -> bool {
+        self.answers_preflights
     }
 
     /// Takes the request through; where it is stopped, the action is not to run.
@@ -191,6 +198,10 @@ impl<'a> Builder<'a> {
 
     pub fn recover(&mut self) {
         self.chain.recovers = true;
+    }
+
+    pub fn answer_preflights(&mut self) {
+        self.chain.answers_preflights = true;
     }
 
     fn respond_with(&mut self, run: Arc<dyn OnResponse>, always: bool) {

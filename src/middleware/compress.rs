@@ -10,7 +10,10 @@ use tokio::sync::Semaphore;
 use super::{Builder, Context, Exchange, Next, OnRequest, OnResponse};
 use crate::{
     diagnostic::{Code, Diagnostic},
-    http::coding::{Coding, Encoder},
+    http::{
+        coding::{Coding, Encoder},
+        vary,
+    },
     value::{Size, Spanned},
 };
 
@@ -85,7 +88,7 @@ impl OnResponse for Compress {
         if !self.fits(head) {
             return;
         }
-        vary(head);
+        vary::add(&mut head.headers, "Accept-Encoding");
         if let Some(coding) = exchange.coding.filter(|_| exchange.method != Method::HEAD) {
             announce(coding, head);
             exchange.encoder = Some(Box::new(Encoder::new(coding, self.heavy.clone())));
@@ -149,15 +152,6 @@ fn says_no_transform(head: &response::Parts) -> bool {
 
 fn length(head: &response::Parts) -> Option<u64> {
     head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// The response depends on what the client takes, whatever this one got (RFC 9110 section 12.5.5).
-fn vary(head: &mut response::Parts) {
-    let lines = head.headers.get_all(header::VARY).iter().filter_map(|value| value.to_str().ok());
-    let said = lines.flat_map(|line| line.split(',')).map(str::trim);
-    if !said.into_iter().any(|name| name == "*" || name.eq_ignore_ascii_case("accept-encoding")) {
-        head.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
 }
 
 fn announce(coding: Coding, head: &mut response::Parts) {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::body_limit::Limits;
+use super::{body_limit::Limits, cors};
 use crate::{
     error::Reason,
     http::{
@@ -46,6 +46,8 @@ pub struct Exchange {
     pub accept: Option<Box<Accept>>,
     /// The content coding that the client wants, of those that its chain offers.
     pub coding: Option<Coding>,
+    /// Whether scripts of its origin may read the response, where a part was asked.
+    pub cors: Option<cors::Asked>,
     /// Writes the response's body, where it is written in a coding.
     pub encoder: Option<Box<Encoder>>,
     /// What the request's body is held to while it comes.
@@ -138,6 +140,7 @@ impl Exchange {
             observed: SmallVec::new(),
             accept: None,
             coding: None,
+            cors: None,
             encoder: None,
             body_limits: Limits::default(),
             status: None,

@@ -7,21 +7,28 @@
 pub mod body_limit;
 mod chain;
 pub mod compress;
+pub mod cors;
 mod exchange;
 mod header_edits;
+pub mod ip;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
 pub mod response_headers;
+pub mod security_headers;
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{diagnostic::Diagnostics, error::Reason};
+use crate::{
+    diagnostic::Diagnostics,
+    error::Reason,
+    value::{FilePath, Spanned},
+};
 
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::Exchange;
@@ -63,14 +70,22 @@ kinds! {
     RequestId = request_id,
     RequestHeaders = request_headers,
     ResponseHeaders = response_headers,
+    SecurityHeaders = security_headers,
     Compress = compress,
+    Cors = cors,
+    Ip = ip,
     BodyLimit = body_limit,
 }
+
+/// How a middleware comes by the files that its settings name.
+pub type Read<'a> = &'a dyn Fn(&Spanned<FilePath>) -> Option<Arc<[u8]>>;
 
 /// What a middleware is compiled with.
 pub struct Context<'a> {
     /// The names of the route's captures; empty for what stands outside a route.
     pub captures: &'a [&'a str],
+    /// Gives a file's bytes, which a reload reads again; it reports itself what cannot be read.
+    pub read: Read<'a>,
     pub diagnostics: &'a mut Diagnostics,
 }
 
@@ -137,5 +152,12 @@ impl Refusal {
 impl From<Refusal> for Next<'_> {
     fn from(refusal: Refusal) -> Self {
         Self::Refuse(Box::new(refusal))
+    }
+}
+
+#[cfg(test)]
+impl<'a> Context<'a> {
+    fn for_tests(diagnostics: &'a mut Diagnostics) -> Self {
+        Self { captures: &[], read: &|_| None, diagnostics }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     http::{
         authority::Authority,
         connection::Connection,
+        cors,
         forwarded::{self, Client},
         path,
     },
@@ -89,6 +90,10 @@ impl Arrival {
             query: self.query.as_deref(),
             client_ip,
         };
+        if let Some((route, params)) = self.find_preflight(listener, &facts) {
+            (self.route, self.params, self.plan) = (route, params, Plan::Options(None));
+            return Ok(());
+        }
         match listener.table.find(&self.host, &self.path, &facts) {
             Found::Route { route, params, .. } => {
                 self.route = route.clone();
@@ -108,6 +113,19 @@ impl Arrival {
             Found::NoHost => return Err(Reason::NoHost),
         }
         Ok(())
+    }
+
+    /// The route that answers a preflight: the one of what it asks for, where that has a part which does. Any other
+    /// OPTIONS is looked up as such.
+    fn find_preflight(&self, listener: &Listener, facts: &matcher::Head<'_>) -> Option<(Arc<Route>, Params)> {
+        let method = cors::preflight(facts.method, facts.headers)?;
+        let facts = matcher::Head { method: &method, ..*facts };
+        match listener.table.find(&self.host, &self.path, &facts) {
+            Found::Route { route, params, .. } if route.chain.answers_preflights() => {
+                Some((route.clone(), params))
+            }
+            _ => None,
+        }
     }
 }
 

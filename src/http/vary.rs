@@ -1,0 +1,34 @@
+//! What a response depends on beside its target (RFC 9110 section 12.5.5).
+
+use http::{HeaderMap, HeaderValue, header};
+
+/// Says that a response depends on a field of the request, unless that is said already.
+pub fn add(headers: &mut HeaderMap, field: &'static str) {
+    let lines = headers.get_all(header::VARY).iter().filter_map(|value| value.to_str().ok());
+    let mut said = lines.flat_map(|line| line.split(',')).map(str::trim);
+    if !said.any(|name| name == "*" || name.eq_ignore_ascii_case(field)) {
+        headers.append(header::VARY, HeaderValue::from_static(field));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_named_once() {
+        for (given, wanted) in [
+            (&[][..], &["Origin"][..]),
+            (&["accept, origin"], &["accept, origin"]),
+            (&["*"], &["*"]),
+            (&["Accept", "X-Origin"], &["Accept", "X-Origin", "Origin"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in given {
+                headers.append(header::VARY, HeaderValue::from_static(line));
+            }
+            add(&mut headers, "Origin");
+            assert!(headers.get_all(header::VARY).iter().eq(wanted), "{headers:?}");
+        }
+    }
+}
