@@ -1,5 +1,5 @@
 //! The administration over HTTP/1.1: metrics, probes, status, reload. It runs beside the workers, on limits of
-//! its own: whatever the traffic does, it answers.
+//! its own: listeners at their limits do not keep it from answering.
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
