@@ -28,6 +28,7 @@ pub use tests_section::{Outcome, Test, failed, run};
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
+    middleware::HeavyWork,
     snapshot::Snapshot,
     telemetry::access_log::Sinks,
     tls::SelfSigned,
@@ -41,6 +42,7 @@ pub struct Registries {
     pub upstreams: upstream::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
+    pub heavy_work: HeavyWork,
 }
 
 impl Default for Registries {
@@ -49,6 +51,7 @@ impl Default for Registries {
             upstreams: upstream::Registry::new(Clock::machine(), None),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
+            heavy_work: HeavyWork::default(),
         }
     }
 }

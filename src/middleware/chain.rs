@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::response;
 
-use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict};
-use crate::diagnostic::Diagnostics;
+use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict, World};
+use crate::{diagnostic::Diagnostics, value::Span};
 
 /// A compiled chain.
 #[derive(Default)]
@@ -16,6 +16,7 @@ pub struct Chain {
     /// Innermost first: the way back.
     response: Vec<ResponseStep>,
     recovers: bool,
+    secret_parameters: Vec<Box<str>>,
 }
 
 /// What a chain is made of, for those who ask.
@@ -39,6 +40,8 @@ pub struct Site {
 pub struct Item<'a> {
     pub config: &'a Config,
     pub site: &'a Site,
+    /// Where it is written.
+    pub span: Span,
     /// The captures that its templates may name: those of the route that it stands in.
     pub captures: &'a [&'a str],
 }
@@ -73,11 +76,16 @@ struct ResponseStep {
 
 impl Chain {
     /// Compiles the items, outermost first.
-    pub fn compile<'a>(items: impl IntoIterator<Item = Item<'a>>, diagnostics: &mut Diagnostics) -> Self {
+    pub fn compile<'a>(
+        items: impl IntoIterator<Item = Item<'a>>,
+        world: &World<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
         let mut builder = Builder::default();
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
-            item.config.install(&mut Context { captures: item.captures, diagnostics }, &mut builder);
+            let Item { captures, span, .. } = item;
+            item.config.install(&mut Context { captures, span, world, diagnostics }, &mut builder);
         }
         let mut chain = builder.chain;
         chain.response.reverse();
@@ -93,6 +101,11 @@ impl Chain {
         self.recovers
     }
 
+    /// Parameters of the query whose values are nobody's business: logs leave them out.
+    pub fn secret_parameters(&self) -> &[Box<str>] {
+        &self.secret_parameters
+    }
+
     /// Takes the request through; where it is stopped, the action is not to run.
     pub async fn enter(&self, exchange: &mut Exchange) -> Option<Stop> {
         for step in &self.request {
@@ -103,6 +116,9 @@ impl Chain {
                 Next::Refuse(refusal) => Verdict::Refuse(refusal),
                 Next::Wait(verdict) => verdict.await,
             };
+            if let Verdict::Refuse(refusal) = &verdict {
+                exchange.cause = refusal.cause;
+            }
             match verdict {
                 Verdict::Continue => {}
                 Verdict::Answer(answer) => return Some(Stop::Answer(answer)),
@@ -164,6 +180,11 @@ impl Builder {
 
     pub fn recover(&mut self) {
         self.chain.recovers = true;
+    }
+
+    /// Keeps the values of a parameter of the query out of logs.
+    pub fn conceal_parameter(&mut self, name: &str) {
+        self.chain.secret_parameters.push(name.into());
     }
 
     fn respond_with(&mut self, run: Arc<dyn OnResponse>, always: bool) {

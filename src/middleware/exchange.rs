@@ -39,6 +39,8 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// Why the answer is ours, where it is.
     pub reason: Option<Reason>,
+    /// What made a part of the chain refuse it, or say that it would: for the log alone.
+    pub cause: Option<&'static str>,
     /// For what it would have been refused, by parts that only observe.
     pub observed: SmallVec<[Reason; 1]>,
     /// The content coding that the client wants, of those that its chain offers.
@@ -132,6 +134,7 @@ impl Exchange {
             captures: Params::default(),
             request_id: None,
             reason: None,
+            cause: None,
             observed: SmallVec::new(),
             coding: None,
             encoder: None,

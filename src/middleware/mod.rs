@@ -4,6 +4,9 @@
 //! A part registers only for the phases that it acts in, works on `http` types, and has no side effect
 //! before it refuses: `mode: observe` is the chain's doing. Waiting alone allocates.
 
+pub mod api_key;
+mod auth;
+pub mod basic_auth;
 pub mod body_limit;
 mod chain;
 pub mod compress;
@@ -13,6 +16,7 @@ pub mod recover;
 pub mod request_headers;
 pub mod request_id;
 pub mod response_headers;
+mod world;
 
 use std::{future::Future, pin::Pin};
 
@@ -21,10 +25,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{diagnostic::Diagnostics, error::Reason};
+use crate::{diagnostic::Diagnostics, error::Reason, value::Span};
 
+pub use auth::{Source, conceal};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::Exchange;
+pub use world::{Files, HeavyWork, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
 macro_rules! kinds {
@@ -65,12 +71,17 @@ kinds! {
     ResponseHeaders = response_headers,
     Compress = compress,
     BodyLimit = body_limit,
+    BasicAuth = basic_auth,
+    ApiKey = api_key,
 }
 
 /// What a middleware is compiled with.
 pub struct Context<'a> {
     /// The names of the route's captures; empty for what stands outside a route.
     pub captures: &'a [&'a str],
+    /// Where the middleware is written.
+    pub span: Span,
+    pub world: &'a World<'a>,
     pub diagnostics: &'a mut Diagnostics,
 }
 
@@ -109,6 +120,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// What the error carries beside its own fields, as Retry-After.
     pub fields: HeaderMap,
+    /// What the access log says of it and the client is not told.
+    pub cause: Option<&'static str>,
 }
 
 /// Whether a part that refuses does so.
@@ -125,11 +138,16 @@ pub enum Mode {
 
 impl Refusal {
     pub fn new(reason: Reason) -> Self {
-        Self { reason, fields: HeaderMap::new() }
+        Self { reason, fields: HeaderMap::new(), cause: None }
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.fields.append(name, value);
+        self
+    }
+
+    pub fn because(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
         self
     }
 }

@@ -10,7 +10,7 @@ use super::{
     engine::{Asked, NOTHING_SENT, lock},
     session::Session,
 };
-use crate::{snapshot::Route, telemetry::access_log::Record, value::Name};
+use crate::{middleware::conceal, snapshot::Route, telemetry::access_log::Record, value::Name};
 
 /// Writes the record to the route's log, where it has one.
 pub(super) fn write<S: Session>(
@@ -24,6 +24,8 @@ pub(super) fn write<S: Session>(
     let call = call.map(lock);
     let (received, sent) = downstream.session.bytes();
     let target = asked.target.path_and_query().map_or("", |target| target.as_str());
+    let secrets = downstream.chain.secret_parameters();
+    let referer = asked.referer.as_ref().map(|value| conceal(value.as_bytes(), secrets));
     let endpoint = call.as_ref().and_then(|call| call.endpoint().cloned());
     log.write(&Record {
         time: asked.at,
@@ -32,7 +34,7 @@ pub(super) fn write<S: Session>(
         method: exchange.method.as_str(),
         scheme: exchange.scheme,
         authority: asked.authority.as_ref().map(|value| value.as_bytes()),
-        target: target.as_bytes(),
+        target: &conceal(target.as_bytes(), secrets),
         protocol: protocol(asked.version),
         status: exchange.status.unwrap_or(NOTHING_SENT).as_u16(),
         received,
@@ -48,8 +50,9 @@ pub(super) fn write<S: Session>(
         endpoint: endpoint.as_ref().map(|endpoint| &endpoint.address as &dyn std::fmt::Display),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
         reason: exchange.reason.map(crate::error::Reason::code),
+        cause: exchange.cause,
         observed: &exchange.observed,
-        referer: asked.referer.as_ref().map(|value| value.as_bytes()),
+        referer: referer.as_deref(),
         user_agent: asked.user_agent.as_ref().map(|value| value.as_bytes()),
         tls_version: exchange.connection.tls.as_ref().map(|tls| tls.version),
     });

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod architecture;
+mod auth;
 mod cli;
 mod compression;
 mod configuration;
