@@ -11,7 +11,7 @@ use super::context::Context;
 use crate::{
     config::{document, is_later},
     diagnostic::{Code, Diagnostic, closest},
-    middleware::{self, Chain, Item, Site},
+    middleware::{self, Chain, Item, Site, World},
     value::{Name, Span, Spanned, TextOr},
 };
 
@@ -29,6 +29,7 @@ pub(super) struct Scope<'a> {
 
 pub(super) struct Chains<'a> {
     cx: &'a Context<'a>,
+    world: World<'a>,
     compiled: RefCell<HashMap<Vec<String>, Arc<Chain>>>,
     withouts: RefCell<Withouts>,
 }
@@ -39,6 +40,7 @@ type Withouts = BTreeMap<Span, (String, bool)>;
 /// A middleware where it applies.
 struct Placed<'a> {
     config: &'a middleware::Config,
+    span: Span,
     site: Site,
     captures: &'a [&'a str],
 }
@@ -73,7 +75,8 @@ impl<'a> Scope<'a> {
 
 impl<'a> Chains<'a> {
     pub fn new(cx: &'a Context<'a>) -> Self {
-        Self { cx, compiled: RefCell::default(), withouts: RefCell::default() }
+        let world = World::new(cx, cx.registries.heavy_work.clone(), &cx.registries.metrics);
+        Self { cx, world, compiled: RefCell::default(), withouts: RefCell::default() }
     }
 
     /// The chain of these scopes, outermost first.
@@ -105,11 +108,10 @@ impl<'a> Chains<'a> {
         let items = effective.iter().map(|placed| Item {
             config: placed.config,
             site: &placed.site,
+            span: placed.span,
             captures: placed.captures,
         });
-        let metrics = &self.cx.registries.metrics;
-        let read = |file: &_| self.cx.read(file);
-        self.cx.report.collect(|diagnostics| Chain::compile(items, metrics, &read, diagnostics))
+        self.cx.report.collect(|diagnostics| Chain::compile(items, &self.world, diagnostics))
     }
 
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {
@@ -173,9 +175,9 @@ fn put<'a>(placed: Placed<'a>, effective: &mut Vec<Placed<'a>>) {
 /// A scope's list with every named chain in its place.
 fn expand<'s>(cx: &Context<'s>, scope: &Scope<'s>) -> Vec<Placed<'s>> {
     let mut all = Vec::new();
-    visit(cx, scope.list, &mut Vec::new(), &mut |config, chain| {
+    visit(cx, scope.list, &mut Vec::new(), &mut |config, span, chain| {
         let site = Site { scope: scope.label.clone(), chain: chain.cloned() };
-        all.push(Placed { config, site, captures: scope.captures });
+        all.push(Placed { config, span, site, captures: scope.captures });
     });
     refuse_twins(cx, scope.list);
     all
@@ -187,12 +189,12 @@ fn visit<'s>(
     cx: &Context<'s>,
     list: &'s document::Chain,
     within: &mut Vec<&'s Spanned<Name>>,
-    found: &mut dyn FnMut(&'s middleware::Config, Option<&'s Name>),
+    found: &mut dyn FnMut(&'s middleware::Config, Span, Option<&'s Name>),
 ) {
     for item in list {
         let name = match &item.value {
             TextOr::Map(config) => {
-                found(config, within.last().map(|name| &name.value));
+                found(config, item.span, within.last().map(|name| &name.value));
                 continue;
             }
             TextOr::Text(name) => Spanned::new(name.clone(), item.span),

@@ -6,6 +6,7 @@ use super::{Registries, names::Names};
 use crate::{
     config::{Document, Inputs, document::File},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
+    middleware::Files,
     value::{FilePath, Span, Spanned},
 };
 
@@ -84,6 +85,12 @@ impl<'a> Context<'a> {
 
     pub fn path(&self, file: &Spanned<FilePath>) -> std::path::PathBuf {
         self.sources.resolve(file.span.file, &file.value)
+    }
+}
+
+impl Files for Context<'_> {
+    fn read(&self, file: &File) -> Option<Arc<[u8]>> {
+        self.read(file)
     }
 }
 

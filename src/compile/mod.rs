@@ -30,6 +30,7 @@ use std::sync::Arc;
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
+    middleware::HeavyWork,
     snapshot::Snapshot,
     telemetry::{access_log::Sinks, metrics::Metrics},
     tls::SelfSigned,
@@ -44,6 +45,7 @@ pub struct Registries {
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
     pub metrics: Arc<Metrics>,
+    pub heavy_work: HeavyWork,
 }
 
 impl Default for Registries {
@@ -54,6 +56,7 @@ impl Default for Registries {
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
             metrics,
+            heavy_work: HeavyWork::default(),
         }
     }
 }

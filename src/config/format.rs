@@ -3,6 +3,7 @@
 use std::{net::IpAddr, str::FromStr};
 
 use crate::{
+    middleware::Source,
     upstream::config::BalanceKey,
     value::{
         Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Size, Status, StatusRange,
@@ -18,6 +19,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:balance-key", parses::<BalanceKey>),
     ("portolan:bind", parses::<Bind>),
     ("portolan:cidr", parses::<Cidr>),
+    ("portolan:credential-source", parses::<Source>),
     ("portolan:duration", parses::<Duration>),
     ("portolan:field-name", parses::<FieldName>),
     ("portolan:method", parses::<Method>),

@@ -1,10 +1,11 @@
-//! Conditions of routes on what a request carries besides its path.
+//! What requests are told apart by: path patterns, and conditions on what else they carry.
 
 mod client_ip;
 mod conditions;
 mod cookie;
 mod header;
 mod method;
+pub mod path;
 mod query;
 mod text;
 

@@ -5,10 +5,11 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::response;
 
-use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Read, Refusal, Verdict};
+use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict, World};
 use crate::{
     diagnostic::Diagnostics,
     telemetry::metrics::{Decisions, Metrics},
+    value::Span,
 };
 
 /// A compiled chain.
@@ -20,6 +21,7 @@ pub struct Chain {
     response: Vec<ResponseStep>,
     recovers: bool,
     answers_preflights: bool,
+    secret_parameters: Vec<Box<str>>,
 }
 
 /// What a chain is made of, for those who ask.
@@ -43,6 +45,8 @@ pub struct Site {
 pub struct Item<'a> {
     pub config: &'a Config,
     pub site: &'a Site,
+    /// Where it is written.
+    pub span: Span,
     /// The captures that its templates may name: those of the route that it stands in.
     pub captures: &'a [&'a str],
 }
@@ -80,14 +84,14 @@ impl Chain {
     /// Compiles the items, outermost first.
     pub fn compile<'a>(
         items: impl IntoIterator<Item = Item<'a>>,
-        metrics: &Metrics,
-        read: Read<'_>,
+        world: &World<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Self {
-        let mut builder = Builder::new(metrics);
+        let mut builder = Builder::new(world.metrics);
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
-            item.config.install(&mut Context { captures: item.captures, read, diagnostics }, &mut builder);
+            let Item { captures, span, .. } = item;
+            item.config.install(&mut Context { captures, span, world, diagnostics }, &mut builder);
         }
         let mut chain = builder.chain;
         chain.response.reverse();
@@ -108,6 +112,11 @@ impl Chain {
         self.answers_preflights
     }
 
+    /// Parameters of the query whose values are nobody's business: logs leave them out.
+    pub fn secret_parameters(&self) -> &[Box<str>] {
+        &self.secret_parameters
+    }
+
     /// Takes the request through; where it is stopped, the action is not to run.
     pub async fn enter(&self, exchange: &mut Exchange) -> Option<Stop> {
         for step in &self.request {
@@ -118,6 +127,9 @@ impl Chain {
                 Next::Refuse(refusal) => Verdict::Refuse(refusal),
                 Next::Wait(verdict) => verdict.await,
             };
+            if let Verdict::Refuse(refusal) = &verdict {
+                exchange.cause = refusal.cause;
+            }
             match verdict {
                 Verdict::Continue => {}
                 Verdict::Answer(answer) => return Some(Stop::Answer(answer)),
@@ -202,6 +214,11 @@ impl<'a> Builder<'a> {
 
     pub fn answer_preflights(&mut self) {
         self.chain.answers_preflights = true;
+    }
+
+    /// Keeps the values of a parameter of the query out of logs.
+    pub fn conceal_parameter(&mut self, name: &str) {
+        self.chain.secret_parameters.push(name.into());
     }
 
     fn respond_with(&mut self, run: Arc<dyn OnResponse>, always: bool) {

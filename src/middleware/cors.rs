@@ -381,7 +381,10 @@ mod tests {
             private_network: false,
         };
         let mut diagnostics = Diagnostics::default();
-        let part = Cors::compile(&config, &mut Context::for_tests(&mut diagnostics));
+        let part = Cors::compile(
+            &config,
+            &mut Context::for_tests(&crate::middleware::World::for_tests(), &mut diagnostics),
+        );
         assert!(diagnostics.is_empty());
         part
     }

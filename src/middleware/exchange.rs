@@ -40,6 +40,8 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// Why the answer is ours, where it is.
     pub reason: Option<Reason>,
+    /// What made a part of the chain refuse it, or say that it would: for the log alone.
+    pub cause: Option<&'static str>,
     /// For what it would have been refused, by parts that only observe.
     pub observed: SmallVec<[Reason; 1]>,
     /// What media types the client wants, kept where the form of errors depends on it.
@@ -137,6 +139,7 @@ impl Exchange {
             captures: Params::default(),
             request_id: None,
             reason: None,
+            cause: None,
             observed: SmallVec::new(),
             accept: None,
             coding: None,

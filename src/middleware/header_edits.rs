@@ -108,7 +108,7 @@ fn compile_value(text: &Spanned<String>, cx: &mut Context<'_>) -> Option<Value> 
     value.map(Value::Fixed)
 }
 
-fn refuse_ours(name: &FieldName, span: Span, cx: &mut Context<'_>) {
+pub(super) fn refuse_ours(name: &FieldName, span: Span, cx: &mut Context<'_>) {
     if OURS.contains(&name.0) {
         let message = format!("{} frames the message or its connection and cannot be edited", name.0);
         cx.diagnostics.push(

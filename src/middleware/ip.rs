@@ -87,7 +87,7 @@ impl NetworkSet {
             match &networks.value {
                 TextOr::Text(network) => all.push(network.0),
                 TextOr::Map(NetworkMap::File(file)) => {
-                    let Some(content) = (cx.read)(file) else { continue };
+                    let Some(content) = cx.world.files.read(file) else { continue };
                     all.extend(listed(&content, file.span, cx));
                 }
             }

@@ -4,6 +4,9 @@
 //! A part registers only for the phases that it acts in, works on `http` types, and has no side effect
 //! before it refuses: `mode: observe` is the chain's doing. Waiting alone allocates.
 
+pub mod api_key;
+mod auth;
+pub mod basic_auth;
 pub mod body_limit;
 mod chain;
 pub mod compress;
@@ -16,22 +19,21 @@ pub mod request_headers;
 pub mod request_id;
 pub mod response_headers;
 pub mod security_headers;
+mod world;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{
-    diagnostic::Diagnostics,
-    error::Reason,
-    value::{FilePath, Spanned},
-};
+use crate::{diagnostic::Diagnostics, error::Reason, value::Span};
 
+pub use auth::{Source, conceal};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::Exchange;
+pub use world::{Files, HeavyWork, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
 macro_rules! kinds {
@@ -75,17 +77,17 @@ kinds! {
     Cors = cors,
     Ip = ip,
     BodyLimit = body_limit,
+    BasicAuth = basic_auth,
+    ApiKey = api_key,
 }
-
-/// How a middleware comes by the files that its settings name.
-pub type Read<'a> = &'a dyn Fn(&Spanned<FilePath>) -> Option<Arc<[u8]>>;
 
 /// What a middleware is compiled with.
 pub struct Context<'a> {
     /// The names of the route's captures; empty for what stands outside a route.
     pub captures: &'a [&'a str],
-    /// Gives a file's bytes, which a reload reads again; it reports itself what cannot be read.
-    pub read: Read<'a>,
+    /// Where the middleware is written.
+    pub span: Span,
+    pub world: &'a World<'a>,
     pub diagnostics: &'a mut Diagnostics,
 }
 
@@ -124,6 +126,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// What the error carries beside its own fields, as Retry-After.
     pub fields: HeaderMap,
+    /// What the access log says of it and the client is not told.
+    pub cause: Option<&'static str>,
 }
 
 /// Whether a part that refuses does so.
@@ -140,11 +144,16 @@ pub enum Mode {
 
 impl Refusal {
     pub fn new(reason: Reason) -> Self {
-        Self { reason, fields: HeaderMap::new() }
+        Self { reason, fields: HeaderMap::new(), cause: None }
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.fields.append(name, value);
+        self
+    }
+
+    pub fn because(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
         self
     }
 }
@@ -157,7 +166,7 @@ impl From<Refusal> for Next<'_> {
 
 #[cfg(test)]
 impl<'a> Context<'a> {
-    fn for_tests(diagnostics: &'a mut Diagnostics) -> Self {
-        Self { captures: &[], read: &|_| None, diagnostics }
+    fn for_tests(world: &'a World<'a>, diagnostics: &'a mut Diagnostics) -> Self {
+        Self { captures: &[], span: Span::default(), world, diagnostics }
     }
 }

@@ -307,11 +307,12 @@ fn check_permissions(line: &str, written: &Spanned<String>, cx: &mut Context<'_>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnostic::Diagnostics;
+    use crate::{diagnostic::Diagnostics, middleware::World};
 
     fn part(config: &Config) -> SecurityHeaders {
         let mut diagnostics = Diagnostics::default();
-        let mut cx = Context::for_tests(&mut diagnostics);
+        let world = World::for_tests();
+        let mut cx = Context::for_tests(&world, &mut diagnostics);
         let hsts = config.hsts.as_ref().map(|hsts| compile_hsts(hsts, &mut cx));
         let part = SecurityHeaders { fields: fields(config, &mut cx), hsts };
         assert!(diagnostics.is_empty());

@@ -11,6 +11,7 @@ use super::{
     session::Session,
 };
 use crate::{
+    middleware::conceal,
     snapshot::Route,
     telemetry::{access_log::Record, metrics::Outcome},
     value::Name,
@@ -41,6 +42,8 @@ pub(super) fn write<S: Session>(
     let exchange = &downstream.exchange;
     let call = call.map(lock);
     let target = asked.target.path_and_query().map_or("", |target| target.as_str());
+    let secrets = downstream.chain.secret_parameters();
+    let referer = asked.referer.as_ref().map(|value| conceal(value.as_bytes(), secrets));
     let endpoint = call.as_ref().and_then(|call| call.endpoint().cloned());
     log.write(&Record {
         time: asked.at,
@@ -49,7 +52,7 @@ pub(super) fn write<S: Session>(
         method: exchange.method.as_str(),
         scheme: exchange.scheme,
         authority: asked.authority.as_ref().map(|value| value.as_bytes()),
-        target: target.as_bytes(),
+        target: &conceal(target.as_bytes(), secrets),
         protocol: protocol(asked.version),
         status: ended.status.as_u16(),
         received: ended.received,
@@ -65,8 +68,9 @@ pub(super) fn write<S: Session>(
         endpoint: endpoint.as_ref().map(|endpoint| &endpoint.address as &dyn std::fmt::Display),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
         reason: ended.reason.map(crate::error::Reason::code),
+        cause: exchange.cause,
         observed: &exchange.observed,
-        referer: asked.referer.as_ref().map(|value| value.as_bytes()),
+        referer: referer.as_deref(),
         user_agent: asked.user_agent.as_ref().map(|value| value.as_bytes()),
         tls_version: exchange.connection.tls.as_ref().map(|tls| tls.version),
     });

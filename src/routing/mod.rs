@@ -9,12 +9,13 @@ mod find;
 mod host;
 mod nearest;
 pub mod order;
-mod path;
 mod pattern;
 mod problem;
 mod regex;
 mod table;
 mod trie;
+
+use crate::matcher::path;
 
 #[cfg(test)]
 mod reference;

@@ -207,6 +207,8 @@ fn supply(tree: &Tree) {
         fs::copy(tree.path(from), tree.path(to)).unwrap();
     }
     tree.write("pages/404.html", "<h1>Not here</h1>\n");
+    tree.write("staff.htpasswd", "# nobody yet\n");
+    tree.write("clients.keys", "");
     tree.write("welcome.html", "<h1>Welcome</h1>\n");
 }
 

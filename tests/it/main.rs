@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod architecture;
+mod auth;
 mod cli;
 mod compression;
 mod configuration;

@@ -35,6 +35,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
         number(line, "attempts", record.attempts.into());
     }
     text(line, "reason", record.reason);
+    text(line, "cause", record.cause);
     codes(line, "observed", record.observed);
     bytes(line, "referer", record.referer);
     bytes(line, "user_agent", record.user_agent);

@@ -45,6 +45,8 @@ pub struct Record<'a> {
     pub attempts: u32,
     /// The stable code of an answer that Portolan made itself.
     pub reason: Option<&'a str>,
+    /// What made a part of the chain refuse it, more closely than the client is told.
+    pub cause: Option<&'a str>,
     /// The codes for which parts of the chain that only observe would have refused it.
     pub observed: &'a [Reason],
     pub referer: Option<&'a [u8]>,
@@ -88,6 +90,7 @@ impl Record<'static> {
             endpoint: Some(&"10.0.0.1:80"),
             attempts: 1,
             reason: None,
+            cause: None,
             observed: &[],
             referer: None,
             user_agent: Some(b"curl/8"),

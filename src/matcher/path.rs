@@ -83,13 +83,13 @@ impl PathPattern {
 }
 
 /// The segment that starts with the slash at this place; none at the path's end.
-pub(super) fn segment_at(path: &str, at: usize) -> Option<Range<usize>> {
+pub fn segment_at(path: &str, at: usize) -> Option<Range<usize>> {
     let rest = path.get(at + 1..)?;
     let length = rest.find('/').unwrap_or(rest.len());
     Some(at + 1..at + 1 + length)
 }
 
-pub(super) fn range(range: Range<usize>) -> PathRange {
+pub fn range(range: Range<usize>) -> PathRange {
     let byte = |at: usize| u32::try_from(at).expect("a request's head is far smaller than 4 GiB");
     byte(range.start)..byte(range.end)
 }
@@ -162,7 +162,7 @@ fn read<'a>(part: &'a str, last: bool, whole: &str) -> Result<(Segment, Option<&
     Ok((Segment::Literal(part.into()), None))
 }
 
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+pub fn check_name(name: &str) -> Result<(), String> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     match first && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {

@@ -1,0 +1,96 @@
+//! What compiling middleware asks of the outside, and what the chains of one configuration share.
+
+use std::{any::Any, cell::RefCell, collections::HashMap, ptr, sync::Arc, thread::available_parallelism};
+
+use tokio::sync::Semaphore;
+
+use super::Context;
+use crate::{
+    telemetry::metrics::Metrics,
+    value::{FilePath, Spanned},
+};
+
+/// Files as the configuration sees them: read once, and watched.
+pub trait Files {
+    /// A file's bytes; that there are none is reported by who looks.
+    fn read(&self, file: &Spanned<FilePath>) -> Option<Arc<[u8]>>;
+}
+
+/// What is the same for every chain of a configuration.
+pub struct World<'a> {
+    pub files: &'a dyn Files,
+    pub heavy_work: HeavyWork,
+    pub metrics: &'a Metrics,
+    /// Parts by the place in memory of their settings, which stay where they are while chains are compiled.
+    made: RefCell<HashMap<usize, Made>>,
+}
+
+/// A part, unless its settings are wrong.
+type Made = Option<Arc<dyn Any + Send + Sync>>;
+
+/// Work that would stop a thread that serves: done beside them, on as many at a time as there are cores.
+#[derive(Clone)]
+pub struct HeavyWork(Arc<Semaphore>);
+
+impl<'a> World<'a> {
+    pub fn new(files: &'a dyn Files, heavy_work: HeavyWork, metrics: &'a Metrics) -> Self {
+        Self { files, heavy_work, metrics, made: RefCell::default() }
+    }
+}
+
+#[cfg(test)]
+impl World<'static> {
+    /// One without files.
+    pub(super) fn for_tests() -> Self {
+        struct NoFiles;
+
+        impl Files for NoFiles {
+            fn read(&self, _: &Spanned<FilePath>) -> Option<Arc<[u8]>> {
+                None
+            }
+        }
+
+        Self::new(&NoFiles, HeavyWork::default(), Box::leak(Box::default()))
+    }
+}
+
+impl Context<'_> {
+    /// A part that is the same wherever its settings apply: made for the first chain, shared by the others, so
+    /// that its files are read once and what it remembers counts everywhere.
+    pub fn once<C, T>(&mut self, config: &C, make: impl FnOnce(&mut Self) -> Option<T>) -> Option<Arc<T>>
+    where
+        T: Send + Sync + 'static,
+    {
+        let place = ptr::from_ref(config).addr();
+        let known = self.world.made.borrow().get(&place).cloned();
+        let made = known.unwrap_or_else(|| {
+            let made = make(self).map(|part| Arc::new(part) as Arc<dyn Any + Send + Sync>);
+            self.world.made.borrow_mut().insert(place, made.clone());
+            made
+        });
+        made?.downcast().ok()
+    }
+}
+
+impl HeavyWork {
+    /// Waits for its turn and for the work. The turn lasts as long as the work, also where nobody waits any more.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let turn = self.0.clone().acquire_owned().await.expect("nobody closes it");
+        let task = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        match task.await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is going, and this task with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Default for HeavyWork {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))))
+    }
+}
