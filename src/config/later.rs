@@ -13,7 +13,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("Tenant", &["limits", "cache", "maintenance"]),
     (
         "Middleware",
-        &["concurrency", "cors", "forward_auth", "ip", "jwt", "rate_limit", "security_headers", "validate"],
+        &["concurrency", "cors", "forward_auth", "ip", "rate_limit", "security_headers", "validate"],
     ),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),

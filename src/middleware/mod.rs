@@ -12,6 +12,7 @@ mod chain;
 pub mod compress;
 mod exchange;
 mod header_edits;
+pub mod jwt;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
@@ -73,6 +74,7 @@ kinds! {
     BodyLimit = body_limit,
     BasicAuth = basic_auth,
     ApiKey = api_key,
+    Jwt = jwt,
 }
 
 /// What a middleware is compiled with.

@@ -13,6 +13,7 @@ mod engine;
 mod forwarding;
 mod http1;
 mod http2;
+mod jwt;
 mod limits;
 mod load;
 mod middleware;

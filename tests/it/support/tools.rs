@@ -25,7 +25,7 @@ pub fn openssl(arguments: &[&str]) -> Run {
     output.expect("openssl is installed: tests/install").into()
 }
 
-/// A Python program that has `websockets`; it is killed with this.
+/// A Python program that has `websockets`, `jwt` and `cryptography`; it is killed with this.
 pub struct Python {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -71,13 +71,16 @@ impl Drop for Python {
     }
 }
 
-/// The first interpreter that has `websockets`: the one that `tests/install` made, the system's, the user's.
+/// The first interpreter that has what the tests import: the one that `tests/install` made, the system's, the user's.
 fn interpreter() -> String {
     let made = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python3");
-    let has_websockets = |python: &&str| {
-        let probe = Command::new(python).args(["-c", "import websockets"]).stderr(Stdio::null()).status();
+    let has_all = |python: &&str| {
+        let probe = Command::new(python)
+            .args(["-c", "import cryptography, jwt, websockets"])
+            .stderr(Stdio::null())
+            .status();
         probe.is_ok_and(|status| status.success())
     };
-    let found = [made, "/usr/bin/python3", "python3"].into_iter().find(has_websockets);
-    found.expect("a Python with websockets: tests/install").to_owned()
+    let found = [made, "/usr/bin/python3", "python3"].into_iter().find(has_all);
+    found.expect("a Python with websockets, PyJWT and cryptography: tests/install").to_owned()
 }
