@@ -3,7 +3,7 @@
 use std::{net::IpAddr, str::FromStr};
 
 use crate::{
-    middleware::Source,
+    middleware::{Source, jwt::Algorithm},
     upstream::config::BalanceKey,
     value::{
         Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Size, Status, StatusRange,
@@ -22,6 +22,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:credential-source", parses::<Source>),
     ("portolan:duration", parses::<Duration>),
     ("portolan:field-name", parses::<FieldName>),
+    ("portolan:jwt-algorithm", parses::<Algorithm>),
     ("portolan:method", parses::<Method>),
     ("portolan:name", parses::<Name>),
     ("portolan:path", parses::<FilePath>),

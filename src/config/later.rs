@@ -11,7 +11,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("ListenerProtocol", &["h3"]),
     ("ListenerTls", &["early_data", "session_tickets"]),
     ("Tenant", &["limits", "cache", "maintenance"]),
-    ("Middleware", &["concurrency", "forward_auth", "jwt", "rate_limit", "validate"]),
+    ("Middleware", &["concurrency", "forward_auth", "rate_limit", "validate"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),
     ("UpstreamHealth", &["grpc"]),

@@ -14,6 +14,7 @@ pub mod cors;
 mod exchange;
 mod header_edits;
 pub mod ip;
+pub mod jwt;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
@@ -79,6 +80,7 @@ kinds! {
     BodyLimit = body_limit,
     BasicAuth = basic_auth,
     ApiKey = api_key,
+    Jwt = jwt,
 }
 
 /// What a middleware is compiled with.

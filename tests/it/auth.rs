@@ -21,7 +21,7 @@ hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: o
 }
 
 /// The status that curl gets, with these arguments.
-fn status(proxy: &Proxy, path: &str, arguments: &[&str]) -> String {
+pub fn status(proxy: &Proxy, path: &str, arguments: &[&str]) -> String {
     let url = proxy.url("web", path);
     curl(&[&["-o", "/dev/null", "-w", "%{http_code}", &url], arguments].concat()).stdout
 }

@@ -16,6 +16,7 @@ mod forwarding;
 mod http1;
 mod http2;
 mod ip;
+mod jwt;
 mod limits;
 mod load;
 mod metrics;

@@ -71,6 +71,12 @@ impl<T: Clone> Seen<T> {
         self.shard(&tag).put(tag, value);
     }
 
+    pub fn forget(&self, tag: &Tag) {
+        let mut shard = self.shard(tag);
+        shard.young.remove(tag);
+        shard.old.remove(tag);
+    }
+
     fn shard(&self, tag: &Tag) -> MutexGuard<'_, Generations<T>> {
         let shard = &self.shards[usize::from(tag[0]) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -102,6 +108,8 @@ mod tests {
         seen.put(tag, 1);
         assert_eq!((seen.get(&tag), seen.get(&seen.tag(b"other"))), (Some(1), None));
         assert_ne!(tag, Seen::<u8>::new().tag(b"secret"), "each has a key of its own");
+        seen.forget(&tag);
+        assert_eq!(seen.get(&tag), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn openssl(arguments: &[&str]) -> Run {
     output.expect("openssl is installed: tests/install").into()
 }
 
-/// A Python program that has `websockets` and `prometheus_client`; it is killed with this.
+/// A Python program that has `websockets`, `prometheus_client`, `jwt` and `cryptography`; it is killed with this.
 pub struct Python {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -76,11 +76,13 @@ fn interpreter() -> String {
     let made = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python3");
     let has_all = |python: &&str| {
         let probe = Command::new(python)
-            .args(["-c", "import prometheus_client, websockets"])
+            .args(["-c", "import cryptography, jwt, prometheus_client, websockets"])
             .stderr(Stdio::null())
             .status();
         probe.is_ok_and(|status| status.success())
     };
     let found = [made, "/usr/bin/python3", "python3"].into_iter().find(has_all);
-    found.expect("a Python with websockets and prometheus_client: tests/install").to_owned()
+    found
+        .expect("a Python with websockets, prometheus_client, PyJWT and cryptography: tests/install")
+        .to_owned()
 }

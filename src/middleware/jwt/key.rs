@@ -1,0 +1,290 @@
+//! Keys that signatures are held against, and what each may be used for: an algorithm belongs to a kind of key,
+//! so that a public key never becomes a secret (RFC 8725 section 3.1).
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use ring::{
+    hmac,
+    signature::{self, RsaPublicKeyComponents, UnparsedPublicKey},
+};
+use rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
+use serde::Deserialize;
+use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
+
+/// A signature algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). "none" is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Hs256,
+    Hs384,
+    Hs512,
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    EdDsa,
+}
+
+/// A key with what it is for.
+pub struct Key {
+    /// Its name, where its set gives it one.
+    id: Option<Box<str>>,
+    material: Material,
+    pub algorithms: Vec<Algorithm>,
+}
+
+enum Material {
+    Secret(Box<[u8]>),
+    Rsa {
+        n: Box<[u8]>,
+        e: Box<[u8]>,
+    },
+    /// A point on P-256 or P-384, or Ed25519's; the algorithms tell which.
+    Point(Box<[u8]>),
+}
+
+const ALGORITHMS: [(&str, Algorithm); 12] = [
+    ("HS256", Algorithm::Hs256),
+    ("HS384", Algorithm::Hs384),
+    ("HS512", Algorithm::Hs512),
+    ("RS256", Algorithm::Rs256),
+    ("RS384", Algorithm::Rs384),
+    ("RS512", Algorithm::Rs512),
+    ("PS256", Algorithm::Ps256),
+    ("PS384", Algorithm::Ps384),
+    ("PS512", Algorithm::Ps512),
+    ("ES256", Algorithm::Es256),
+    ("ES384", Algorithm::Es384),
+    ("EdDSA", Algorithm::EdDsa),
+];
+
+const RSA: [Algorithm; 6] = [
+    Algorithm::Rs256,
+    Algorithm::Rs384,
+    Algorithm::Rs512,
+    Algorithm::Ps256,
+    Algorithm::Ps384,
+    Algorithm::Ps512,
+];
+
+crate::value::text_value!(
+    Algorithm,
+    "jwt-algorithm",
+    "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA.",
+    "RS256",
+    "EdDSA"
+);
+
+/// A key of a set as written (RFC 7517).
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    d: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct JwkSet {
+    keys: Vec<Jwk>,
+}
+
+impl Key {
+    /// A secret is as long as the hash at least (RFC 7518 section 3.2).
+    pub fn secret(text: &str) -> Result<Self, String> {
+        let all = [(32, Algorithm::Hs256), (48, Algorithm::Hs384), (64, Algorithm::Hs512)];
+        let fits = all.iter().filter(|(least, _)| text.len() >= *least);
+        let algorithms: Vec<_> = fits.map(|(_, algorithm)| *algorithm).collect();
+        match algorithms.is_empty() {
+            true => {
+                Err("a secret has 32 bytes for HS256, 48 for HS384, 64 for HS512 at least (RFC 7518)".into())
+            }
+            false => Ok(Self { id: None, material: Material::Secret(text.as_bytes().into()), algorithms }),
+        }
+    }
+
+    /// The public key of a PEM file.
+    pub fn pem(pem: &[u8]) -> Result<Self, String> {
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem)
+            .map_err(|_| "there is no \"BEGIN PUBLIC KEY\" in it".to_owned())?;
+        let (_, info) = SubjectPublicKeyInfo::from_der(&der).map_err(|_| "it is no public key".to_owned())?;
+        match info.parsed() {
+            Ok(PublicKey::RSA(key)) => Self::rsa(key.modulus, key.exponent),
+            Ok(PublicKey::EC(point)) if point.data().len() == 65 => {
+                Ok(Self::point(point.data(), Algorithm::Es256))
+            }
+            Ok(PublicKey::EC(point)) if point.data().len() == 97 => {
+                Ok(Self::point(point.data(), Algorithm::Es384))
+            }
+            // RFC 8410 section 3.
+            _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => {
+                Ok(Self::point(&info.subject_public_key.data, Algorithm::EdDsa))
+            }
+            _ => Err("it is neither RSA nor P-256, P-384 or Ed25519".into()),
+        }
+    }
+
+    /// The keys of a set that signatures can be held against. Those for encryption and those of other kinds are
+    /// left aside, as RFC 7517 section 5 has it.
+    pub fn set(json: &[u8]) -> Result<Vec<Self>, String> {
+        let set: JwkSet = serde_json::from_slice(json).map_err(|error| {
+            // Its own words quote what it read, which is not known to be for everybody's eyes.
+            format!("it is no JWK set: line {}, column {}", error.line(), error.column())
+        })?;
+        let mut keys = Vec::new();
+        for (nth, jwk) in set.keys.into_iter().enumerate() {
+            let shown =
+                jwk.kid.clone().map_or_else(|| format!("key {}", nth + 1), |id| format!("key {id:?}"));
+            keys.extend(Self::jwk(jwk).map_err(|reason| format!("{shown}: {reason}"))?);
+        }
+        match keys.is_empty() {
+            true => Err("it holds no key for signatures of RSA, P-256, P-384 or Ed25519".into()),
+            false => Ok(keys),
+        }
+    }
+
+    fn jwk(jwk: Jwk) -> Result<Option<Self>, String> {
+        if jwk.kty == "oct" {
+            return Err("a set holds public keys; a secret stands under `secret`".into());
+        }
+        if jwk.d.is_some() {
+            return Err("this is a private key, which has no business here".into());
+        }
+        if jwk.usage.is_some_and(|usage| usage != "sig") {
+            return Ok(None);
+        }
+        let x = || bytes(jwk.x.as_deref(), "x");
+        let mut key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", _) => Self::rsa(&bytes(jwk.n.as_deref(), "n")?, &bytes(jwk.e.as_deref(), "e")?)?,
+            ("EC", Some("P-256")) => {
+                Self::coordinates(&x()?, &bytes(jwk.y.as_deref(), "y")?, 32, Algorithm::Es256)?
+            }
+            ("EC", Some("P-384")) => {
+                Self::coordinates(&x()?, &bytes(jwk.y.as_deref(), "y")?, 48, Algorithm::Es384)?
+            }
+            ("OKP", Some("Ed25519")) if x()?.len() == 32 => Self::point(&x()?, Algorithm::EdDsa),
+            ("OKP", Some("Ed25519")) => return Err("x has not 32 bytes".into()),
+            _ => return Ok(None),
+        };
+        if let Some(named) = &jwk.alg {
+            key.algorithms.retain(|algorithm| algorithm.to_string() == *named);
+        }
+        key.id = jwk.kid.map(Into::into);
+        Ok(Some(key).filter(|key| !key.algorithms.is_empty()))
+    }
+
+    fn rsa(n: &[u8], e: &[u8]) -> Result<Self, String> {
+        let plain = |number: &[u8]| -> Box<[u8]> {
+            let zeros = number.iter().take_while(|byte| **byte == 0).count();
+            number[zeros..].into()
+        };
+        let (n, e) = (plain(n), plain(e));
+        let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+        match bits {
+            2048..=8192 => Ok(Self { id: None, material: Material::Rsa { n, e }, algorithms: RSA.to_vec() }),
+            _ => Err(format!("an RSA key has 2048 to 8192 bits, this one {bits}")),
+        }
+    }
+
+    /// SEC 1 section 2.3.3: a point that is not compressed.
+    fn coordinates(x: &[u8], y: &[u8], length: usize, algorithm: Algorithm) -> Result<Self, String> {
+        match x.len() == length && y.len() == length {
+            true => Ok(Self::point(&[&[4], x, y].concat(), algorithm)),
+            false => Err(format!("x and y have not {length} bytes")),
+        }
+    }
+
+    fn point(point: &[u8], algorithm: Algorithm) -> Self {
+        Self { id: None, material: Material::Point(point.into()), algorithms: vec![algorithm] }
+    }
+
+    /// Whether a token that names this algorithm and this key, if any, may be signed by it.
+    pub fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
+        let is_meant = match (&self.id, id) {
+            (Some(own), Some(named)) => **own == *named,
+            _ => true,
+        };
+        is_meant && self.algorithms.contains(&algorithm)
+    }
+
+    pub fn has_signed(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        let of_point = |verifier, point: &[u8]| {
+            UnparsedPublicKey::new(verifier, point).verify(message, signature).is_ok()
+        };
+        match (&self.material, algorithm) {
+            (Material::Secret(secret), algorithm) => algorithm.digest().is_some_and(|digest| {
+                hmac::verify(&hmac::Key::new(digest, secret), message, signature).is_ok()
+            }),
+            (Material::Rsa { n, e }, algorithm) => algorithm.of_rsa().is_some_and(|verifier| {
+                RsaPublicKeyComponents { n, e }.verify(verifier, message, signature).is_ok()
+            }),
+            (Material::Point(point), Algorithm::Es256) => {
+                of_point(&signature::ECDSA_P256_SHA256_FIXED, point)
+            }
+            (Material::Point(point), Algorithm::Es384) => {
+                of_point(&signature::ECDSA_P384_SHA384_FIXED, point)
+            }
+            (Material::Point(point), Algorithm::EdDsa) => {
+                UnparsedPublicKey::new(&signature::ED25519, point).verify(message, signature).is_ok()
+            }
+            (Material::Point(_), _) => false,
+        }
+    }
+}
+
+impl Algorithm {
+    fn digest(self) -> Option<hmac::Algorithm> {
+        match self {
+            Self::Hs256 => Some(hmac::HMAC_SHA256),
+            Self::Hs384 => Some(hmac::HMAC_SHA384),
+            Self::Hs512 => Some(hmac::HMAC_SHA512),
+            _ => None,
+        }
+    }
+
+    fn of_rsa(self) -> Option<&'static signature::RsaParameters> {
+        match self {
+            Self::Rs256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
+            Self::Rs384 => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
+            Self::Rs512 => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
+            Self::Ps256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
+            Self::Ps384 => Some(&signature::RSA_PSS_2048_8192_SHA384),
+            Self::Ps512 => Some(&signature::RSA_PSS_2048_8192_SHA512),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = ALGORITHMS.iter().find(|(name, _)| *name == text).map(|(_, algorithm)| *algorithm);
+        found.ok_or_else(|| {
+            format!("{text:?} is no algorithm that is supported, as RS256, ES256 or EdDSA are")
+        })
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = ALGORITHMS.iter().find(|(_, algorithm)| algorithm == self).map(|(name, _)| *name);
+        f.write_str(name.unwrap_or_default())
+    }
+}
+
+fn bytes(text: Option<&str>, name: &str) -> Result<Vec<u8>, String> {
+    let text = text.ok_or_else(|| format!("it lacks {name}"))?;
+    BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("{name} is no base64url"))
+}

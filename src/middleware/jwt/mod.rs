@@ -1,0 +1,332 @@
+//! Lets in who holds a token that a trusted issuer signed (RFC 7519, RFC 6750).
+//!
+//! By hand over ring: jsonwebtoken offers other providers only, and one is enough.
+
+mod key;
+mod token;
+
+use std::{borrow::Cow, fmt, sync::Arc, time::UNIX_EPOCH};
+
+use http::{HeaderName, HeaderValue, header};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use self::key::Algorithm;
+use self::{
+    key::Key,
+    token::{Claims, Rules},
+};
+use super::{
+    Builder, Context, Exchange, Mode, Next, OnRequest, Refusal,
+    auth::{Found, Public, Seen, Source, Vouched, challenge},
+};
+use crate::{
+    diagnostic::{Code, Diagnostic},
+    error::Reason,
+    value::{Clock, Duration, FieldName, FilePath, Map, OneOrMany, Spanned},
+};
+
+pub const ADDS_UP: bool = false;
+
+/// Lets in who holds a token (a signed JWT, RFC 7519) that a key given here has signed and that has not expired.
+/// All others are answered 401, those whose claims do not suffice 403. Exactly one of secret, jwks and public_key
+/// stands in it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Jwt")]
+pub struct Config {
+    /// The secret shared with the issuer, 32 bytes at least, as "${file:jwt.key}".
+    #[serde(default)]
+    pub secret: Option<Spanned<Secret>>,
+    /// A file with the issuer's public keys as a JWK set (RFC 7517), read again when it changes.
+    #[serde(default)]
+    pub jwks: Option<Spanned<FilePath>>,
+    /// A PEM file with the issuer's public key, read again when it changes.
+    #[serde(default)]
+    pub public_key: Option<Spanned<FilePath>>,
+    /// The signature algorithms that are taken. Default: those that the keys are made for.
+    #[serde(default)]
+    pub algorithms: OneOrMany<Spanned<Algorithm>>,
+    /// What `iss` must be, or a list that it must be of. Default: not looked at.
+    #[serde(default)]
+    pub issuer: OneOrMany<String>,
+    /// What `aud` must be or hold, or a list of which it must hold one. Default: not looked at.
+    #[serde(default)]
+    pub audience: OneOrMany<String>,
+    /// How far the issuer's clock may differ. Default 60s.
+    #[serde(default)]
+    pub leeway: Option<Duration>,
+    /// Claims with the value that they must have or hold, or a list of which one suffices. Else 403. What lies
+    /// deeper is named by its way, as realm_access.roles.
+    #[serde(default)]
+    pub require: Map<String, OneOrMany<String>>,
+    /// Claims with the field that tells the upstream of them. What the client sent in it is taken away.
+    #[serde(default)]
+    pub claims_to_headers: Map<String, Spanned<FieldName>>,
+    /// Where the token stands: header:NAME, query:NAME or cookie:NAME. Default: after Bearer in Authorization.
+    #[serde(default)]
+    pub from: Option<Source>,
+    /// Whether the token stays here instead of going on to the upstream. Default false.
+    #[serde(default)]
+    pub strip: bool,
+    /// Path patterns that everybody may ask for, as "/health" or "/static/**".
+    #[serde(default)]
+    pub public: OneOrMany<Spanned<String>>,
+    /// What the client is asked for. Default portolan.
+    #[serde(default)]
+    pub realm: Option<Spanned<String>>,
+    /// enforce, or observe: requests go on, and the access log says what would have been refused.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// A text that is not shown.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Secret(String);
+
+struct Jwt {
+    keys: Vec<Key>,
+    rules: Rules,
+    require: Vec<(String, Vec<String>)>,
+    fields: Vec<(String, Vouched)>,
+    from: Source,
+    strip: bool,
+    public: Public,
+    challenges: Challenges,
+    seen: Seen<Arc<Verified>>,
+    clock: Clock,
+}
+
+/// RFC 6750 section 3.
+struct Challenges {
+    missing: HeaderValue,
+    invalid: HeaderValue,
+    insufficient: HeaderValue,
+}
+
+/// A token whose signature and issuer are right.
+struct Verified {
+    /// Seconds since the epoch.
+    until: f64,
+    suffices: bool,
+    /// The values of the fields, in their order.
+    values: Vec<Option<HeaderValue>>,
+}
+
+pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
+    if let Some(Source::Query(name)) = &config.from {
+        chain.conceal_parameter(name);
+    }
+    if let Some(part) = cx.once(config, |cx| Some(Jwt::compile(config, cx))) {
+        chain.guard(config.mode, part);
+    }
+}
+
+impl Jwt {
+    fn compile(config: &Config, cx: &mut Context<'_>) -> Self {
+        let realm = config.realm.as_ref();
+        Self {
+            keys: keys(config, cx),
+            rules: Rules {
+                issuers: config.issuer.0.clone(),
+                audiences: config.audience.0.clone(),
+                leeway: config.leeway.unwrap_or(Duration::from_secs(60)).get().as_secs_f64(),
+            },
+            require: config
+                .require
+                .iter()
+                .map(|entry| (entry.name.value.clone(), entry.value.0.clone()))
+                .collect(),
+            fields: fields(config, cx),
+            from: config.from.clone().unwrap_or(Source::Header(header::AUTHORIZATION)),
+            strip: config.strip,
+            public: Public::compile(&config.public, cx),
+            challenges: Challenges {
+                missing: challenge("Bearer", realm, "", cx),
+                invalid: challenge("Bearer", realm, ", error=\"invalid_token\"", cx),
+                insufficient: challenge("Bearer", realm, ", error=\"insufficient_scope\"", cx),
+            },
+            seen: Seen::new(),
+            clock: Clock::machine(),
+        }
+    }
+
+    fn token<'a>(&self, exchange: &'a Exchange) -> Result<Cow<'a, [u8]>, Refusal> {
+        let is_bearer = self.from == Source::Header(header::AUTHORIZATION);
+        match self.from.find(exchange) {
+            Found::Nothing => Err(self.missing()),
+            Found::Several => Err(self.invalid("several_tokens")),
+            Found::One(token) if !is_bearer => Ok(token),
+            Found::One(field) => match field.split_at_checked("bearer ".len()) {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
+                    Ok(Cow::Owned(token.trim_ascii().to_vec()))
+                }
+                _ => Err(self.missing()),
+            },
+        }
+    }
+
+    /// What the token gives: found out once, then known until it ends.
+    fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, &'static str> {
+        let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        if token.len() > token::LONGEST {
+            return Err("token_too_long");
+        }
+        let tag = self.seen.tag(token);
+        match self.seen.get(&tag) {
+            Some(verified) if now < verified.until => return Ok(verified),
+            Some(_) => {
+                self.seen.forget(&tag);
+                return Err("token_expired");
+            }
+            None => {}
+        }
+        let claims = Claims::of(token, &self.keys)?;
+        let until = claims.check(&self.rules, now)?;
+        let value = |name: &String| HeaderValue::try_from(token::text(claims.get(name)?)?.into_bytes()).ok();
+        let verified = Arc::new(Verified {
+            until,
+            suffices: self.require.iter().all(|(name, wanted)| claims.has(name, wanted)),
+            values: self.fields.iter().map(|(name, _)| value(name)).collect(),
+        });
+        self.seen.put(tag, verified.clone());
+        Ok(verified)
+    }
+
+    fn admit(&self, exchange: &mut Exchange, verified: &Verified) {
+        if self.strip {
+            self.from.take_out(exchange);
+        }
+        for ((_, field), value) in self.fields.iter().zip(&verified.values) {
+            if let Some(value) = value {
+                field.set(&mut exchange.head.headers, value.clone());
+            }
+        }
+    }
+
+    fn missing(&self) -> Refusal {
+        refusal(Reason::Unauthorized, &self.challenges.missing, "no_token")
+    }
+
+    fn invalid(&self, cause: &'static str) -> Refusal {
+        refusal(Reason::Unauthorized, &self.challenges.invalid, cause)
+    }
+}
+
+impl OnRequest for Jwt {
+    fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
+        for (_, field) in &self.fields {
+            field.take_away(&mut exchange.head.headers);
+        }
+        if self.public.covers(exchange) {
+            return Next::Continue;
+        }
+        let verified =
+            self.token(exchange).and_then(|token| self.verify(&token).map_err(|cause| self.invalid(cause)));
+        match verified {
+            Ok(verified) if verified.suffices => {
+                self.admit(exchange, &verified);
+                Next::Continue
+            }
+            Ok(_) => refusal(Reason::Forbidden, &self.challenges.insufficient, "insufficient_claims").into(),
+            Err(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+fn refusal(reason: Reason, challenge: &HeaderValue, cause: &'static str) -> Refusal {
+    Refusal::new(reason).with(header::WWW_AUTHENTICATE, challenge.clone()).because(cause)
+}
+
+/// The keys of the one place that they come from, for the algorithms pinned.
+fn keys(config: &Config, cx: &mut Context<'_>) -> Vec<Key> {
+    let mut keys = match (&config.secret, &config.jwks, &config.public_key) {
+        (Some(secret), None, None) => match Key::secret(&secret.value.0) {
+            Ok(key) => vec![key],
+            Err(reason) => {
+                cx.diagnostics.push(Diagnostic::error(Code::BadValue, secret.span, reason));
+                return Vec::new();
+            }
+        },
+        (None, Some(file), None) => from_set(file, cx),
+        (None, None, Some(file)) => from_file(file, |pem| Key::pem(pem).map(|key| vec![key]), cx),
+        _ => {
+            let message = "jwt takes its keys from exactly one of secret, jwks and public_key";
+            let problem = Diagnostic::error(Code::MissingKey, cx.span, message);
+            cx.diagnostics.push(problem.help("{ jwks: issuer.jwks.json } reads an issuer's public keys"));
+            return Vec::new();
+        }
+    };
+    pin(&config.algorithms, &mut keys, cx);
+    keys
+}
+
+/// Leaves the keys what is pinned; an algorithm that no key is for would do nothing.
+fn pin(pinned: &OneOrMany<Spanned<Algorithm>>, keys: &mut [Key], cx: &mut Context<'_>) {
+    if pinned.0.is_empty() || keys.is_empty() {
+        return;
+    }
+    for algorithm in pinned.iter() {
+        if !keys.iter().any(|key| key.algorithms.contains(&algorithm.value)) {
+            let message = format!("no key here is for {algorithm}");
+            let mut there: Vec<String> = Vec::new();
+            for name in keys.iter().flat_map(|key| &key.algorithms).map(Algorithm::to_string) {
+                if !there.contains(&name) {
+                    there.push(name);
+                }
+            }
+            let problem = Diagnostic::error(Code::NoEffect, algorithm.span, message);
+            cx.diagnostics.push(problem.help(format!("what they are for: {}", there.join(", "))));
+        }
+    }
+    for key in keys {
+        key.algorithms.retain(|algorithm| pinned.iter().any(|one| one.value == *algorithm));
+    }
+}
+
+fn from_set(file: &Spanned<FilePath>, cx: &mut Context<'_>) -> Vec<Key> {
+    let written = file.0.to_string_lossy();
+    if written.starts_with("https://") || written.starts_with("http://") {
+        let message = "fetching a JWK set by URL is not supported yet";
+        let problem = Diagnostic::error(Code::NotSupportedYet, file.span, message);
+        cx.diagnostics.push(problem.help("a file with the set is"));
+        return Vec::new();
+    }
+    from_file(file, Key::set, cx)
+}
+
+fn from_file(
+    file: &Spanned<FilePath>,
+    read: impl FnOnce(&[u8]) -> Result<Vec<Key>, String>,
+    cx: &mut Context<'_>,
+) -> Vec<Key> {
+    let Some(content) = cx.world.files.read(file) else { return Vec::new() };
+    read(&content).unwrap_or_else(|reason| {
+        let message = format!("{} cannot be used", file.0.display());
+        cx.diagnostics.push(Diagnostic::error(Code::BadValue, file.span, message).reason(reason));
+        Vec::new()
+    })
+}
+
+fn fields(config: &Config, cx: &mut Context<'_>) -> Vec<(String, Vouched)> {
+    let mut taken: Vec<&HeaderName> = Vec::new();
+    let mut fields = Vec::new();
+    for entry in &config.claims_to_headers {
+        let field = &entry.value;
+        if taken.contains(&&field.value.0) {
+            let message = format!("{} tells of another claim already", field.value.0);
+            cx.diagnostics.push(Diagnostic::error(Code::NoEffect, field.span, message));
+        }
+        taken.push(&field.value.0);
+        fields.push((entry.name.value.clone(), Vouched::compile(field, cx)));
+    }
+    fields
+}
