@@ -71,7 +71,7 @@ pub(super) fn finish<'a>(
         let (name, config) = (&draft.entry.name.value, &draft.entry.value);
         let outer = Outer {
             name,
-            scope: Scope::new("listener", name.as_str(), &config.middleware, &[]),
+            scope: Scope::new("listener", name.as_str(), None, &config.middleware, &[]),
             access_log: answers::access_log(cx, config.access_log.as_ref()),
             default_log: default_log.clone(),
         };

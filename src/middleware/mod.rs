@@ -11,6 +11,7 @@ pub mod cors;
 mod exchange;
 mod header_edits;
 pub mod ip;
+pub mod maintenance;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
@@ -20,13 +21,14 @@ pub mod security_headers;
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
     diagnostic::Diagnostics,
     error::Reason,
+    http::errors::Page,
     value::{FilePath, Spanned},
 };
 
@@ -74,6 +76,7 @@ kinds! {
     Compress = compress,
     Cors = cors,
     Ip = ip,
+    Maintenance = maintenance,
     BodyLimit = body_limit,
 }
 
@@ -122,6 +125,10 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub reason: Reason,
+    /// The status, where it is another than the reason's.
+    pub status: Option<StatusCode>,
+    /// What is shown in the place of an error in the route's form.
+    pub page: Option<Page>,
     /// What the error carries beside its own fields, as Retry-After.
     pub fields: HeaderMap,
 }
@@ -140,7 +147,7 @@ pub enum Mode {
 
 impl Refusal {
     pub fn new(reason: Reason) -> Self {
-        Self { reason, fields: HeaderMap::new() }
+        Self { reason, status: None, page: None, fields: HeaderMap::new() }
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

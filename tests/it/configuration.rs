@@ -207,6 +207,7 @@ fn supply(tree: &Tree) {
         fs::copy(tree.path(from), tree.path(to)).unwrap();
     }
     tree.write("pages/404.html", "<h1>Not here</h1>\n");
+    tree.write("pages/down.html", "<h1>Back soon</h1>\n");
     tree.write("welcome.html", "<h1>Welcome</h1>\n");
 }
 

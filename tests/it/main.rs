@@ -16,6 +16,7 @@ mod http2;
 mod ip;
 mod limits;
 mod load;
+mod maintenance;
 mod middleware;
 mod reload;
 mod routing;
