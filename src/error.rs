@@ -73,6 +73,7 @@ reasons! {
     // our own
     Panic = "panic", 500, Gateway, "proxy_internal_error", "Something went wrong.";
     Internal = "internal", 500, Gateway, "proxy_internal_error", "Something went wrong.";
+    Maintenance = "maintenance", 503, Gateway, "destination_unavailable", "This is being worked on. Come back in a while.";
     ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
     // the upstream's
     NoEndpoint = "no_endpoint", 503, Upstream, "destination_unavailable", "The service is not available at the moment.";

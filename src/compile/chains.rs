@@ -9,9 +9,9 @@ use std::{
 
 use super::context::Context;
 use crate::{
-    config::{document, is_later},
+    config::{document, host, is_later},
     diagnostic::{Code, Diagnostic, closest},
-    middleware::{self, Chain, Item, Site, World},
+    middleware::{self, Chain, Item, Site, World, maintenance},
     value::{Name, Span, Spanned, TextOr},
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Scope<'a> {
     id: String,
     /// As people are told it.
     label: Arc<str>,
+    /// Stands before the list.
+    maintenance: Option<Arc<middleware::Config>>,
     list: &'a document::Chain,
     without: &'a [Spanned<String>],
     captures: &'a [&'a str],
@@ -50,25 +52,22 @@ impl<'a> Scope<'a> {
     pub fn new(
         kind: &str,
         name: &str,
+        maintenance: Option<&maintenance::Config>,
         list: &'a document::Chain,
         without: &'a [Spanned<String>],
     ) -> Option<Self> {
-        if list.is_empty() && without.is_empty() {
+        if maintenance.is_none() && list.is_empty() && without.is_empty() {
             return None;
         }
         let label = if name.is_empty() { kind.to_owned() } else { format!("{kind} {name}") };
-        Some(Self { id: label.clone(), label: label.into(), list, without, captures: &[] })
+        let maintenance = maintenance.map(|config| Arc::new(middleware::Config::Maintenance(config.clone())));
+        Some(Self { id: label.clone(), label: label.into(), maintenance, list, without, captures: &[] })
     }
 
     /// The same for a route of a host, whose templates may use its captures.
-    pub fn route(
-        host: &str,
-        name: &str,
-        list: &'a document::Chain,
-        without: &'a [Spanned<String>],
-        captures: &'a [&'a str],
-    ) -> Option<Self> {
-        let scope = Self::new("route", name, list, without)?;
+    pub fn route(host: &str, name: &str, config: &'a host::Route, captures: &'a [&'a str]) -> Option<Self> {
+        let maintenance = config.maintenance.as_ref();
+        let scope = Self::new("route", name, maintenance, &config.middleware, &config.without)?;
         Some(Self { id: format!("route {host}/{name}"), captures, ..scope })
     }
 }
@@ -94,13 +93,18 @@ impl<'a> Chains<'a> {
         chain
     }
 
-    fn compile<'s>(&self, scopes: &[&Scope<'s>]) -> Chain
+    fn compile<'s>(&self, scopes: &[&'s Scope<'s>]) -> Chain
     where
         'a: 's,
     {
         let mut effective: Vec<Placed<'s>> = Vec::new();
         for scope in scopes {
             self.take_away(scope, &mut effective);
+            if let Some(config) = &scope.maintenance {
+                let site = Site { scope: scope.label.clone(), chain: None };
+                // A key of the scope: nothing of it is asked for by its place.
+                put(Placed { config, span: Span::default(), site, captures: &[] }, &mut effective);
+            }
             for placed in expand(self.cx, scope) {
                 put(placed, &mut effective);
             }

@@ -145,9 +145,11 @@ fn own_listeners(
 
 fn scopes<'a>(cx: &Context<'a>, name: &'a Spanned<Name>, config: &'a host::Host) -> [Option<Scope<'a>>; 2] {
     let tenant = config.tenant.as_ref().and_then(|tenant| cx.names.tenants.find(tenant, &cx.report));
-    let tenant = tenant
-        .and_then(|(_, tenant)| Scope::new("tenant", tenant.name.as_str(), &tenant.value.middleware, &[]));
-    [tenant, Scope::new("host", name.as_str(), &config.middleware, &config.without)]
+    let tenant = tenant.and_then(|(_, Entry { name, value })| {
+        Scope::new("tenant", name.as_str(), value.maintenance.as_ref(), &value.middleware, &[])
+    });
+    let (maintenance, without) = (config.maintenance.as_ref(), &config.without);
+    [tenant, Scope::new("host", name.as_str(), maintenance, &config.middleware, without)]
 }
 
 fn certificate(

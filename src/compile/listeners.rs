@@ -72,7 +72,7 @@ pub(super) fn finish<'a>(
         let outer = Outer {
             name,
             place,
-            scope: Scope::new("listener", name.as_str(), &config.middleware, &[]),
+            scope: Scope::new("listener", name.as_str(), None, &config.middleware, &[]),
             access_log: answers::access_log(cx, config.access_log.as_ref()),
             default_log: default_log.clone(),
         };

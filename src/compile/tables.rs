@@ -53,7 +53,7 @@ impl<'a> Tables<'a> {
         Self {
             cx,
             hosts,
-            defaults: Scope::new("defaults", "", &cx.document.defaults.middleware, &[]),
+            defaults: Scope::new("defaults", "", None, &cx.document.defaults.middleware, &[]),
             chains: Chains::new(cx),
             built: RefCell::default(),
             unmatched: "unmatched".parse().expect("it is a name"),
@@ -128,8 +128,7 @@ impl<'a> Tables<'a> {
         inherited: &Arc<Chain>,
     ) -> routing::Route<Route> {
         let captures: Vec<&str> = draft.captures.iter().map(|name| &**name).collect();
-        let (list, without) = (&draft.config.middleware, &draft.config.without);
-        let own = Scope::route(host.name.as_str(), draft.name.as_str(), list, without, &captures);
+        let own = Scope::route(host.name.as_str(), draft.name.as_str(), draft.config, &captures);
         let [tenant, of_host] = &host.scopes;
         let chain = match &own {
             None => inherited.clone(),

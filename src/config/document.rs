@@ -119,6 +119,8 @@ pub struct Timeouts {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tenant {
+    /// Answers in the place of all the tenant's hosts, but for those who work on it.
+    pub maintenance: Option<crate::middleware::maintenance::Config>,
     /// The tenant's part of its hosts' chains: between the listener's and the host's.
     pub middleware: Chain,
 }

@@ -8,6 +8,7 @@ use crate::{
     action::{proxy, redirect, respond},
     http::errors,
     matcher,
+    middleware::maintenance,
     telemetry::access_log,
     value::{Method, Name, Named, OneOrMany, Spanned, TextOr},
 };
@@ -27,6 +28,9 @@ pub struct Host {
     /// TLS of this host's own.
     #[serde(default)]
     pub tls: Option<HostTls>,
+    /// Answers in the place of the whole host, but for those who work on it.
+    #[serde(default)]
+    pub maintenance: Option<maintenance::Config>,
     /// The host's part of the chain.
     #[serde(default)]
     pub middleware: Chain,
@@ -89,6 +93,9 @@ pub struct Route {
     /// Answers with what stands here.
     #[serde(default)]
     pub respond: Option<Spanned<respond::Config>>,
+    /// Answers in the place of this route, but for those who work on it.
+    #[serde(default)]
+    pub maintenance: Option<maintenance::Config>,
     /// The route's part of the chain.
     #[serde(default)]
     pub middleware: Chain,

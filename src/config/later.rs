@@ -10,16 +10,15 @@ const LATER: &[(&str, &[&str])] = &[
     ("Listener", &["quic", "proxy_protocol"]),
     ("ListenerProtocol", &["h3"]),
     ("ListenerTls", &["early_data", "session_tickets"]),
-    ("Tenant", &["limits", "cache", "maintenance"]),
+    ("Tenant", &["limits", "cache"]),
     ("Middleware", &["concurrency", "forward_auth", "rate_limit", "validate"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),
     ("UpstreamHealth", &["grpc"]),
     ("UpstreamPool", &["min", "max", "max_age"]),
     ("UpstreamRetry", &["when", "methods", "budget", "per_try_timeout"]),
-    ("Host", &["maintenance"]),
     ("HostTls", &["client_auth"]),
-    ("Route", &["cache", "grpc", "grpc_json", "files", "hub", "maintenance"]),
+    ("Route", &["cache", "grpc", "grpc_json", "files", "hub"]),
     ("Proxy", &["split", "mirror"]),
 ];
 

@@ -15,6 +15,7 @@ mod exchange;
 mod header_edits;
 pub mod ip;
 pub mod jwt;
+pub mod maintenance;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
@@ -25,11 +26,11 @@ mod world;
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{diagnostic::Diagnostics, error::Reason, value::Span};
+use crate::{diagnostic::Diagnostics, error::Reason, http::errors::Page, value::Span};
 
 pub use auth::{Source, conceal};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
@@ -77,6 +78,7 @@ kinds! {
     Compress = compress,
     Cors = cors,
     Ip = ip,
+    Maintenance = maintenance,
     BodyLimit = body_limit,
     BasicAuth = basic_auth,
     ApiKey = api_key,
@@ -126,6 +128,10 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub reason: Reason,
+    /// The status, where it is another than the reason's.
+    pub status: Option<StatusCode>,
+    /// What is shown in the place of an error in the route's form.
+    pub page: Option<Page>,
     /// What the error carries beside its own fields, as Retry-After.
     pub fields: HeaderMap,
     /// What the access log says of it and the client is not told.
@@ -146,7 +152,7 @@ pub enum Mode {
 
 impl Refusal {
     pub fn new(reason: Reason) -> Self {
-        Self { reason, fields: HeaderMap::new(), cause: None }
+        Self { reason, status: None, page: None, fields: HeaderMap::new(), cause: None }
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header, response};
 
 use crate::{
     error::Reason,
-    http::errors::{Errors, Occurrence},
+    http::errors::{Errors, Occurrence, Page},
     middleware::{Exchange, Refusal},
     routing::Allow,
 };
@@ -23,8 +23,12 @@ pub(super) fn refusal(
     errors: &Errors,
     exchange: &Exchange,
 ) -> Response<Bytes> {
-    let status = reason.status();
-    let mut answer = error(status, reason.code(), reason.message(), errors, exchange);
+    let answer = error(reason.status(), reason.code(), reason.message(), errors, exchange);
+    explain(answer, reason, allow)
+}
+
+fn explain(mut answer: Response<Bytes>, reason: Reason, allow: Option<&Allow>) -> Response<Bytes> {
+    let status = answer.status();
     let headers = answer.headers_mut();
     // RFC 9209 section 2.
     let proxy_status = format!("portolan; error={}; details=\"{}\"", reason.proxy_error(), reason.code());
@@ -43,11 +47,17 @@ pub(super) fn refusal(
 
 /// An answer to a request that a part of its chain refused.
 pub(super) fn refused(refusal: Refusal, errors: &Errors, exchange: &Exchange) -> Response<Bytes> {
-    let mut answer = self::refusal(refusal.reason, None, errors, exchange);
-    for name in refusal.fields.keys() {
+    let Refusal { reason, status, page, fields, cause: _ } = refusal;
+    let status = status.unwrap_or_else(|| reason.status());
+    let answer = match page {
+        Some(page) => shown(status, page),
+        None => error(status, reason.code(), reason.message(), errors, exchange),
+    };
+    let mut answer = explain(answer, reason, None);
+    for name in fields.keys() {
         answer.headers_mut().remove(name);
     }
-    for (name, value) in &refusal.fields {
+    for (name, value) in &fields {
         answer.headers_mut().append(name.clone(), value.clone());
     }
     answer
@@ -69,13 +79,17 @@ pub(super) fn error(
         at: SystemTime::now(),
         accept: exchange.accept.as_deref(),
     };
-    let page = errors.page(&occurrence);
-    let mut answer = Response::new(page.body);
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    let mut answer = shown(status, errors.page(&occurrence));
     if errors.negotiate() {
         answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     }
+    answer
+}
+
+fn shown(status: StatusCode, page: Page) -> Response<Bytes> {
+    let mut answer = Response::new(page.body);
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     answer
 }
 

@@ -212,6 +212,7 @@ fn supply(tree: &Tree) {
     let point = "A".repeat(43);
     let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{point}"}}]}}"#);
     tree.write("issuer.jwks.json", set);
+    tree.write("pages/down.html", "<h1>Back soon</h1>\n");
     tree.write("welcome.html", "<h1>Welcome</h1>\n");
 }
 

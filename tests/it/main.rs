@@ -19,6 +19,7 @@ mod ip;
 mod jwt;
 mod limits;
 mod load;
+mod maintenance;
 mod metrics;
 mod middleware;
 mod reload;
