@@ -61,6 +61,7 @@ reasons! {
     HeaderTimeout = "header_timeout", 408, Client, "http_request_error", "The request took too long to arrive.";
     BodyTooLarge = "body_too_large", 413, Client, "http_request_error", "The request's body is too large.";
     BodyTimeout = "body_timeout", 408, Client, "http_request_error", "The request's body took too long to arrive.";
+    RateLimited = "rate_limited", 429, Client, "http_request_denied", "Too many requests: try again later.";
     NoConnect = "connect_not_allowed", 405, Client, "http_request_denied", "CONNECT is not allowed here.";
     NoHost = "no_host", 404, Client, "destination_not_found", "There is no such host.";
     NoRoute = "no_route", 404, Client, "destination_not_found", "There is nothing here.";

@@ -11,7 +11,10 @@ use super::context::Context;
 use crate::{
     config::{document, is_later},
     diagnostic::{Code, Diagnostic, closest},
-    middleware::{self, Chain, Item, Site},
+    middleware::{
+        self, Chain, Item, Site,
+        limit::{Place, Quotas, Within},
+    },
     value::{Name, Span, Spanned, TextOr},
 };
 
@@ -19,7 +22,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Scope<'a> {
     /// Tells it from all others.
-    id: String,
+    id: Arc<str>,
     /// As people are told it.
     label: Arc<str>,
     list: &'a document::Chain,
@@ -29,7 +32,8 @@ pub(super) struct Scope<'a> {
 
 pub(super) struct Chains<'a> {
     cx: &'a Context<'a>,
-    compiled: RefCell<HashMap<Vec<String>, Arc<Chain>>>,
+    compiled: RefCell<HashMap<Vec<Arc<str>>, Arc<Chain>>>,
+    quotas: RefCell<Quotas>,
     withouts: RefCell<Withouts>,
 }
 
@@ -41,6 +45,7 @@ struct Placed<'a> {
     config: &'a middleware::Config,
     site: Site,
     captures: &'a [&'a str],
+    place: Place,
 }
 
 impl<'a> Scope<'a> {
@@ -54,8 +59,8 @@ impl<'a> Scope<'a> {
         if list.is_empty() && without.is_empty() {
             return None;
         }
-        let label = if name.is_empty() { kind.to_owned() } else { format!("{kind} {name}") };
-        Some(Self { id: label.clone(), label: label.into(), list, without, captures: &[] })
+        let label: Arc<str> = if name.is_empty() { kind.into() } else { format!("{kind} {name}").into() };
+        Some(Self { id: label.clone(), label, list, without, captures: &[] })
     }
 
     /// The same for a route of a host, whose templates may use its captures.
@@ -67,13 +72,13 @@ impl<'a> Scope<'a> {
         captures: &'a [&'a str],
     ) -> Option<Self> {
         let scope = Self::new("route", name, list, without)?;
-        Some(Self { id: format!("route {host}/{name}"), captures, ..scope })
+        Some(Self { id: format!("route {host}/{name}").into(), captures, ..scope })
     }
 }
 
 impl<'a> Chains<'a> {
     pub fn new(cx: &'a Context<'a>) -> Self {
-        Self { cx, compiled: RefCell::default(), withouts: RefCell::default() }
+        Self { cx, compiled: RefCell::default(), quotas: RefCell::default(), withouts: RefCell::default() }
     }
 
     /// The chain of these scopes, outermost first.
@@ -82,7 +87,7 @@ impl<'a> Chains<'a> {
         'a: 's,
     {
         let scopes: Vec<&Scope<'s>> = scopes.into_iter().flatten().collect();
-        let key: Vec<String> = scopes.iter().map(|scope| scope.id.clone()).collect();
+        let key: Vec<Arc<str>> = scopes.iter().map(|scope| scope.id.clone()).collect();
         if let Some(chain) = self.compiled.borrow().get(&key) {
             return chain.clone();
         }
@@ -106,8 +111,10 @@ impl<'a> Chains<'a> {
             config: placed.config,
             site: &placed.site,
             captures: placed.captures,
+            place: &placed.place,
         });
-        self.cx.report.collect(|diagnostics| Chain::compile(items, diagnostics))
+        let (limits, mut quotas) = (&self.cx.registries.limits, self.quotas.borrow_mut());
+        self.cx.report.collect(|diagnostics| Chain::compile(items, limits, &mut quotas, diagnostics))
     }
 
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {
@@ -171,26 +178,29 @@ fn put<'a>(placed: Placed<'a>, effective: &mut Vec<Placed<'a>>) {
 /// A scope's list with every named chain in its place.
 fn expand<'s>(cx: &Context<'s>, scope: &Scope<'s>) -> Vec<Placed<'s>> {
     let mut all = Vec::new();
-    visit(cx, scope.list, &mut Vec::new(), &mut |config, chain| {
+    visit(cx, scope.list, &mut Vec::new(), &mut |config, nth, chain| {
         let site = Site { scope: scope.label.clone(), chain: chain.cloned() };
-        all.push(Placed { config, site, captures: scope.captures });
+        let within = chain.cloned().map_or_else(|| Within::Scope(scope.id.clone()), Within::Chain);
+        all.push(Placed { config, site, captures: scope.captures, place: Place::Written(within, nth) });
     });
     refuse_twins(cx, scope.list);
     all
 }
 
-/// Visits the middleware of a list, named chains in depth. A chain that comes back
-/// to itself was reported by [`check_loops`].
+/// Visits the middleware of a list, named chains in depth: each with its place among those of its kind in its own
+/// list. A chain that comes back to itself was reported by [`check_loops`].
 fn visit<'s>(
     cx: &Context<'s>,
     list: &'s document::Chain,
     within: &mut Vec<&'s Spanned<Name>>,
-    found: &mut dyn FnMut(&'s middleware::Config, Option<&'s Name>),
+    found: &mut dyn FnMut(&'s middleware::Config, usize, Option<&'s Name>),
 ) {
-    for item in list {
+    for (at, item) in list.iter().enumerate() {
         let name = match &item.value {
             TextOr::Map(config) => {
-                found(config, within.last().map(|name| &name.value));
+                let same = |item: &&Spanned<document::ChainItem>| matches!(&item.value, TextOr::Map(other) if other.kind() == config.kind());
+                let nth = list[..at].iter().filter(same).count();
+                found(config, nth, within.last().map(|name| &name.value));
                 continue;
             }
             TextOr::Text(name) => Spanned::new(name.clone(), item.span),

@@ -15,6 +15,7 @@ use crate::{
     config::host,
     diagnostic::{Code, Diagnostic},
     http::errors::Errors,
+    middleware::Routed,
     routing::HostPattern,
     tls::Certificate,
     value::{Entry, Name, Span, Spanned},
@@ -38,6 +39,14 @@ pub(super) struct Draft<'a> {
 
 /// The routes of each set, compiled once for all hosts that use it.
 struct RouteSets<'a>(Vec<Vec<Rc<Route<'a>>>>);
+
+impl Draft<'_> {
+    /// The names of one of its routes.
+    pub fn names(&self, route: Name) -> Arc<Routed> {
+        let tenant = self.tenant.map(|tenant| tenant.value.clone());
+        Arc::new(Routed { host: Some(self.name.value.clone()), tenant, route })
+    }
+}
 
 pub(super) fn draft<'a>(
     cx: &Context<'a>,

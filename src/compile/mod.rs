@@ -28,6 +28,7 @@ pub use tests_section::{Outcome, Test, failed, run};
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
+    middleware::limit,
     snapshot::Snapshot,
     telemetry::access_log::Sinks,
     tls::SelfSigned,
@@ -39,6 +40,7 @@ use context::Context;
 /// What outlives a snapshot and is handed from one to the next.
 pub struct Registries {
     pub upstreams: upstream::Registry,
+    pub limits: limit::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
 }
@@ -47,6 +49,7 @@ impl Default for Registries {
     fn default() -> Self {
         Self {
             upstreams: upstream::Registry::new(Clock::machine(), None),
+            limits: limit::Registry::new(Clock::machine()),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
         }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic},
     http::errors::Errors,
-    middleware::Chain,
+    middleware::{Chain, Routed},
     routing::{self, At, Builder, Problem, Table},
     snapshot::{Action, Host, Route},
     telemetry::access_log::AccessLog,
@@ -77,9 +77,7 @@ impl<'a> Tables<'a> {
             other => other.kind().parse().expect("an action's kind is a name"),
         };
         Arc::new(Route {
-            name,
-            host: None,
-            tenant: None,
+            names: Arc::new(Routed { host: None, tenant: None, route: name }),
             captures: Arc::default(),
             chain: self.chains.chain([self.defaults.as_ref(), outer.scope.as_ref()]),
             action,
@@ -138,9 +136,7 @@ impl<'a> Tables<'a> {
             ]),
         };
         let route = Route {
-            name: draft.name.value.clone(),
-            host: Some(host.name.value.clone()),
-            tenant: host.tenant.map(|tenant| tenant.value.clone()),
+            names: host.names(draft.name.value.clone()),
             captures: draft.captures.clone(),
             chain,
             action: draft.action.clone(),
@@ -160,9 +156,7 @@ impl<'a> Tables<'a> {
         let [tenant, of_host] = &host.scopes;
         let scopes = [self.defaults.as_ref(), outer.scope.as_ref(), tenant.as_ref(), of_host.as_ref()];
         Route {
-            name: self.unmatched.clone(),
-            host: Some(host.name.value.clone()),
-            tenant: host.tenant.map(|tenant| tenant.value.clone()),
+            names: host.names(self.unmatched.clone()),
             captures: Arc::default(),
             chain: self.chains.chain(scopes),
             action: Action::Unmatched,

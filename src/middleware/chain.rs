@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::response;
 
-use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict};
+use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict, limit};
 use crate::diagnostic::Diagnostics;
 
 /// A compiled chain.
@@ -41,6 +41,7 @@ pub struct Item<'a> {
     pub site: &'a Site,
     /// The captures that its templates may name: those of the route that it stands in.
     pub captures: &'a [&'a str],
+    pub place: &'a limit::Place,
 }
 
 /// What a middleware registers itself with.
@@ -72,12 +73,18 @@ struct ResponseStep {
 // === impl Chain ===
 
 impl Chain {
-    /// Compiles the items, outermost first.
-    pub fn compile<'a>(items: impl IntoIterator<Item = Item<'a>>, diagnostics: &mut Diagnostics) -> Self {
+    /// Compiles the items, outermost first. `quotas` are those of the whole configuration.
+    pub fn compile<'a>(
+        items: impl IntoIterator<Item = Item<'a>>,
+        limits: &limit::Registry,
+        quotas: &mut limit::Quotas,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
         let mut builder = Builder::default();
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
-            item.config.install(&mut Context { captures: item.captures, diagnostics }, &mut builder);
+            let Item { captures, place, .. } = item;
+            item.config.install(&mut Context { captures, place, limits, quotas, diagnostics }, &mut builder);
         }
         let mut chain = builder.chain;
         chain.response.reverse();

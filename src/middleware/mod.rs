@@ -9,6 +9,8 @@ mod chain;
 pub mod compress;
 mod exchange;
 mod header_edits;
+pub mod limit;
+pub mod rate_limit;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
@@ -24,7 +26,7 @@ use serde::Deserialize;
 use crate::{diagnostic::Diagnostics, error::Reason};
 
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
-pub use exchange::Exchange;
+pub use exchange::{Exchange, Routed};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
 macro_rules! kinds {
@@ -65,12 +67,18 @@ kinds! {
     ResponseHeaders = response_headers,
     Compress = compress,
     BodyLimit = body_limit,
+    RateLimit = rate_limit,
 }
 
 /// What a middleware is compiled with.
 pub struct Context<'a> {
     /// The names of the route's captures; empty for what stands outside a route.
     pub captures: &'a [&'a str],
+    /// Where it is written.
+    pub place: &'a limit::Place,
+    /// What limits counted before.
+    pub limits: &'a limit::Registry,
+    pub quotas: &'a mut limit::Quotas,
     pub diagnostics: &'a mut Diagnostics,
 }
 

@@ -15,6 +15,7 @@ mod http2;
 mod limits;
 mod load;
 mod middleware;
+mod rate_limit;
 mod reload;
 mod routing;
 mod streaming;

@@ -1,0 +1,192 @@
+//! Buckets by key. What is kept of a key is a hash with a seed of this process's own, and only as long as its
+//! bucket is not full.
+//!
+//! Memory is bounded: a limit keeps at most 1.8 million keys in at most 36 MiB. Keys whose buckets are full again
+//! are forgotten each time a shard has doubled, so that what is kept stays within twice what has to be. Where all
+//! that room is taken by buckets that are not full, the quarter that lacks least is forgotten.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    bucket::{self, Quota, Refused, Taken},
+    key::By,
+};
+use crate::{middleware::Exchange, value::Clock};
+
+/// The buckets of one limit.
+#[derive(Debug)]
+pub struct Buckets {
+    clock: Clock,
+    began: Instant,
+    by: By,
+    /// SipHash: nobody shall find another one's key and empty its bucket.
+    seed: RandomState,
+    kept: Kept,
+}
+
+/// A key of some buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(u64);
+
+#[derive(Debug)]
+enum Kept {
+    /// All requests are one.
+    One(AtomicU64),
+    Many(Box<[RwLock<Shard>]>),
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    buckets: HashMap<u64, AtomicU64, foldhash::fast::RandomState>,
+    sweep_at: usize,
+}
+
+const SHARDS: usize = 32;
+
+/// What a shard's table holds before it would double to more than a megabyte.
+const MOST: usize = (1 << 16) / 8 * 7;
+const LEAST: usize = 64;
+
+impl Buckets {
+    pub fn new(clock: Clock, by: By) -> Self {
+        let kept = match by.is_all_together() {
+            true => Kept::One(AtomicU64::default()),
+            false => Kept::Many((0..SHARDS).map(|_| RwLock::default()).collect()),
+        };
+        Self { began: clock.now(), clock, by, seed: RandomState::new(), kept }
+    }
+
+    /// The key of a request.
+    pub fn key(&self, exchange: &Exchange) -> Key {
+        match self.kept {
+            Kept::One(_) => Key(0),
+            Kept::Many(_) => Key(self.by.hash(exchange, &self.seed)),
+        }
+    }
+
+    /// The key of something else than a request.
+    pub fn key_of(&self, bytes: &[u8]) -> Key {
+        Key(self.seed.hash_one(bytes))
+    }
+
+    pub fn take(&self, key: Key, quota: &Quota) -> Result<Taken, Refused> {
+        let now = self.now();
+        self.with(key, now, |bucket| quota.take(bucket, now))
+    }
+
+    pub fn give_back(&self, key: Key, quota: &Quota, taken: Taken) {
+        let now = self.now();
+        self.with(key, now, |bucket| quota.give_back(bucket, taken, now));
+    }
+
+    fn now(&self) -> u64 {
+        bucket::time(self.clock.now().duration_since(self.began).as_nanos())
+    }
+
+    fn with<R>(&self, key: Key, now: u64, act: impl Fn(&AtomicU64) -> R) -> R {
+        let shards = match &self.kept {
+            Kept::One(bucket) => return act(bucket),
+            Kept::Many(shards) => shards,
+        };
+        let shard = &shards[key.0 as usize % SHARDS];
+        if let Some(bucket) = shard.read().unwrap_or_else(PoisonError::into_inner).buckets.get(&key.0) {
+            return act(bucket);
+        }
+        let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+        shard.make_room(now);
+        act(shard.buckets.entry(key.0).or_default())
+    }
+
+    #[cfg(test)]
+    fn kept(&self) -> usize {
+        match &self.kept {
+            Kept::One(_) => 1,
+            Kept::Many(shards) => shards.iter().map(|shard| shard.read().unwrap().buckets.len()).sum(),
+        }
+    }
+}
+
+impl Shard {
+    /// Forgets keys, where it has doubled since it did so last.
+    fn make_room(&mut self, now: u64) {
+        if self.buckets.len() < self.sweep_at.max(LEAST) {
+            return;
+        }
+        self.buckets.retain(|_, full_at| *full_at.get_mut() > now);
+        self.forget_the_fullest();
+        self.buckets.shrink_to(self.buckets.len() * 2);
+        self.sweep_at = (self.buckets.len() * 2).clamp(LEAST, MOST);
+    }
+
+    /// Leaves a quarter of the room free.
+    fn forget_the_fullest(&mut self) {
+        let mut excess = self.buckets.len().saturating_sub(MOST / 4 * 3);
+        if excess == 0 {
+            return;
+        }
+        let mut times: Vec<u64> =
+            self.buckets.values().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        let (_, last, _) = times.select_nth_unstable(excess - 1);
+        let last = *last;
+        self.buckets.retain(|_, full_at| {
+            let forgotten = excess > 0 && *full_at.get_mut() <= last;
+            excess -= usize::from(forgotten);
+            !forgotten
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn quota(rate: &str, burst: u32) -> Quota {
+        Quota::new(rate.parse().unwrap(), burst.try_into().unwrap()).unwrap()
+    }
+
+    fn by_client() -> By {
+        By::for_tests(&["client_ip"])
+    }
+
+    #[test]
+    fn each_key_has_a_bucket_of_its_own() {
+        let buckets = Buckets::new(Clock::manual(), by_client());
+        let (quota, [a, b]) = (quota("1/s", 1), [b"a", b"b"].map(|key| buckets.key_of(key)));
+        assert!(buckets.take(a, &quota).is_ok() && buckets.take(a, &quota).is_err());
+        assert!(buckets.take(b, &quota).is_ok());
+    }
+
+    #[test]
+    fn a_million_keys_are_kept_until_their_buckets_are_full() {
+        let (clock, quota) = (Clock::manual(), quota("1/h", 1));
+        let buckets = Buckets::new(clock.clone(), by_client());
+        let take = |number: u32| buckets.take(buckets.key_of(&number.to_le_bytes()), &quota).is_ok();
+        assert!((0..1_000_000).all(take));
+        assert!(!(0..1_000_000).step_by(997).any(take), "they are all known");
+        clock.advance(Duration::from_secs(3601));
+        assert!((1_000_000..3_000_000).step_by(2).all(take));
+        assert!(buckets.kept() <= 1_100_000, "{}", buckets.kept());
+    }
+
+    #[test]
+    fn what_is_kept_has_a_bound_that_the_emptiest_outlast() {
+        let buckets = Buckets::new(Clock::manual(), by_client());
+        let (quota, greedy) = (quota("10/h", 10), buckets.key_of(b"greedy"));
+        (0..10).for_each(|_| assert!(buckets.take(greedy, &quota).is_ok()));
+        for number in 0..4_000_000u32 {
+            assert!(buckets.take(buckets.key_of(&number.to_le_bytes()), &quota).is_ok());
+        }
+        assert!(buckets.kept() <= MOST * SHARDS, "{}", buckets.kept());
+        assert!(buckets.take(greedy, &quota).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! What limits count by: keys of requests, and counts that outlive a reload. A count is known by where it is
+//! written (or by its name) and by what it tells requests apart by, never by how much it allows.
+
+mod bucket;
+mod buckets;
+mod key;
+mod registry;
+
+pub use bucket::{Problem, Quota, Refused, Taken, seconds};
+pub use buckets::{Buckets, Key};
+pub use key::{By, KeyMap, KeyText, Written};
+pub use registry::{Identity, Place, Quotas, Registry, Within};
