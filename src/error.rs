@@ -71,6 +71,7 @@ reasons! {
     // our own
     Panic = "panic", 500, Gateway, "proxy_internal_error", "Something went wrong.";
     Internal = "internal", 500, Gateway, "proxy_internal_error", "Something went wrong.";
+    TooManyInFlight = "too_many_in_flight", 503, Gateway, "http_request_denied", "Too many requests at once: try again soon.";
     ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
     // the upstream's
     NoEndpoint = "no_endpoint", 503, Upstream, "destination_unavailable", "The service is not available at the moment.";

@@ -11,10 +11,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("ListenerProtocol", &["h3"]),
     ("ListenerTls", &["early_data", "session_tickets"]),
     ("Tenant", &["limits", "cache", "maintenance"]),
-    (
-        "Middleware",
-        &["basic_auth", "concurrency", "cors", "forward_auth", "ip", "jwt", "security_headers", "validate"],
-    ),
+    ("Middleware", &["basic_auth", "cors", "forward_auth", "ip", "jwt", "security_headers", "validate"]),
     ("RateLimitScope", &["shared"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),

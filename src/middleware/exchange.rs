@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::{body_limit::Limits, rate_limit};
+use super::{body_limit::Limits, limit::Permit, rate_limit};
 use crate::{
     error::Reason,
     http::{
@@ -50,6 +50,8 @@ pub struct Exchange {
     pub body_limits: Limits,
     /// What rate limits said to it.
     pub rate_limits: SmallVec<[rate_limit::Reading; 1]>,
+    /// Its places among the requests in flight: left when it ends, whatever way.
+    pub permits: SmallVec<[Permit; 1]>,
     /// The status sent, once a final head has been.
     pub status: Option<StatusCode>,
     /// Which parts of the chain were entered: the first so many.
@@ -150,6 +152,7 @@ impl Exchange {
             encoder: None,
             body_limits: Limits::default(),
             rate_limits: SmallVec::new(),
+            permits: SmallVec::new(),
             status: None,
             entered: 0,
         }

@@ -7,6 +7,7 @@
 pub mod body_limit;
 mod chain;
 pub mod compress;
+pub mod concurrency;
 mod exchange;
 mod header_edits;
 pub mod limit;
@@ -68,6 +69,7 @@ kinds! {
     Compress = compress,
     BodyLimit = body_limit,
     RateLimit = rate_limit,
+    Concurrency = concurrency,
 }
 
 /// What a middleware is compiled with.

@@ -174,6 +174,7 @@ impl Handler for Engine {
             encoder: None,
             body_limits: Default::default(),
             rate_limits: Default::default(),
+            permits: Default::default(),
             status: None,
             entered: 0,
         };
@@ -208,6 +209,7 @@ impl Handler for Engine {
             encoder: None,
             body_limits: Default::default(),
             rate_limits: Default::default(),
+            permits: Default::default(),
             status: None,
             entered: 0,
         };

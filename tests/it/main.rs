@@ -6,6 +6,7 @@ mod access_log;
 mod architecture;
 mod cli;
 mod compression;
+mod concurrency;
 mod configuration;
 mod drain;
 mod engine;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::RandomState,
     sync::{
         PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     bucket::{self, Quota, Refused, Taken},
-    key::By,
+    key::{By, Key},
 };
 use crate::{middleware::Exchange, value::Clock};
 
@@ -32,10 +32,6 @@ pub struct Buckets {
     kept: Kept,
 }
 
-/// A key of some buckets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key(u64);
-
 #[derive(Debug)]
 enum Kept {
     /// All requests are one.
@@ -45,7 +41,7 @@ enum Kept {
 
 #[derive(Debug, Default)]
 struct Shard {
-    buckets: HashMap<u64, AtomicU64, foldhash::fast::RandomState>,
+    buckets: HashMap<Key, AtomicU64, foldhash::fast::RandomState>,
     sweep_at: usize,
 }
 
@@ -67,14 +63,14 @@ impl Buckets {
     /// The key of a request.
     pub fn key(&self, exchange: &Exchange) -> Key {
         match self.kept {
-            Kept::One(_) => Key(0),
-            Kept::Many(_) => Key(self.by.hash(exchange, &self.seed)),
+            Kept::One(_) => Key::NONE,
+            Kept::Many(_) => self.by.key(exchange, &self.seed),
         }
     }
 
     /// The key of something else than a request.
     pub fn key_of(&self, bytes: &[u8]) -> Key {
-        Key(self.seed.hash_one(bytes))
+        Key::of(bytes, &self.seed)
     }
 
     pub fn take(&self, key: Key, quota: &Quota) -> Result<Taken, Refused> {
@@ -96,13 +92,13 @@ impl Buckets {
             Kept::One(bucket) => return act(bucket),
             Kept::Many(shards) => shards,
         };
-        let shard = &shards[key.0 as usize % SHARDS];
-        if let Some(bucket) = shard.read().unwrap_or_else(PoisonError::into_inner).buckets.get(&key.0) {
+        let shard = &shards[key.shard(SHARDS)];
+        if let Some(bucket) = shard.read().unwrap_or_else(PoisonError::into_inner).buckets.get(&key) {
             return act(bucket);
         }
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
         shard.make_room(now);
-        act(shard.buckets.entry(key.0).or_default())
+        act(shard.buckets.entry(key).or_default())
     }
 
     #[cfg(test)]

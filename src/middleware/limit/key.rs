@@ -53,10 +53,10 @@ pub struct ClientIp {
 
 /// What requests are told apart by. Nothing: they all count together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct By(Box<[Key]>);
+pub struct By(Box<[Aspect]>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
+enum Aspect {
     ClientIp { v6_prefix: u8 },
     Header(http::HeaderName),
     Cookie(Box<str>),
@@ -64,6 +64,10 @@ enum Key {
     Route,
     Tenant,
 }
+
+/// A request's key: a hash with a seed that only this process knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(u64);
 
 /// What providers commonly give to one customer, and what one machine chooses its addresses from (RFC 6177).
 const V6_PREFIX: u8 = 64;
@@ -101,7 +105,7 @@ impl By {
     }
 
     pub fn client_ip() -> Self {
-        Self([Key::ClientIp { v6_prefix: V6_PREFIX }].into())
+        Self([Aspect::ClientIp { v6_prefix: V6_PREFIX }].into())
     }
 
     pub fn compile(written: &Written, diagnostics: &mut Diagnostics) -> Self {
@@ -116,27 +120,42 @@ impl By {
                 diagnostics.push(problem.reason("the second time").label(first, "the first time"));
             }
         }
-        Self(written.iter().map(|key| Key::compile(&key.value, diagnostics)).collect())
+        Self(written.iter().map(|key| Aspect::compile(&key.value, diagnostics)).collect())
     }
 
     pub fn is_all_together(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A hash of what the request has of it. What it lacks is a key too.
-    pub(super) fn hash(&self, exchange: &Exchange, seed: &impl BuildHasher) -> u64 {
+    /// The key of what the request has of it. What it lacks is a key too.
+    pub(super) fn key(&self, exchange: &Exchange, seed: &impl BuildHasher) -> Key {
         let mut hasher = seed.build_hasher();
-        self.0.iter().for_each(|key| key.write(exchange, &mut hasher));
-        hasher.finish()
+        self.0.iter().for_each(|aspect| aspect.write(exchange, &mut hasher));
+        Key(hasher.finish())
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(keys: &[&str]) -> Self {
-        Self(keys.iter().map(|text| Key::of(&text.parse().unwrap(), V6_PREFIX)).collect())
+        Self(keys.iter().map(|text| Aspect::of(&text.parse().unwrap(), V6_PREFIX)).collect())
     }
 }
 
 impl Key {
+    /// Where all requests are one.
+    pub(super) const NONE: Self = Self(0);
+
+    /// The key of something else than a request.
+    pub(super) fn of(bytes: &[u8], seed: &impl BuildHasher) -> Self {
+        Self(seed.hash_one(bytes))
+    }
+
+    /// Which of so many shards it lies in.
+    pub(super) fn shard(self, shards: usize) -> usize {
+        self.0 as usize % shards
+    }
+}
+
+impl Aspect {
     fn compile(written: &TextOr<KeyText, KeyMap>, diagnostics: &mut Diagnostics) -> Self {
         let client_ip = match written {
             TextOr::Text(text) => return Self::of(text, V6_PREFIX),
@@ -199,7 +218,7 @@ mod tests {
         let [mut one, mut other] = [(); 2].map(|()| Exchange::for_tests("GET", "/"));
         a(&mut one);
         b(&mut other);
-        by.hash(&one, &seed) == by.hash(&other, &seed)
+        by.key(&one, &seed) == by.key(&other, &seed)
     }
 
     fn ip(text: &str) -> impl FnOnce(&mut Exchange) {
@@ -219,14 +238,14 @@ mod tests {
         assert!(same("client_ip", ip("2001:db8::1"), ip("2001:db8::ffff:1")));
         assert!(!same("client_ip", ip("2001:db8::1"), ip("2001:db8:0:1::1")));
         for (bits, expected) in [(1, true), (48, true), (64, false), (128, false)] {
-            let by = By([Key::ClientIp { v6_prefix: bits }].into());
+            let by = By([Aspect::ClientIp { v6_prefix: bits }].into());
             let seed = RandomState::new();
-            let hash = |text: &str| {
+            let key = |text: &str| {
                 let mut exchange = Exchange::for_tests("GET", "/");
                 exchange.client_ip = text.parse().unwrap();
-                by.hash(&exchange, &seed)
+                by.key(&exchange, &seed)
             };
-            assert_eq!(hash("2001:db8::1") == hash("2001:db8:0:1::1"), expected, "{bits}");
+            assert_eq!(key("2001:db8::1") == key("2001:db8:0:1::1"), expected, "{bits}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Buckets, By, Quota};
+use super::{Buckets, By, InFlight, Quota};
 use crate::value::{Clock, Name, Span, Spanned, Weaks};
 
 /// What a count is known by over reloads: where it is, and what it tells requests apart by. Never how much it
@@ -39,6 +39,7 @@ pub enum Within {
 pub struct Registry {
     clock: Clock,
     buckets: Mutex<Weaks<Identity, Buckets>>,
+    in_flight: Mutex<Weaks<Identity, InFlight>>,
 }
 
 /// The quotas of a configuration's counts: a count that stands in several places has one.
@@ -47,13 +48,19 @@ pub struct Quotas(HashMap<Identity, Spanned<Quota>>);
 
 impl Registry {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, buckets: Mutex::default() }
+        Self { clock, buckets: Mutex::default(), in_flight: Mutex::default() }
     }
 
     pub(in crate::middleware) fn buckets(&self, identity: Identity) -> Arc<Buckets> {
         let by = identity.by.clone();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.find_or(identity, || Buckets::new(self.clock.clone(), by))
+    }
+
+    pub(in crate::middleware) fn in_flight(&self, identity: Identity) -> Arc<InFlight> {
+        let by = identity.by.clone();
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.find_or(identity, || InFlight::new(by))
     }
 }
 
