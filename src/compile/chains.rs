@@ -12,10 +12,11 @@ use crate::{
     config::{document, is_later},
     diagnostic::{Code, Diagnostic, closest},
     middleware::{
-        self, Chain, Item, Site,
+        self, Chain, Item, Mode, Site, concurrency,
         limit::{Place, Quotas, Within},
+        rate_limit,
     },
-    value::{Name, Span, Spanned, TextOr},
+    value::{Name, OneOrMany, Span, Spanned, TextOr},
 };
 
 /// What one scope says about the chain.
@@ -25,6 +26,8 @@ pub(super) struct Scope<'a> {
     id: Arc<str>,
     /// As people are told it.
     label: Arc<str>,
+    /// What goes before the list and cannot be taken away.
+    imposed: Vec<middleware::Config>,
     list: &'a document::Chain,
     without: &'a [Spanned<String>],
     captures: &'a [&'a str],
@@ -46,6 +49,7 @@ struct Placed<'a> {
     site: Site,
     captures: &'a [&'a str],
     place: Place,
+    imposed: bool,
 }
 
 impl<'a> Scope<'a> {
@@ -56,11 +60,20 @@ impl<'a> Scope<'a> {
         list: &'a document::Chain,
         without: &'a [Spanned<String>],
     ) -> Option<Self> {
-        if list.is_empty() && without.is_empty() {
-            return None;
-        }
+        let says_nothing = list.is_empty() && without.is_empty();
+        (!says_nothing).then(|| Self::of(kind, name, list, without))
+    }
+
+    fn of(kind: &str, name: &str, list: &'a document::Chain, without: &'a [Spanned<String>]) -> Self {
         let label: Arc<str> = if name.is_empty() { kind.into() } else { format!("{kind} {name}").into() };
-        Some(Self { id: label.clone(), label, list, without, captures: &[] })
+        Self { id: label.clone(), label, imposed: Vec::new(), list, without, captures: &[] }
+    }
+
+    /// The same for a tenant, whose limits are imposed on its hosts.
+    pub fn tenant(name: &str, tenant: &'a document::Tenant) -> Option<Self> {
+        let imposed = tenant.limits.as_ref().map(limits).unwrap_or_default();
+        let says_nothing = imposed.is_empty() && tenant.middleware.is_empty();
+        (!says_nothing).then(|| Self { imposed, ..Self::of("tenant", name, &tenant.middleware, &[]) })
     }
 
     /// The same for a route of a host, whose templates may use its captures.
@@ -86,7 +99,7 @@ impl<'a> Chains<'a> {
     where
         'a: 's,
     {
-        let scopes: Vec<&Scope<'s>> = scopes.into_iter().flatten().collect();
+        let scopes: Vec<&'s Scope<'s>> = scopes.into_iter().flatten().collect();
         let key: Vec<Arc<str>> = scopes.iter().map(|scope| scope.id.clone()).collect();
         if let Some(chain) = self.compiled.borrow().get(&key) {
             return chain.clone();
@@ -96,7 +109,7 @@ impl<'a> Chains<'a> {
         chain
     }
 
-    fn compile<'s>(&self, scopes: &[&Scope<'s>]) -> Chain
+    fn compile<'s>(&self, scopes: &[&'s Scope<'s>]) -> Chain
     where
         'a: 's,
     {
@@ -120,7 +133,7 @@ impl<'a> Chains<'a> {
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {
         for kind in scope.without {
             let before = effective.len();
-            effective.retain(|placed| placed.config.kind() != kind.as_str());
+            effective.retain(|placed| placed.imposed || placed.config.kind() != kind.as_str());
             let mut withouts = self.withouts.borrow_mut();
             let (_, had_effect) = withouts.entry(kind.span).or_insert_with(|| (kind.value.clone(), false));
             *had_effect |= effective.len() < before;
@@ -175,13 +188,42 @@ fn put<'a>(placed: Placed<'a>, effective: &mut Vec<Placed<'a>>) {
     }
 }
 
+/// A tenant's limits as the middleware that they are.
+fn limits(written: &document::TenantLimits) -> Vec<middleware::Config> {
+    let rate = written.rate.map(|rate| {
+        middleware::Config::RateLimit(rate_limit::Config {
+            rate,
+            burst: written.burst,
+            by: Some(OneOrMany::default()),
+            bucket: None,
+            scope: rate_limit::Scope::Local,
+            mode: Mode::Enforce,
+        })
+    });
+    let in_flight = written.in_flight.map(|max| {
+        middleware::Config::Concurrency(concurrency::Config { max, by: None, mode: Mode::Enforce })
+    });
+    rate.into_iter().chain(in_flight).collect()
+}
+
 /// A scope's list with every named chain in its place.
-fn expand<'s>(cx: &Context<'s>, scope: &Scope<'s>) -> Vec<Placed<'s>> {
-    let mut all = Vec::new();
+fn expand<'s>(cx: &Context<'s>, scope: &'s Scope<'s>) -> Vec<Placed<'s>> {
+    let imposed = |config| {
+        let site = Site { scope: scope.label.clone(), chain: None };
+        let within = Within::Scope(format!("limits of {}", scope.id).into());
+        Placed { config, site, captures: &[], place: Place::Written(within, 0), imposed: true }
+    };
+    let mut all: Vec<Placed<'s>> = scope.imposed.iter().map(imposed).collect();
     visit(cx, scope.list, &mut Vec::new(), &mut |config, nth, chain| {
         let site = Site { scope: scope.label.clone(), chain: chain.cloned() };
         let within = chain.cloned().map_or_else(|| Within::Scope(scope.id.clone()), Within::Chain);
-        all.push(Placed { config, site, captures: scope.captures, place: Place::Written(within, nth) });
+        all.push(Placed {
+            config,
+            site,
+            captures: scope.captures,
+            place: Place::Written(within, nth),
+            imposed: false,
+        });
     });
     refuse_twins(cx, scope.list);
     all
@@ -342,6 +384,33 @@ hosts:
         );
         let own = parts(&route(&snapshot, "web", "www", "own").chain);
         assert_eq!(own.last().unwrap(), "response_headers of route own");
+    }
+
+    #[test]
+    fn a_tenants_limits_go_before_its_own_part_and_stay() {
+        let tree = TREE.replace("acme: { mid", "acme: { limits: { rate: 100/s, in_flight: 10 }, mid");
+        let snapshot =
+            sound(&tree.replace(
+                "without: [request_headers, recover]",
+                "middleware: [{ rate_limit: { rate: 1/s } }]",
+            ));
+        assert_eq!(
+            parts(&route(&snapshot, "web", "www", "bare").chain)[3..],
+            [
+                "rate_limit of tenant acme",
+                "concurrency of tenant acme",
+                "request_headers of tenant acme",
+                "rate_limit of route bare"
+            ]
+        );
+        let more = "middleware: [{ rate_limit: { rate: 1/s } }], routes: { a: { path: /a, without: [rate_limit], respond: {} } }";
+        let tree = tree.replace(
+            "  plain: { names: [plain], routes: { a: { path: /a, respond: {} } } }",
+            &format!("  plain: {{ names: [plain], tenant: acme, {more} }}"),
+        );
+        let left = parts(&route(&sound(&tree), "web", "plain", "a").chain);
+        assert!(left.contains(&"rate_limit of tenant acme".to_owned()), "{left:?}");
+        assert!(!left.contains(&"rate_limit of host plain".to_owned()), "{left:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     upstreams::Upstreams,
 };
 use crate::{
-    config::host,
+    config::{document::Tenant, host},
     diagnostic::{Code, Diagnostic},
     http::errors::Errors,
     middleware::Routed,
@@ -154,9 +154,20 @@ fn own_listeners(
 
 fn scopes<'a>(cx: &Context<'a>, name: &'a Spanned<Name>, config: &'a host::Host) -> [Option<Scope<'a>>; 2] {
     let tenant = config.tenant.as_ref().and_then(|tenant| cx.names.tenants.find(tenant, &cx.report));
-    let tenant = tenant
-        .and_then(|(_, tenant)| Scope::new("tenant", tenant.name.as_str(), &tenant.value.middleware, &[]));
+    let tenant = tenant.and_then(|(_, tenant)| {
+        refuse_idle_burst(cx, &tenant.value);
+        Scope::tenant(tenant.name.as_str(), &tenant.value)
+    });
     [tenant, Scope::new("host", name.as_str(), &config.middleware, &config.without)]
+}
+
+fn refuse_idle_burst(cx: &Context<'_>, tenant: &Tenant) {
+    let limits = tenant.limits.as_ref();
+    if let Some(burst) = limits.filter(|limits| limits.rate.is_none()).and_then(|limits| limits.burst) {
+        let problem =
+            Diagnostic::error(Code::NoEffect, burst.span, "there is no rate that this is a burst of");
+        cx.report.push(problem.help("rate: 1000/s says how often requests may come"));
+    }
 }
 
 fn certificate(

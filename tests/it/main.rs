@@ -22,6 +22,7 @@ mod routing;
 mod streaming;
 mod strictness;
 mod support;
+mod tenants;
 mod tls;
 mod upstream;
 mod websocket;
