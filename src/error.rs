@@ -61,6 +61,7 @@ reasons! {
     HeaderTimeout = "header_timeout", 408, Client, "http_request_error", "The request took too long to arrive.";
     BodyTooLarge = "body_too_large", 413, Client, "http_request_error", "The request's body is too large.";
     BodyTimeout = "body_timeout", 408, Client, "http_request_error", "The request's body took too long to arrive.";
+    RateLimited = "rate_limited", 429, Client, "http_request_denied", "Too many requests: try again later.";
     NoConnect = "connect_not_allowed", 405, Client, "http_request_denied", "CONNECT is not allowed here.";
     NoHost = "no_host", 404, Client, "destination_not_found", "There is no such host.";
     NoRoute = "no_route", 404, Client, "destination_not_found", "There is nothing here.";
@@ -74,6 +75,7 @@ reasons! {
     Panic = "panic", 500, Gateway, "proxy_internal_error", "Something went wrong.";
     Internal = "internal", 500, Gateway, "proxy_internal_error", "Something went wrong.";
     Maintenance = "maintenance", 503, Gateway, "destination_unavailable", "This is being worked on. Come back in a while.";
+    TooManyInFlight = "too_many_in_flight", 503, Gateway, "http_request_denied", "Too many requests at once: try again soon.";
     ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
     // the upstream's
     NoEndpoint = "no_endpoint", 503, Upstream, "destination_unavailable", "The service is not available at the moment.";

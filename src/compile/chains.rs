@@ -11,28 +11,40 @@ use super::context::Context;
 use crate::{
     config::{document, host, is_later},
     diagnostic::{Code, Diagnostic, closest},
-    middleware::{self, Chain, Item, Site, World, maintenance},
-    value::{Name, Span, Spanned, TextOr},
+    middleware::{
+        self, Chain, Item, Mode, Site, World, concurrency,
+        limit::{Place, Within},
+        maintenance, rate_limit,
+    },
+    value::{Name, OneOrMany, Span, Spanned, TextOr},
 };
 
 /// What one scope says about the chain.
 #[derive(Clone)]
 pub(super) struct Scope<'a> {
     /// Tells it from all others.
-    id: String,
+    id: Arc<str>,
     /// As people are told it.
     label: Arc<str>,
-    /// Stands before the list.
-    maintenance: Option<Arc<middleware::Config>>,
+    /// What its own keys put before the list.
+    own: Vec<Own>,
     list: &'a document::Chain,
     without: &'a [Spanned<String>],
     captures: &'a [&'a str],
 }
 
+/// A middleware that a scope has by a key of its own.
+#[derive(Clone)]
+struct Own {
+    config: middleware::Config,
+    /// Nobody further in takes it away.
+    imposed: bool,
+}
+
 pub(super) struct Chains<'a> {
     cx: &'a Context<'a>,
     world: World<'a>,
-    compiled: RefCell<HashMap<Vec<String>, Arc<Chain>>>,
+    compiled: RefCell<HashMap<Vec<Arc<str>>, Arc<Chain>>>,
     withouts: RefCell<Withouts>,
 }
 
@@ -45,6 +57,14 @@ struct Placed<'a> {
     span: Span,
     site: Site,
     captures: &'a [&'a str],
+    place: Place,
+    imposed: bool,
+}
+
+impl Own {
+    fn maintenance(config: &maintenance::Config) -> Self {
+        Self { config: middleware::Config::Maintenance(config.clone()), imposed: false }
+    }
 }
 
 impl<'a> Scope<'a> {
@@ -56,25 +76,43 @@ impl<'a> Scope<'a> {
         list: &'a document::Chain,
         without: &'a [Spanned<String>],
     ) -> Option<Self> {
-        if maintenance.is_none() && list.is_empty() && without.is_empty() {
-            return None;
-        }
-        let label = if name.is_empty() { kind.to_owned() } else { format!("{kind} {name}") };
-        let maintenance = maintenance.map(|config| Arc::new(middleware::Config::Maintenance(config.clone())));
-        Some(Self { id: label.clone(), label: label.into(), maintenance, list, without, captures: &[] })
+        let own: Vec<Own> = maintenance.map(Own::maintenance).into_iter().collect();
+        let says_nothing = own.is_empty() && list.is_empty() && without.is_empty();
+        (!says_nothing).then(|| Self::of(kind, name, own, list, without))
+    }
+
+    fn of(
+        kind: &str,
+        name: &str,
+        own: Vec<Own>,
+        list: &'a document::Chain,
+        without: &'a [Spanned<String>],
+    ) -> Self {
+        let label: Arc<str> = if name.is_empty() { kind.into() } else { format!("{kind} {name}").into() };
+        Self { id: label.clone(), label, own, list, without, captures: &[] }
+    }
+
+    /// The same for a tenant, whose limits are imposed on its hosts.
+    pub fn tenant(name: &str, tenant: &'a document::Tenant) -> Option<Self> {
+        let limits = tenant.limits.as_ref().map(limits).unwrap_or_default();
+        let own: Vec<Own> =
+            limits.into_iter().chain(tenant.maintenance.as_ref().map(Own::maintenance)).collect();
+        let says_nothing = own.is_empty() && tenant.middleware.is_empty();
+        (!says_nothing).then(|| Self::of("tenant", name, own, &tenant.middleware, &[]))
     }
 
     /// The same for a route of a host, whose templates may use its captures.
     pub fn route(host: &str, name: &str, config: &'a host::Route, captures: &'a [&'a str]) -> Option<Self> {
         let maintenance = config.maintenance.as_ref();
         let scope = Self::new("route", name, maintenance, &config.middleware, &config.without)?;
-        Some(Self { id: format!("route {host}/{name}"), captures, ..scope })
+        Some(Self { id: format!("route {host}/{name}").into(), captures, ..scope })
     }
 }
 
 impl<'a> Chains<'a> {
     pub fn new(cx: &'a Context<'a>) -> Self {
-        let world = World::new(cx, cx.registries.heavy_work.clone(), &cx.registries.metrics);
+        let world =
+            World::new(cx, cx.registries.heavy_work.clone(), &cx.registries.metrics, &cx.registries.limits);
         Self { cx, world, compiled: RefCell::default(), withouts: RefCell::default() }
     }
 
@@ -83,8 +121,8 @@ impl<'a> Chains<'a> {
     where
         'a: 's,
     {
-        let scopes: Vec<&Scope<'s>> = scopes.into_iter().flatten().collect();
-        let key: Vec<String> = scopes.iter().map(|scope| scope.id.clone()).collect();
+        let scopes: Vec<&'s Scope<'s>> = scopes.into_iter().flatten().collect();
+        let key: Vec<Arc<str>> = scopes.iter().map(|scope| scope.id.clone()).collect();
         if let Some(chain) = self.compiled.borrow().get(&key) {
             return chain.clone();
         }
@@ -100,11 +138,6 @@ impl<'a> Chains<'a> {
         let mut effective: Vec<Placed<'s>> = Vec::new();
         for scope in scopes {
             self.take_away(scope, &mut effective);
-            if let Some(config) = &scope.maintenance {
-                let site = Site { scope: scope.label.clone(), chain: None };
-                // A key of the scope: nothing of it is asked for by its place.
-                put(Placed { config, span: Span::default(), site, captures: &[] }, &mut effective);
-            }
             for placed in expand(self.cx, scope) {
                 put(placed, &mut effective);
             }
@@ -114,6 +147,7 @@ impl<'a> Chains<'a> {
             site: &placed.site,
             span: placed.span,
             captures: placed.captures,
+            place: &placed.place,
         });
         self.cx.report.collect(|diagnostics| Chain::compile(items, &self.world, diagnostics))
     }
@@ -121,7 +155,7 @@ impl<'a> Chains<'a> {
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {
         for kind in scope.without {
             let before = effective.len();
-            effective.retain(|placed| placed.config.kind() != kind.as_str());
+            effective.retain(|placed| placed.imposed || placed.config.kind() != kind.as_str());
             let mut withouts = self.withouts.borrow_mut();
             let (_, had_effect) = withouts.entry(kind.span).or_insert_with(|| (kind.value.clone(), false));
             *had_effect |= effective.len() < before;
@@ -176,29 +210,58 @@ fn put<'a>(placed: Placed<'a>, effective: &mut Vec<Placed<'a>>) {
     }
 }
 
+/// A tenant's limits as the middleware that they are.
+fn limits(written: &document::TenantLimits) -> Vec<Own> {
+    let rate = written.rate.map(|rate| {
+        middleware::Config::RateLimit(rate_limit::Config {
+            rate,
+            burst: written.burst,
+            by: Some(OneOrMany::default()),
+            bucket: None,
+            scope: rate_limit::Scope::Local,
+            mode: Mode::Enforce,
+        })
+    });
+    let in_flight = written.in_flight.map(|max| {
+        middleware::Config::Concurrency(concurrency::Config { max, by: None, mode: Mode::Enforce })
+    });
+    rate.into_iter().chain(in_flight).map(|config| Own { config, imposed: true }).collect()
+}
+
 /// A scope's list with every named chain in its place.
-fn expand<'s>(cx: &Context<'s>, scope: &Scope<'s>) -> Vec<Placed<'s>> {
-    let mut all = Vec::new();
-    visit(cx, scope.list, &mut Vec::new(), &mut |config, span, chain| {
+fn expand<'s>(cx: &Context<'s>, scope: &'s Scope<'s>) -> Vec<Placed<'s>> {
+    let own = |Own { config, imposed }: &'s Own| {
+        let site = Site { scope: scope.label.clone(), chain: None };
+        let within = Within::Scope(format!("limits of {}", scope.id).into());
+        let place = Place::Written(within, 0);
+        // A key of the scope: nothing of it is asked for by its place.
+        Placed { config, span: Span::default(), site, captures: &[], place, imposed: *imposed }
+    };
+    let mut all: Vec<Placed<'s>> = scope.own.iter().map(own).collect();
+    visit(cx, scope.list, &mut Vec::new(), &mut |config, span, nth, chain| {
         let site = Site { scope: scope.label.clone(), chain: chain.cloned() };
-        all.push(Placed { config, span, site, captures: scope.captures });
+        let within = chain.cloned().map_or_else(|| Within::Scope(scope.id.clone()), Within::Chain);
+        let place = Place::Written(within, nth);
+        all.push(Placed { config, span, site, captures: scope.captures, place, imposed: false });
     });
     refuse_twins(cx, scope.list);
     all
 }
 
-/// Visits the middleware of a list, named chains in depth. A chain that comes back
-/// to itself was reported by [`check_loops`].
+/// Visits the middleware of a list, named chains in depth: each with its place among those of its kind in its own
+/// list. A chain that comes back to itself was reported by [`check_loops`].
 fn visit<'s>(
     cx: &Context<'s>,
     list: &'s document::Chain,
     within: &mut Vec<&'s Spanned<Name>>,
-    found: &mut dyn FnMut(&'s middleware::Config, Span, Option<&'s Name>),
+    found: &mut dyn FnMut(&'s middleware::Config, Span, usize, Option<&'s Name>),
 ) {
-    for item in list {
+    for (at, item) in list.iter().enumerate() {
         let name = match &item.value {
             TextOr::Map(config) => {
-                found(config, item.span, within.last().map(|name| &name.value));
+                let same = |item: &&Spanned<document::ChainItem>| matches!(&item.value, TextOr::Map(other) if other.kind() == config.kind());
+                let nth = list[..at].iter().filter(same).count();
+                found(config, item.span, nth, within.last().map(|name| &name.value));
                 continue;
             }
             TextOr::Text(name) => Spanned::new(name.clone(), item.span),
@@ -340,6 +403,33 @@ hosts:
         );
         let own = parts(&route(&snapshot, "web", "www", "own").chain);
         assert_eq!(own.last().unwrap(), "response_headers of route own");
+    }
+
+    #[test]
+    fn a_tenants_limits_go_before_its_own_part_and_stay() {
+        let tree = TREE.replace("acme: { mid", "acme: { limits: { rate: 100/s, in_flight: 10 }, mid");
+        let snapshot =
+            sound(&tree.replace(
+                "without: [request_headers, recover]",
+                "middleware: [{ rate_limit: { rate: 1/s } }]",
+            ));
+        assert_eq!(
+            parts(&route(&snapshot, "web", "www", "bare").chain)[3..],
+            [
+                "rate_limit of tenant acme",
+                "concurrency of tenant acme",
+                "request_headers of tenant acme",
+                "rate_limit of route bare"
+            ]
+        );
+        let more = "middleware: [{ rate_limit: { rate: 1/s } }], routes: { a: { path: /a, without: [rate_limit], respond: {} } }";
+        let tree = tree.replace(
+            "  plain: { names: [plain], routes: { a: { path: /a, respond: {} } } }",
+            &format!("  plain: {{ names: [plain], tenant: acme, {more} }}"),
+        );
+        let left = parts(&route(&sound(&tree), "web", "plain", "a").chain);
+        assert!(left.contains(&"rate_limit of tenant acme".to_owned()), "{left:?}");
+        assert!(!left.contains(&"rate_limit of host plain".to_owned()), "{left:?}");
     }
 
     #[test]

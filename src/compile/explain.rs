@@ -88,7 +88,7 @@ pub struct Miss {
 pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryError> {
     let answered = query.answer(&snapshot.listeners)?;
     let route = answered.route;
-    let host = route.host.as_ref();
+    let host = route.names.host.as_ref();
     let upstream = match &route.action {
         Action::Proxy(proxy) => Some(pool(&proxy.upstream)),
         _ => None,
@@ -97,8 +97,8 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryE
         request: format!("{} {}://{}{}", query.method, query.scheme.as_str(), query.host, query.path),
         listener: answered.listener.name.to_string(),
         host: host.map(ToString::to_string),
-        tenant: route.tenant.as_ref().map(ToString::to_string),
-        route: answered.refusal.is_none().then(|| route.name.to_string()),
+        tenant: route.names.tenant.as_ref().map(ToString::to_string),
+        route: answered.refusal.is_none().then(|| route.names.route.to_string()),
         refused: answered.refusal.as_ref().map(Refusal::said),
         parameters: parameters(&answered),
         chain: chain(&answered),
@@ -149,7 +149,7 @@ fn near_misses(answered: &Answered<'_, '_>) -> Vec<Miss> {
     }
     let (query, route) = (answered.query, answered.route);
     let misses = answered.listener.table.nearest(&query.host, &answered.path, &query.facts()).into_iter();
-    let other = |miss: &NearMiss| answered.refusal.is_some() || miss.route != route.name;
+    let other = |miss: &NearMiss| answered.refusal.is_some() || miss.route != route.names.route;
     let miss =
         |miss: NearMiss| Miss { route: miss.route.to_string(), pattern: miss.pattern, failed: miss.failed };
     misses.filter(other).map(miss).collect()

@@ -12,9 +12,10 @@ use super::{
     upstreams::Upstreams,
 };
 use crate::{
-    config::host,
+    config::{document::Tenant, host},
     diagnostic::{Code, Diagnostic},
     http::errors::Errors,
+    middleware::Routed,
     routing::HostPattern,
     tls::Certificate,
     value::{Entry, Name, Span, Spanned},
@@ -38,6 +39,14 @@ pub(super) struct Draft<'a> {
 
 /// The routes of each set, compiled once for all hosts that use it.
 struct RouteSets<'a>(Vec<Vec<Rc<Route<'a>>>>);
+
+impl Draft<'_> {
+    /// The names of one of its routes.
+    pub fn names(&self, route: Name) -> Arc<Routed> {
+        let tenant = self.tenant.map(|tenant| tenant.value.clone());
+        Arc::new(Routed { host: Some(self.name.value.clone()), tenant, route })
+    }
+}
 
 pub(super) fn draft<'a>(
     cx: &Context<'a>,
@@ -145,11 +154,21 @@ fn own_listeners(
 
 fn scopes<'a>(cx: &Context<'a>, name: &'a Spanned<Name>, config: &'a host::Host) -> [Option<Scope<'a>>; 2] {
     let tenant = config.tenant.as_ref().and_then(|tenant| cx.names.tenants.find(tenant, &cx.report));
-    let tenant = tenant.and_then(|(_, Entry { name, value })| {
-        Scope::new("tenant", name.as_str(), value.maintenance.as_ref(), &value.middleware, &[])
+    let tenant = tenant.and_then(|(_, tenant)| {
+        refuse_idle_burst(cx, &tenant.value);
+        Scope::tenant(tenant.name.as_str(), &tenant.value)
     });
     let (maintenance, without) = (config.maintenance.as_ref(), &config.without);
     [tenant, Scope::new("host", name.as_str(), maintenance, &config.middleware, without)]
+}
+
+fn refuse_idle_burst(cx: &Context<'_>, tenant: &Tenant) {
+    let limits = tenant.limits.as_ref();
+    if let Some(burst) = limits.filter(|limits| limits.rate.is_none()).and_then(|limits| limits.burst) {
+        let problem =
+            Diagnostic::error(Code::NoEffect, burst.span, "there is no rate that this is a burst of");
+        cx.report.push(problem.help("rate: 1000/s says how often requests may come"));
+    }
 }
 
 fn certificate(

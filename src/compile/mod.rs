@@ -30,7 +30,7 @@ use std::sync::Arc;
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
-    middleware::HeavyWork,
+    middleware::{HeavyWork, limit},
     snapshot::Snapshot,
     telemetry::{access_log::Sinks, metrics::Metrics},
     tls::SelfSigned,
@@ -42,6 +42,7 @@ use context::Context;
 /// What outlives a snapshot and is handed from one to the next.
 pub struct Registries {
     pub upstreams: upstream::Registry,
+    pub limits: limit::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
     pub metrics: Arc<Metrics>,
@@ -53,6 +54,7 @@ impl Default for Registries {
         let metrics = Arc::<Metrics>::default();
         Self {
             upstreams: upstream::Registry::new(Clock::machine(), None, metrics.clone()),
+            limits: limit::Registry::new(Clock::machine()),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
             metrics,

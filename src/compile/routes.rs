@@ -39,7 +39,7 @@ fn of_listener(listener: &Listener) -> Vec<Row> {
             pattern: "/**".into(),
             methods: Vec::new(),
             conditions: String::new(),
-            route: route.name.to_string(),
+            route: route.names.route.to_string(),
             action: action(&route.action),
             chain: chain(route),
         };
@@ -60,7 +60,7 @@ fn row(listener: &Listener, host: &Host, listed: &Listed<'_, Route>) -> Row {
         pattern: listed.pattern.to_string(),
         methods: listed.route.conditions.methods().iter().map(ToString::to_string).collect(),
         conditions: listed.route.conditions.to_string(),
-        route: route.name.to_string(),
+        route: route.names.route.to_string(),
         action: action(&route.action),
         chain: chain(route),
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic},
     http::errors::Errors,
-    middleware::Chain,
+    middleware::{Chain, Routed},
     routing::{self, At, Builder, Problem, Table},
     snapshot::{Action, Host, Route},
     telemetry::{access_log::AccessLog, metrics::ByListener},
@@ -80,9 +80,7 @@ impl<'a> Tables<'a> {
         };
         let counts = self.cx.registries.metrics.route(outer.name, None, None, &name);
         Arc::new(Route {
-            name,
-            host: None,
-            tenant: None,
+            names: Arc::new(Routed { host: None, tenant: None, route: name }),
             captures: Arc::default(),
             chain: self.chains.chain([self.defaults.as_ref(), outer.scope.as_ref()]),
             action,
@@ -141,9 +139,7 @@ impl<'a> Tables<'a> {
             ]),
         };
         let route = Route {
-            name: draft.name.value.clone(),
-            host: Some(host.name.value.clone()),
-            tenant: host.tenant.map(|tenant| tenant.value.clone()),
+            names: host.names(draft.name.value.clone()),
             captures: draft.captures.clone(),
             chain,
             action: draft.action.clone(),
@@ -164,9 +160,7 @@ impl<'a> Tables<'a> {
         let [tenant, of_host] = &host.scopes;
         let scopes = [self.defaults.as_ref(), outer.scope.as_ref(), tenant.as_ref(), of_host.as_ref()];
         Route {
-            name: self.unmatched.clone(),
-            host: Some(host.name.value.clone()),
-            tenant: host.tenant.map(|tenant| tenant.value.clone()),
+            names: host.names(self.unmatched.clone()),
             captures: Arc::default(),
             chain: self.chains.chain(scopes),
             action: Action::Unmatched,

@@ -184,10 +184,10 @@ fn mismatch(
         _ => None,
     };
     let (what, wanted, was) = match expected {
-        Expected::Host(host) => ("host", host.to_string(), route.host.as_ref().map(Name::to_string)),
+        Expected::Host(host) => ("host", host.to_string(), route.names.host.as_ref().map(Name::to_string)),
         Expected::Route(name) => {
             let routed = !matches!(route.action, Action::Unmatched);
-            ("route", name.to_string(), routed.then(|| route.name.to_string()))
+            ("route", name.to_string(), routed.then(|| route.names.route.to_string()))
         }
         Expected::Upstream(name) => ("upstream", name.to_string(), upstream),
         Expected::Rewrite(target) => {

@@ -1,6 +1,8 @@
 //! What a person wrote, as one typed document. The parts' own settings live with the parts; this
 //! composes them. Names are still texts here: `compile` resolves them.
 
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -14,7 +16,7 @@ use crate::{
     middleware,
     telemetry::{access_log, log},
     tls, upstream,
-    value::{Bind, Duration, FieldName, FilePath, Map, Name, Named, Spanned, TextOr},
+    value::{Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Spanned, TextOr},
 };
 
 /// A Portolan configuration.
@@ -121,8 +123,22 @@ pub struct Timeouts {
 pub struct Tenant {
     /// Answers in the place of all the tenant's hosts, but for those who work on it.
     pub maintenance: Option<crate::middleware::maintenance::Config>,
+    /// What its hosts are held to together, before the rest of the tenant's part of the chain. No host takes it away.
+    pub limits: Option<TenantLimits>,
     /// The tenant's part of its hosts' chains: between the listener's and the host's.
     pub middleware: Chain,
+}
+
+/// What the hosts of a tenant are held to together.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantLimits {
+    /// How often requests may come: 100/s, 6000/m or 10000/h. What is more gets 429, as from rate_limit.
+    pub rate: Option<Spanned<Rate>>,
+    /// How many may come at once after a pause. Default: what `rate` is in one second, at least 1.
+    pub burst: Option<Spanned<NonZeroU32>>,
+    /// The most requests in flight at once. What is more gets 503, as from concurrency.
+    pub in_flight: Option<NonZeroU32>,
 }
 
 /// A list of middleware: a name stands for a chain, a map for one middleware.

@@ -3,10 +3,11 @@
 use std::{net::IpAddr, str::FromStr};
 
 use crate::{
-    middleware::{Source, jwt::Algorithm},
+    middleware::{Source, jwt::Algorithm, limit::KeyText as LimitKey},
     upstream::config::BalanceKey,
     value::{
-        Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Size, Status, StatusRange,
+        Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size, Status,
+        StatusRange,
     },
 };
 
@@ -23,17 +24,19 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:duration", parses::<Duration>),
     ("portolan:field-name", parses::<FieldName>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),
+    ("portolan:limit-key", parses::<LimitKey>),
     ("portolan:method", parses::<Method>),
     ("portolan:name", parses::<Name>),
     ("portolan:path", parses::<FilePath>),
     ("portolan:percent", parses::<Percent>),
+    ("portolan:rate", parses::<Rate>),
     ("portolan:size", parses::<Size>),
     ("portolan:status", parses::<Status>),
     ("portolan:status-range", parses::<StatusRange>),
 ];
 
 /// Formats whose values are written with a unit.
-pub const WITH_UNIT: &[&str] = &["portolan:duration", "portolan:size", "portolan:percent"];
+pub const WITH_UNIT: &[&str] = &["portolan:duration", "portolan:size", "portolan:rate", "portolan:percent"];
 
 /// The check of a format; one without takes any text.
 pub fn check_of(format: &str) -> Option<Check> {

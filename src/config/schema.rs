@@ -10,6 +10,7 @@ use super::Document;
 const PATTERNS: &[(&str, &str)] = &[
     ("portolan:duration", r"^([0-9]+(ms|s|m|h|d))+$"),
     ("portolan:size", r"^[0-9]+([KMG]i?)?B$"),
+    ("portolan:rate", r"^[0-9]+/[smh]$"),
     ("portolan:percent", r"^[0-9]+%$"),
     ("portolan:name", r"^[a-z0-9][a-z0-9_.-]*$"),
     ("portolan:bind", r"^(unix:.|.*:[0-9]+$)"),

@@ -27,7 +27,8 @@ impl fmt::Display for Cookie {
     }
 }
 
-fn cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// The value of a cookie in a line of the Cookie field: the first of that name.
+pub fn cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     line.split(|byte| *byte == b';').find_map(|pair| {
         let (given, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
         (given.trim_ascii() == name).then(|| value[1..].trim_ascii())

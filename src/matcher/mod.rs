@@ -19,6 +19,7 @@ use serde::Deserialize;
 pub(crate) use self::conditions::tests::conditions;
 pub use self::{
     conditions::{Conditions, Source, Verdict},
+    cookie::cookie,
     method::Methods,
 };
 use crate::value::{FieldName, Map, Spanned, TextOr};

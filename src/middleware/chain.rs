@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::response;
 
-use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict, World};
+use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict, World, limit};
 use crate::{
     diagnostic::Diagnostics,
     telemetry::metrics::{Decisions, Metrics},
@@ -49,6 +49,7 @@ pub struct Item<'a> {
     pub span: Span,
     /// The captures that its templates may name: those of the route that it stands in.
     pub captures: &'a [&'a str],
+    pub place: &'a limit::Place,
 }
 
 /// What a middleware registers itself with.
@@ -90,8 +91,8 @@ impl Chain {
         let mut builder = Builder::new(world.metrics);
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
-            let Item { captures, span, .. } = item;
-            item.config.install(&mut Context { captures, span, world, diagnostics }, &mut builder);
+            let Item { captures, span, place, .. } = item;
+            item.config.install(&mut Context { captures, span, place, world, diagnostics }, &mut builder);
         }
         let mut chain = builder.chain;
         chain.response.reverse();

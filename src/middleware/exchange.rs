@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::{body_limit::Limits, cors};
+use super::{body_limit::Limits, cors, limit::Permit, rate_limit};
 use crate::{
     error::Reason,
     http::{
@@ -13,7 +13,7 @@ use crate::{
         coding::{Coding, Encoder},
         connection::{ClientCertificate, Connection, Tls},
     },
-    value::{Params, Variable, Variables},
+    value::{Name, Params, Variable, Variables},
 };
 
 /// A request with what was found out about it.
@@ -37,6 +37,7 @@ pub struct Exchange {
     pub head: request::Parts,
     /// The values of the route's captures, in their order.
     pub captures: Params,
+    pub routed: Arc<Routed>,
     pub request_id: Option<HeaderValue>,
     /// Why the answer is ours, where it is.
     pub reason: Option<Reason>,
@@ -54,10 +55,23 @@ pub struct Exchange {
     pub encoder: Option<Box<Encoder>>,
     /// What the request's body is held to while it comes.
     pub body_limits: Limits,
+    /// What rate limits said to it.
+    pub rate_limits: SmallVec<[rate_limit::Reading; 1]>,
+    /// Its places among the requests in flight: left when it ends, whatever way.
+    pub permits: SmallVec<[Permit; 1]>,
     /// The status sent, once a final head has been.
     pub status: Option<StatusCode>,
     /// Which parts of the chain were entered: the first so many.
     pub entered: usize,
+}
+
+/// What a request was routed to, by the names that it has in the configuration.
+#[derive(Debug)]
+pub struct Routed {
+    /// Unmatched and redirecting routes of a listener belong to no host.
+    pub host: Option<Name>,
+    pub tenant: Option<Name>,
+    pub route: Name,
 }
 
 impl Exchange {
@@ -137,6 +151,7 @@ impl Exchange {
             method: head.method.clone(),
             head,
             captures: Params::default(),
+            routed: Arc::new(Routed { host: None, tenant: None, route: "test".parse().expect("a name") }),
             request_id: None,
             reason: None,
             cause: None,
@@ -146,6 +161,8 @@ impl Exchange {
             cors: None,
             encoder: None,
             body_limits: Limits::default(),
+            rate_limits: SmallVec::new(),
+            permits: SmallVec::new(),
             status: None,
             entered: 0,
         }

@@ -10,12 +10,15 @@ pub mod basic_auth;
 pub mod body_limit;
 mod chain;
 pub mod compress;
+pub mod concurrency;
 pub mod cors;
 mod exchange;
 mod header_edits;
 pub mod ip;
 pub mod jwt;
+pub mod limit;
 pub mod maintenance;
+pub mod rate_limit;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
@@ -34,7 +37,7 @@ use crate::{diagnostic::Diagnostics, error::Reason, http::errors::Page, value::S
 
 pub use auth::{Source, conceal};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
-pub use exchange::Exchange;
+pub use exchange::{Exchange, Routed};
 pub use world::{Files, HeavyWork, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
@@ -80,6 +83,8 @@ kinds! {
     Ip = ip,
     Maintenance = maintenance,
     BodyLimit = body_limit,
+    RateLimit = rate_limit,
+    Concurrency = concurrency,
     BasicAuth = basic_auth,
     ApiKey = api_key,
     Jwt = jwt,
@@ -91,6 +96,8 @@ pub struct Context<'a> {
     pub captures: &'a [&'a str],
     /// Where the middleware is written.
     pub span: Span,
+    /// The same as it is known over reloads.
+    pub place: &'a limit::Place,
     pub world: &'a World<'a>,
     pub diagnostics: &'a mut Diagnostics,
 }
@@ -175,6 +182,8 @@ impl From<Refusal> for Next<'_> {
 #[cfg(test)]
 impl<'a> Context<'a> {
     fn for_tests(world: &'a World<'a>, diagnostics: &'a mut Diagnostics) -> Self {
-        Self { captures: &[], span: Span::default(), world, diagnostics }
+        static PLACE: std::sync::LazyLock<limit::Place> =
+            std::sync::LazyLock::new(|| limit::Place::Named("test".parse().expect("a name")));
+        Self { captures: &[], span: Span::default(), place: &PLACE, world, diagnostics }
     }
 }

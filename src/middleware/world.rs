@@ -4,7 +4,7 @@ use std::{any::Any, cell::RefCell, collections::HashMap, ptr, sync::Arc, thread:
 
 use tokio::sync::Semaphore;
 
-use super::Context;
+use super::{Context, limit};
 use crate::{
     telemetry::metrics::Metrics,
     value::{FilePath, Spanned},
@@ -21,6 +21,10 @@ pub struct World<'a> {
     pub files: &'a dyn Files,
     pub heavy_work: HeavyWork,
     pub metrics: &'a Metrics,
+    /// What limits counted before.
+    pub limits: &'a limit::Registry,
+    /// The quotas of this configuration, which must not say two things of one bucket.
+    pub quotas: RefCell<limit::Quotas>,
     /// Parts by the place in memory of their settings, which stay where they are while chains are compiled.
     made: RefCell<HashMap<usize, Made>>,
 }
@@ -33,8 +37,13 @@ type Made = Option<Arc<dyn Any + Send + Sync>>;
 pub struct HeavyWork(Arc<Semaphore>);
 
 impl<'a> World<'a> {
-    pub fn new(files: &'a dyn Files, heavy_work: HeavyWork, metrics: &'a Metrics) -> Self {
-        Self { files, heavy_work, metrics, made: RefCell::default() }
+    pub fn new(
+        files: &'a dyn Files,
+        heavy_work: HeavyWork,
+        metrics: &'a Metrics,
+        limits: &'a limit::Registry,
+    ) -> Self {
+        Self { files, heavy_work, metrics, limits, quotas: RefCell::default(), made: RefCell::default() }
     }
 }
 
@@ -50,7 +59,8 @@ impl World<'static> {
             }
         }
 
-        Self::new(&NoFiles, HeavyWork::default(), Box::leak(Box::default()))
+        let limits = limit::Registry::new(crate::value::Clock::machine());
+        Self::new(&NoFiles, HeavyWork::default(), Box::leak(Box::default()), Box::leak(Box::new(limits)))
     }
 }
 

@@ -170,6 +170,7 @@ impl Handler for Engine {
             query,
             method: head.method.clone(),
             captures: params,
+            routed: route.names.clone(),
             request_id: None,
             reason: None,
             cause: None,
@@ -180,6 +181,8 @@ impl Handler for Engine {
             cors: None,
             encoder: None,
             body_limits: Default::default(),
+            rate_limits: Default::default(),
+            permits: Default::default(),
             status: None,
             entered: 0,
         };
@@ -211,6 +214,7 @@ impl Handler for Engine {
             method: head.method.clone(),
             head,
             captures: Default::default(),
+            routed: route.names.clone(),
             request_id: None,
             reason: None,
             cause: None,
@@ -220,6 +224,8 @@ impl Handler for Engine {
             cors: None,
             encoder: None,
             body_limits: Default::default(),
+            rate_limits: Default::default(),
+            permits: Default::default(),
             status: None,
             entered: 0,
         };

@@ -15,7 +15,7 @@ use crate::{
     compile::Test,
     config::listener::Scheme,
     http::{errors::Errors, forwarded::Trust, path::EncodedSlash},
-    middleware::Chain,
+    middleware::{Chain, Routed},
     routing::{HostPattern, Table},
     telemetry::{access_log::AccessLog, log, metrics::ByListener},
     upstream::Upstream,
@@ -99,10 +99,8 @@ pub struct Host {
 /// What is done with a request. A request holds it until its end, so it never points back at the table.
 #[derive(Debug)]
 pub struct Route {
-    pub name: Name,
-    /// Unmatched and redirecting routes of a listener belong to no host.
-    pub host: Option<Name>,
-    pub tenant: Option<Name>,
+    /// Its own name, and those of its host and tenant.
+    pub names: Arc<Routed>,
     /// The names of the path's captures, in the order of the table's parameters.
     pub captures: Arc<[Box<str>]>,
     pub chain: Arc<Chain>,

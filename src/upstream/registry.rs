@@ -1,11 +1,7 @@
 //! What outlives a snapshot: endpoints' states and their health checkers. The registry holds them weakly;
 //! whoever serves from them keeps them, and what nobody keeps is forgotten.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pingora::connectors::ConnectorOptions;
 
@@ -18,7 +14,7 @@ use super::{
 };
 use crate::{
     telemetry::metrics::{self, Metrics},
-    value::{Address, Clock, Name},
+    value::{Address, Clock, Name, Weaks},
 };
 
 /// What an endpoint is known by over reloads: its upstream, its address, and how it is connected to.
@@ -31,12 +27,6 @@ pub struct Registry {
     metrics: Arc<Metrics>,
     states: Mutex<Weaks<EndpointKey, EndpointState>>,
     checkers: Mutex<Weaks<(EndpointKey, Health), Checker>>,
-}
-
-/// A map that forgets what is no longer used, often enough to stay within twice what is.
-struct Weaks<K, V> {
-    map: HashMap<K, Weak<V>>,
-    sweep_at: usize,
 }
 
 // === impl Registry ===
@@ -77,44 +67,5 @@ impl Registry {
         checkers.find_or((key, health.clone()), || {
             Checker::new(upstream, address, health.clone(), state.clone(), target(), self.prober.clone())
         })
-    }
-}
-
-// === impl Weaks ===
-
-impl<K: Hash + Eq, V> Weaks<K, V> {
-    fn find_or(&mut self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
-        if let Some(known) = self.map.get(&key).and_then(Weak::upgrade) {
-            return known;
-        }
-        if self.map.len() >= self.sweep_at {
-            self.map.retain(|_, weak| weak.strong_count() > 0);
-            self.sweep_at = (self.map.len() * 2).max(64);
-        }
-        let made = Arc::new(make());
-        self.map.insert(key, Arc::downgrade(&made));
-        made
-    }
-}
-
-impl<K, V> Default for Weaks<K, V> {
-    fn default() -> Self {
-        Self { map: HashMap::new(), sweep_at: 0 }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_nobody_keeps_is_forgotten() {
-        let mut weaks = Weaks::default();
-        let kept = weaks.find_or(0, || "kept");
-        for key in 1..10_000 {
-            weaks.find_or(key, || "dropped");
-        }
-        assert!(weaks.map.len() <= 64, "{}", weaks.map.len());
-        assert!(Arc::ptr_eq(&kept, &weaks.find_or(0, || "another")));
     }
 }

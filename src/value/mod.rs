@@ -13,6 +13,7 @@ mod template;
 mod text;
 mod timestamp;
 mod unit;
+mod weaks;
 
 pub use address::{Address, Bind, Cidr};
 pub use clock::Clock;
@@ -25,4 +26,5 @@ pub use span::{FileId, SPANNED, SPANNED_END, SPANNED_FILE, SPANNED_START, SPANNE
 pub use template::{Template, TemplateError, Variable, Variables};
 pub(crate) use text::text_value;
 pub use timestamp::Timestamp;
-pub use unit::{Duration, Size};
+pub use unit::{Duration, Rate, RatePeriod, Size};
+pub use weaks::Weaks;

@@ -1,6 +1,6 @@
-//! Quantities with their units written: `30s`, `64KiB`.
+//! Quantities with their units written: `30s`, `64KiB`, `100/s`.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, num::NonZeroU64, str::FromStr};
 
 /// A span of time: a whole number and one of ms, s, m, h, d; several may follow each other (`1h30m`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,6 +9,21 @@ pub struct Duration(pub std::time::Duration);
 /// A count of bytes: a whole number and one of B, KB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(pub u64);
+
+/// A count in a time: a whole number from 1 and /s, /m or /h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    pub count: NonZeroU64,
+    pub per: RatePeriod,
+}
+
+/// The time that a [`Rate`] counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RatePeriod {
+    Second,
+    Minute,
+    Hour,
+}
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -31,6 +46,7 @@ super::text_value!(
     "64KiB",
     "10MB"
 );
+super::text_value!(Rate, "rate", "A number in a time: per second, minute or hour.", "100/s", "6000/m");
 
 // === impl Duration ===
 
@@ -94,6 +110,51 @@ impl fmt::Display for Size {
     }
 }
 
+// === impl Rate ===
+
+impl RatePeriod {
+    const ALL: [Self; 3] = [Self::Second, Self::Minute, Self::Hour];
+
+    pub const fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3600,
+        }
+    }
+
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Second => "s",
+            Self::Minute => "m",
+            Self::Hour => "h",
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((number, unit)) = text.split_once('/') else {
+            return Err(format!("a rate needs its time: {text}/s, {text}/m or {text}/h"));
+        };
+        let per = RatePeriod::ALL.into_iter().find(|per| per.unit() == unit);
+        let per = per.ok_or_else(|| format!("{unit:?} is no time of a rate: one of s, m, h"))?;
+        let digits = number.bytes().all(|b| b.is_ascii_digit());
+        let count = number.parse().ok().filter(|_| digits);
+        count
+            .map(|count| Self { count, per })
+            .ok_or_else(|| format!("{number:?} is no whole number from 1 to {}", u64::MAX))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, self.per.unit())
+    }
+}
+
 // === helpers ===
 
 /// Splits `12ms…` into 12, `ms` and what follows.
@@ -151,6 +212,17 @@ mod tests {
         assert_eq!("10MB".parse::<Size>().unwrap().0, 10_000_000);
         for wrong in ["", "64", "64kib", "1KiB2", "99999999999GiB"] {
             assert!(wrong.parse::<Size>().is_err(), "{wrong:?} was read");
+        }
+    }
+
+    #[test]
+    fn rates_are_read_with_their_time() {
+        let rate: Rate = "6000/m".parse().unwrap();
+        assert_eq!((rate.count.get(), rate.per.seconds(), rate.to_string()), (6000, 60, "6000/m".into()));
+        for wrong in
+            ["", "100", "100/", "/s", "0/s", "1.5/s", "+1/s", "1/d", "1 /s", "99999999999999999999/s"]
+        {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong:?} was read");
         }
     }
 

@@ -153,7 +153,7 @@ impl Jwt {
         }
     }
 
-    fn token<'a>(&self, exchange: &'a Exchange) -> Result<Cow<'a, [u8]>, Refusal> {
+    fn token<'a>(&self, exchange: &'a Exchange) -> Result<Cow<'a, [u8]>, Box<Refusal>> {
         let is_bearer = self.from == Source::Header(header::AUTHORIZATION);
         match self.from.find(exchange) {
             Found::Nothing => Err(self.missing()),
@@ -206,11 +206,11 @@ impl Jwt {
         }
     }
 
-    fn missing(&self) -> Refusal {
+    fn missing(&self) -> Box<Refusal> {
         refusal(Reason::Unauthorized, &self.challenges.missing, "no_token")
     }
 
-    fn invalid(&self, cause: &'static str) -> Refusal {
+    fn invalid(&self, cause: &'static str) -> Box<Refusal> {
         refusal(Reason::Unauthorized, &self.challenges.invalid, cause)
     }
 }
@@ -230,8 +230,10 @@ impl OnRequest for Jwt {
                 self.admit(exchange, &verified);
                 Next::Continue
             }
-            Ok(_) => refusal(Reason::Forbidden, &self.challenges.insufficient, "insufficient_claims").into(),
-            Err(refusal) => refusal.into(),
+            Ok(_) => {
+                Next::Refuse(refusal(Reason::Forbidden, &self.challenges.insufficient, "insufficient_claims"))
+            }
+            Err(refusal) => Next::Refuse(refusal),
         }
     }
 }
@@ -242,8 +244,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn refusal(reason: Reason, challenge: &HeaderValue, cause: &'static str) -> Refusal {
-    Refusal::new(reason).with(header::WWW_AUTHENTICATE, challenge.clone()).because(cause)
+fn refusal(reason: Reason, challenge: &HeaderValue, cause: &'static str) -> Box<Refusal> {
+    Box::new(Refusal::new(reason).with(header::WWW_AUTHENTICATE, challenge.clone()).because(cause))
 }
 
 /// The keys of the one place that they come from, for the algorithms pinned.

@@ -1,0 +1,83 @@
+//! What outlives a snapshot: counts. The registry holds them weakly; the chains that count by them keep them, and
+//! what nobody keeps is forgotten.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{Buckets, By, InFlight, Quota};
+use crate::value::{Clock, Name, Span, Spanned, Weaks};
+
+/// What a count is known by over reloads: where it is, and what it tells requests apart by. Never how much it
+/// allows: that may change while it counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    pub place: Place,
+    pub by: By,
+}
+
+/// Where a count is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Wherever this name is said.
+    Named(Name),
+    /// Where it is written, whatever the file: the first, second... of its kind.
+    Written(Within, usize),
+}
+
+/// What something of a chain is written in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Within {
+    Chain(Name),
+    /// "defaults", "listener web", "tenant acme", "host www", "route www/stream".
+    Scope(Arc<str>),
+}
+
+/// Counts by what they are known by. One per process.
+pub struct Registry {
+    clock: Clock,
+    buckets: Mutex<Weaks<Identity, Buckets>>,
+    in_flight: Mutex<Weaks<Identity, InFlight>>,
+}
+
+/// The quotas of a configuration's counts: a count that stands in several places has one.
+#[derive(Default)]
+pub struct Quotas(HashMap<Identity, Spanned<Quota>>);
+
+impl Registry {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, buckets: Mutex::default(), in_flight: Mutex::default() }
+    }
+
+    pub(in crate::middleware) fn buckets(&self, identity: Identity) -> Arc<Buckets> {
+        let by = identity.by.clone();
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.find_or(identity, || Buckets::new(self.clock.clone(), by))
+    }
+
+    pub(in crate::middleware) fn in_flight(&self, identity: Identity) -> Arc<InFlight> {
+        let by = identity.by.clone();
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.find_or(identity, || InFlight::new(by))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+impl Quotas {
+    /// Where the same count has another quota.
+    pub(in crate::middleware) fn other(
+        &mut self,
+        identity: &Identity,
+        quota: Spanned<Quota>,
+    ) -> Option<Span> {
+        let known = self.0.entry(identity.clone()).or_insert(quota);
+        (*known != quota).then_some(known.span)
+    }
+}

@@ -1,0 +1,104 @@
+//! How often requests may come: who is refused, what everybody is told, and what a reload leaves as it was. The
+//! rates are so slow that no test sees a token come back.
+
+use super::support::{Client, Proxy, Response, config};
+
+const YAML: &str = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+hosts:
+  all:
+    names: ["*"]
+    middleware: [MIDDLEWARE]
+    routes:
+      all: { path: "/**", respond: { body: ok } }
+      other: { path: /other, respond: { body: other }, middleware: [MORE] }
+"#;
+
+fn with(middleware: &str) -> String {
+    config(YAML, &[("MIDDLEWARE", &middleware), ("MORE", &"")])
+}
+
+/// A request with this X-Key.
+fn ask(client: &mut Client, path: &str, key: &str) -> Response {
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\n\r\n")).response()
+}
+
+#[test]
+fn a_burst_passes_and_what_is_more_is_told_when_to_come_again() {
+    let proxy = Proxy::start(&with("{ rate_limit: { rate: 1/m, burst: 3 } }"));
+    let mut client = proxy.client();
+    for left in ["2", "1", "0"] {
+        let response = client.get("/");
+        assert_eq!(response.status, 200);
+        assert_eq!(response.values("ratelimit-policy"), ["\"1/m\";q=1;w=60"]);
+        let said = response.field("ratelimit").expect("a RateLimit").to_owned();
+        assert!(said.starts_with(&format!("\"1/m\";r={left};t=")), "{said}");
+    }
+    let refused = client.get("/refused");
+    assert_eq!(refused.status, 429);
+    assert!(refused.field("ratelimit").is_some_and(|said| said.starts_with("\"1/m\";r=0;t=")), "{refused:?}");
+    let wait: u64 = refused.field("retry-after").expect("Retry-After").parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(proxy.access_line_of("/refused")["reason"], "rate_limited");
+}
+
+#[test]
+fn each_key_has_a_count_and_a_refused_request_takes_nothing() {
+    let limits = "{ rate_limit: { rate: 1/h, burst: 5, by: [] } }, \
+                  { rate_limit: { rate: 1/h, burst: 1, by: [client_ip, \"header:X-Key\"] } }";
+    let proxy = Proxy::start(&with(limits));
+    let mut client = proxy.client();
+    assert_eq!(ask(&mut client, "/", "a").status, 200);
+    for _ in 0..10 {
+        assert_eq!(ask(&mut client, "/", "a").status, 429);
+    }
+    for key in ["b", "c", "d", "e"] {
+        assert_eq!(ask(&mut client, "/", key).status, 200, "{key}: ten refused requests took nothing");
+    }
+    assert_eq!(ask(&mut client, "/", "f").status, 429, "six of five");
+}
+
+#[test]
+fn a_reload_changes_the_limit_and_keeps_the_count() {
+    let limited = |burst: u32| with(&format!("{{ rate_limit: {{ rate: 1/h, burst: {burst} }} }}"));
+    let mut proxy = Proxy::start(&limited(2));
+    let get = |proxy: &Proxy| proxy.client().get("/").status;
+    assert_eq!([get(&proxy), get(&proxy), get(&proxy)], [200, 200, 429]);
+    proxy.change(&limited(2).replace("body: other", "body: more"));
+    assert_eq!(get(&proxy), 429, "nothing of it has changed");
+    proxy.change(&limited(3));
+    assert_eq!([get(&proxy), get(&proxy)], [200, 429], "one more than before");
+}
+
+#[test]
+fn a_bucket_is_one_wherever_it_stands_and_a_place_is_another() {
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+middleware: { shared: [{ rate_limit: { rate: 1/h, burst: 2, bucket: api } }] }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      a: { path: /a, respond: {}, middleware: [shared] }
+      b: { path: /b, respond: {}, middleware: [{ rate_limit: { rate: 1/h, burst: 2, bucket: api } }] }
+      c: { path: /c, respond: {}, middleware: [{ rate_limit: { rate: 1/h, burst: 2 } }] }
+      d: { path: /d, respond: {}, middleware: [{ rate_limit: { rate: 1/h, burst: 2 } }] }
+"#;
+    let proxy = Proxy::start(yaml);
+    let mut client = proxy.client();
+    let mut statuses = |paths: [&str; 3]| paths.map(|path| client.get(path).status);
+    assert_eq!(statuses(["/a", "/b", "/a"]), [200, 200, 429]);
+    assert_eq!(statuses(["/c", "/c", "/c"]), [200, 200, 429]);
+    assert_eq!(statuses(["/d", "/d", "/b"]), [200, 200, 429]);
+}
+
+#[test]
+fn what_observes_lets_everything_pass_and_says_so_in_the_log_alone() {
+    let proxy = Proxy::start(&with("{ rate_limit: { rate: 1/h, mode: observe } }"));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/first").status, 200);
+    let second = client.get("/second");
+    assert_eq!((second.status, second.field("ratelimit")), (200, None));
+    assert_eq!(proxy.access_line_of("/second")["observed"][0], "rate_limited");
+    assert!(proxy.access_line_of("/first").get("observed").is_none());
+}
