@@ -36,11 +36,9 @@ fn is_connections_own(name: &HeaderName) -> bool {
     )
 }
 
-/// Takes a field away that hardly ever is there: a look at the names costs less than a hash of one.
-pub fn drop_rare(headers: &mut HeaderMap, name: &HeaderName) {
-    if headers.keys().any(|other| other == name) {
-        headers.remove(name);
-    }
+/// Whether a field is there that hardly ever is: a look at the names costs less than a hash of one.
+pub fn has_rare(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|other| other == name)
 }
 
 /// Whether the field frames, routes or secures a message, and so must not come in trailers

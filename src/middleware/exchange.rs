@@ -5,12 +5,12 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::{body_limit::Limits, cors, limit::Permit, rate_limit};
+use super::{body_limit::Limits, compress::Encoder, cors, limit::Permit, rate_limit};
 use crate::{
     error::Reason,
     http::{
         accept::Accept,
-        coding::{Coding, Encoder},
+        coding::Coding,
         connection::{ClientCertificate, Connection, Tls},
     },
     value::{Name, Params, Variable, Variables},
@@ -75,6 +75,36 @@ pub struct Routed {
 }
 
 impl Exchange {
+    /// A request that nothing is known of but its head: of the peer itself, to no host and no path.
+    pub fn new(connection: Arc<Connection>, head: request::Parts, routed: Arc<Routed>) -> Self {
+        Self {
+            started: Instant::now(),
+            client_ip: connection.hop.ip,
+            scheme: if connection.tls.is_some() { "https" } else { "http" },
+            connection,
+            host: String::new(),
+            path: String::new(),
+            query: None,
+            method: head.method.clone(),
+            head,
+            captures: Params::default(),
+            routed,
+            request_id: None,
+            reason: None,
+            cause: None,
+            observed: SmallVec::new(),
+            accept: None,
+            coding: None,
+            cors: None,
+            encoder: None,
+            body_limits: Limits::default(),
+            rate_limits: SmallVec::new(),
+            permits: SmallVec::new(),
+            status: None,
+            entered: 0,
+        }
+    }
+
     /// Notes what a part would have refused it for.
     pub fn observe(&mut self, reason: Reason) {
         self.observed.push(reason);
@@ -140,31 +170,13 @@ impl Exchange {
             tls: None,
             draining: tokio::sync::watch::channel(false).1,
         };
+        let routed = Routed { host: None, tenant: None, route: "test".parse().expect("a name") };
+        let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(Into::into));
         Self {
-            client_ip: connection.hop.ip,
-            connection: Arc::new(connection),
-            started: Instant::now(),
-            scheme: "http",
             host: "test.example".into(),
-            path: head.uri.path().to_owned(),
-            query: head.uri.query().map(Into::into),
-            method: head.method.clone(),
-            head,
-            captures: Params::default(),
-            routed: Arc::new(Routed { host: None, tenant: None, route: "test".parse().expect("a name") }),
-            request_id: None,
-            reason: None,
-            cause: None,
-            observed: SmallVec::new(),
-            accept: None,
-            coding: None,
-            cors: None,
-            encoder: None,
-            body_limits: Limits::default(),
-            rate_limits: SmallVec::new(),
-            permits: SmallVec::new(),
-            status: None,
-            entered: 0,
+            path,
+            query,
+            ..Self::new(Arc::new(connection), head, Arc::new(routed))
         }
     }
 }

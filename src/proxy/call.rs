@@ -14,6 +14,7 @@ use super::adapter;
 use crate::{
     action::proxy::{HostHeader, Proxy},
     error::{Blame, Reason},
+    http::hop_by_hop,
     upstream::{Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
 };
 
@@ -111,7 +112,7 @@ impl Call {
 
     /// Writes what depends on the endpoint chosen: the Host, and TE where the connection carries trailers.
     pub(super) fn address(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        if request.version != Version::HTTP_2 && request.headers.keys().any(|name| *name == header::TE) {
+        if request.version != Version::HTTP_2 && hop_by_hop::has_rare(&request.headers, &header::TE) {
             request.remove_header(&header::TE);
         }
         let host = match &self.proxy.host_header {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwapOption;
@@ -66,6 +66,27 @@ impl Engine {
     /// The listener of a connection as it is configured now.
     fn listener(&self, connection: &Connection) -> Option<Arc<Listener>> {
         self.current.load().as_ref()?.listeners.get(&connection.listener).cloned()
+    }
+
+    /// Runs a request to its end, counts it and writes its record.
+    async fn carry_out<S: Session>(
+        &self,
+        session: S,
+        exchange: Exchange,
+        route: &Arc<Route>,
+        place: usize,
+        plan: Plan,
+        asked: Option<Asked>,
+    ) -> S {
+        let running = route.metrics.of(place).map(metrics::Route::begin);
+        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        let (downstream, call) = self.run(downstream, route, plan).await;
+        let ended = record::outcome(&downstream);
+        record::write(&downstream, &ended, route, call.as_deref(), asked);
+        if let Some(running) = running {
+            running.end(&ended);
+        }
+        downstream.session
     }
 
     async fn run<S: Session>(
@@ -159,41 +180,18 @@ impl Handler for Engine {
         let place = listener.place;
         drop(listener);
         let Arrival { route, plan, client, host, path, query, params } = arrival;
-        let running = route.metrics.of(place).map(metrics::Route::begin);
+        let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         let exchange = Exchange {
-            connection: connection.clone(),
-            started: Instant::now(),
             client_ip: client.ip,
             scheme: client.scheme,
             host,
             path,
             query,
-            method: head.method.clone(),
             captures: params,
-            routed: route.names.clone(),
-            request_id: None,
-            reason: None,
-            cause: None,
-            observed: Default::default(),
-            accept: route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers))),
-            head,
-            coding: None,
-            cors: None,
-            encoder: None,
-            body_limits: Default::default(),
-            rate_limits: Default::default(),
-            permits: Default::default(),
-            status: None,
-            entered: 0,
+            accept,
+            ..Exchange::new(connection.clone(), head, route.names.clone())
         };
-        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
-        let (downstream, call) = self.run(downstream, &route, plan).await;
-        let ended = record::outcome(&downstream);
-        record::write(&downstream, &ended, &route, call.as_deref(), asked);
-        if let Some(running) = running {
-            running.end(&ended);
-        }
-        downstream.session
+        self.carry_out(session, exchange, &route, place, plan, asked).await
     }
 
     async fn refuse<S: Session>(&self, connection: &Arc<Connection>, reason: Reason, session: S) -> S {
@@ -202,41 +200,8 @@ impl Handler for Engine {
         let asked = Some(Asked::of(&head, head.uri.clone()));
         let Some(listener) = self.listener(connection) else { return refuse_plainly(session, reason).await };
         let route = listener.unmatched.clone();
-        let running = route.metrics.of(listener.place).map(metrics::Route::begin);
-        let exchange = Exchange {
-            connection: connection.clone(),
-            started: Instant::now(),
-            client_ip: connection.hop.ip,
-            scheme: if connection.tls.is_some() { "https" } else { "http" },
-            host: String::new(),
-            path: String::new(),
-            query: None,
-            method: head.method.clone(),
-            head,
-            captures: Default::default(),
-            routed: route.names.clone(),
-            request_id: None,
-            reason: None,
-            cause: None,
-            observed: Default::default(),
-            accept: None,
-            coding: None,
-            cors: None,
-            encoder: None,
-            body_limits: Default::default(),
-            rate_limits: Default::default(),
-            permits: Default::default(),
-            status: None,
-            entered: 0,
-        };
-        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
-        let (downstream, _) = self.run(downstream, &route, Plan::Refuse(reason, None)).await;
-        let ended = record::outcome(&downstream);
-        record::write(&downstream, &ended, &route, None, asked);
-        if let Some(running) = running {
-            running.end(&ended);
-        }
-        downstream.session
+        let exchange = Exchange::new(connection.clone(), head, route.names.clone());
+        self.carry_out(session, exchange, &route, listener.place, Plan::Refuse(reason, None), asked).await
     }
 }
 
@@ -266,7 +231,9 @@ fn prepare(head: &mut request::Parts, arrival: &Arrival, hop: &Hop, listener: &L
     };
     hop_by_hop::strip(&mut head.headers);
     // We answer it by ourselves, when the body is asked for.
-    hop_by_hop::drop_rare(&mut head.headers, &header::EXPECT);
+    if hop_by_hop::has_rare(&head.headers, &header::EXPECT) {
+        head.headers.remove(header::EXPECT);
+    }
     if let Some(protocol) = upgrade {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(header::UPGRADE, protocol);

@@ -14,7 +14,7 @@ use pingora::{
 };
 
 use super::{adapter, call::Call};
-use crate::error::Reason;
+use crate::{error::Reason, http::hop_by_hop};
 
 tokio::task_local! {
     /// The call that the request polled at the moment is: how [`Gateway::new_ctx`] comes by it.
@@ -65,8 +65,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> pingora::Result<()> {
-        if response.version != Version::HTTP_2 && response.headers.keys().any(|name| *name == header::TRAILER)
-        {
+        if response.version != Version::HTTP_2 && hop_by_hop::has_rare(&response.headers, &header::TRAILER) {
             // Pingora leaves the trailers of HTTP/1 behind: none are to be announced.
             response.remove_header(&header::TRAILER);
         }

@@ -1,21 +1,21 @@
 //! Writes responses in a coding that the client takes.
 
-use std::{sync::Arc, thread};
+mod encoder;
+
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, header, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
-use super::{Builder, Context, Exchange, Next, OnRequest, OnResponse};
+use super::{Builder, Context, Exchange, HeavyWork, Next, OnRequest, OnResponse};
 use crate::{
     diagnostic::{Code, Diagnostic},
-    http::{
-        coding::{Coding, Encoder},
-        vary,
-    },
+    http::{coding::Coding, vary},
     value::{Size, Spanned},
 };
+
+pub use encoder::Encoder;
 
 pub const ADDS_UP: bool = false;
 
@@ -31,7 +31,7 @@ pub struct Config {
     pub min_size: Size,
     /// Media types, as text/html or text/*. Default: text, JSON, JavaScript, XML, SVG, WebAssembly, fonts that are not
     /// compressed, and what ends in +json or +xml.
-    pub types: Option<Vec<String>>,
+    pub types: Option<Spanned<Vec<Spanned<String>>>>,
     /// Whether server-sent events (text/event-stream) are compressed too. Default false.
     pub event_streams: bool,
 }
@@ -47,7 +47,7 @@ struct Compress {
     min_size: u64,
     types: Option<Box<[Box<str>]>>,
     event_streams: bool,
-    heavy: Arc<Semaphore>,
+    heavy: HeavyWork,
 }
 
 /// What is worth it where the operator does not say.
@@ -71,9 +71,28 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
         let problem = Diagnostic::error(Code::NoEffect, list.span, "no coding is on offer");
         cx.diagnostics.push(problem.reason("has nothing in it").help("leave it out for [zstd, br, gzip]"));
     }
-    let part = Arc::new(Compress::new(config));
+    check_types(config, cx);
+    let part = Arc::new(Compress::new(config, cx.world.heavy_work.clone()));
     chain.on_request(part.clone());
     chain.on_response(part);
+}
+
+/// What is no media type fits no response.
+fn check_types(config: &Config, cx: &mut Context<'_>) {
+    let Some(types) = &config.types else { return };
+    if types.is_empty() {
+        let problem = Diagnostic::error(Code::NoEffect, types.span, "no media type is compressed");
+        cx.diagnostics
+            .push(problem.reason("has nothing in it").help("leave it out for text, JSON and the like"));
+    }
+    let wrong = |kind: &&Spanned<String>| {
+        !kind.split_once('/').is_some_and(|(kind, sub)| !kind.is_empty() && !sub.is_empty())
+    };
+    for kind in types.iter().filter(wrong) {
+        let problem =
+            Diagnostic::error(Code::BadValue, kind.span, format!("{:?} is no media type", kind.value));
+        cx.diagnostics.push(problem.help("as text/html, or text/* for all of its kind"));
+    }
 }
 
 impl OnRequest for Compress {
@@ -97,16 +116,15 @@ impl OnResponse for Compress {
 }
 
 impl Compress {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, heavy: HeavyWork) -> Self {
         const CODINGS: [Coding; 3] = [Coding::Zstd, Coding::Br, Coding::Gzip];
-        let cores = thread::available_parallelism().map_or(1, Into::into);
         let types = config.types.as_ref();
         Self {
             codings: config.algorithms.as_ref().map_or(&CODINGS[..], |list| list).into(),
             min_size: config.min_size.0,
             types: types.map(|types| types.iter().map(|kind| kind.to_ascii_lowercase().into()).collect()),
             event_streams: config.event_streams,
-            heavy: Arc::new(Semaphore::new(cores)),
+            heavy,
         }
     }
 
@@ -173,7 +191,7 @@ mod tests {
     use super::*;
 
     fn compressed(accept: &str, fields: &[(&str, &str)]) -> (Option<String>, response::Parts) {
-        let part = Compress::new(&Config::default());
+        let part = Compress::new(&Config::default(), HeavyWork::default());
         let mut exchange = Exchange::for_tests("GET", "/");
         exchange.head.headers.insert(header::ACCEPT_ENCODING, accept.parse().unwrap());
         assert!(matches!(part.on_request(&mut exchange), Next::Continue));
