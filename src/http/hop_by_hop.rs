@@ -1,6 +1,6 @@
 //! Fields that mean one connection only (RFC 9110 section 7.6.1).
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -8,32 +8,51 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Takes away what does not go on: the fields that Connection names, and those that are known to.
 /// `te: trailers` stays where it was asked for, since gRPC needs to know (RFC 9110 section 10.1.4).
 pub fn strip(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_connections_own) {
-        return;
-    }
-    if headers.contains_key(header::CONNECTION) {
-        strip_named(headers);
-    }
-    for name in [header::TRANSFER_ENCODING, header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION] {
-        headers.remove(name);
-    }
-    if let Some(te) = headers.get(header::TE) {
-        let trailers = te
-            .as_bytes()
-            .split(|b| *b == b',')
-            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
-        match trailers {
-            true => drop(headers.insert(header::TE, http::HeaderValue::from_static("trailers"))),
-            false => drop(headers.remove(header::TE)),
+    let found = found(headers);
+    for (place, name) in CONNECTIONS_OWN.iter().enumerate().filter(|(place, _)| found & (1 << place) != 0) {
+        match place {
+            CONNECTION => strip_named(headers),
+            TE => keep_trailers(headers),
+            _ => drop(headers.remove(name)),
         }
     }
 }
 
-fn is_connections_own(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" | "te"
-    )
+const CONNECTIONS_OWN: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+];
+const CONNECTION: usize = 0;
+const TE: usize = 1;
+
+/// Which of [`CONNECTIONS_OWN`] are there, a bit for each: one look at the names costs less than a hash of each.
+fn found(headers: &HeaderMap) -> u8 {
+    let place = |name: &HeaderName| match name.as_str() {
+        "connection" => 1 << CONNECTION,
+        "te" => 1 << TE,
+        "transfer-encoding" => 1 << 2,
+        "upgrade" => 1 << 3,
+        "keep-alive" => 1 << 4,
+        "proxy-connection" => 1 << 5,
+        _ => 0,
+    };
+    headers.keys().fold(0, |found, name| found | place(name))
+}
+
+fn keep_trailers(headers: &mut HeaderMap) {
+    let codings = headers.get_all(header::TE);
+    let trailers = codings
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    match trailers {
+        true => drop(headers.insert(header::TE, HeaderValue::from_static("trailers"))),
+        false => drop(headers.remove(header::TE)),
+    }
 }
 
 /// Whether a field is there that hardly ever is: a look at the names costs less than a hash of one.
@@ -83,11 +102,16 @@ fn strip_named(headers: &mut HeaderMap) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|name| !protected(name) && !name.eq_ignore_ascii_case(b"te"))
+        .filter(|name| !protected(name) && !is_no_field(name))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     named.into_iter().for_each(|name| drop(headers.remove(name)));
     headers.remove(header::CONNECTION);
+}
+
+/// What Connection says most: of the connection itself. TE and Keep-Alive are dealt with where they stand.
+fn is_no_field(option: &[u8]) -> bool {
+    [&b"keep-alive"[..], b"close", b"te"].iter().any(|other| option.eq_ignore_ascii_case(other))
 }
 
 #[cfg(test)]
@@ -112,5 +136,15 @@ mod tests {
         left.sort_unstable();
         assert_eq!(left, ["host", "te", "x-end"]);
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn every_field_that_is_the_connections_own_is_taken_away() {
+        for name in CONNECTIONS_OWN {
+            let mut headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
+            headers.append(name.clone(), HeaderValue::from_static("y"));
+            strip(&mut headers);
+            assert!(headers.is_empty(), "{name}");
+        }
     }
 }

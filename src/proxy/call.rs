@@ -27,6 +27,8 @@ pub struct Call {
     host: String,
     /// Whether the request asks for another protocol, which HTTP/1.1 alone can give.
     upgrade: bool,
+    /// Whether writing the request takes no time that a timer would have to guard.
+    at_once: bool,
     tried: Tried,
     pick: Option<Pick>,
     /// The endpoint had closed the kept connection that was used: it is asked again.
@@ -47,6 +49,7 @@ impl Call {
             key,
             host,
             upgrade: false,
+            at_once: false,
             tried: Tried::default(),
             pick: None,
             stale: false,
@@ -73,6 +76,11 @@ impl Call {
         self.upgrade
     }
 
+    /// The request is so small that writing it cannot wait: no timer guards it.
+    pub(super) fn write_at_once(&mut self) {
+        self.at_once = true;
+    }
+
     pub(super) fn asks_upgrade(&self) -> bool {
         self.upgrade
     }
@@ -95,6 +103,9 @@ impl Call {
         // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
         // and lets a tunnel be silent.
         peer.options.read_timeout = None;
+        if self.at_once {
+            peer.options.write_timeout = None;
+        }
         if self.upgrade {
             peer.options.alpn = ALPN::H1;
         }

@@ -245,6 +245,9 @@ fn prepare(head: &mut request::Parts, arrival: &Arrival, hop: &Hop, listener: &L
 /// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:
 /// behind a tunnel of these, requests would pass without a route.
 fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    if !hop_by_hop::has_rare(&head.headers, &header::UPGRADE) {
+        return None;
+    }
     let protocol = head.headers.get(header::UPGRADE)?;
     let asked = head.headers.get_all(header::CONNECTION).iter().any(|value| {
         value

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Version, header};
+use http::{Version, header, request};
 use pingora::{
     apps::HttpServerApp,
     http::RequestHeader,
@@ -23,7 +23,7 @@ use super::{
     recover,
     session::Session,
 };
-use crate::error::Reason;
+use crate::{error::Reason, http::hop_by_hop};
 
 /// Pingora with its pool of upstream connections.
 pub struct Forwarder {
@@ -90,14 +90,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A request of this size leaves at once: an idle connection's buffers hold as much on every system.
+const WRITTEN_AT_ONCE: usize = 4 * 1024;
+
+/// About how long the head is when it is written.
+fn length(head: &request::Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    head.headers.iter().fold(target, |length, (name, value)| length + name.as_str().len() + value.len() + 4)
+}
+
 /// The head as Pingora takes it, and whether it asks for another protocol. A server may ignore that it does
 /// (RFC 9110 section 7.8): so with a body, which would have to be read first, and where HTTP/2 is spoken.
 fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> (RequestHeader, bool) {
     let empty = http::Request::new(()).into_parts().0;
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
-    let asks = head.headers.contains_key(header::UPGRADE);
-    let upgrade = asks && downstream.session.body_is_empty() && lock(call).ask_upgrade();
+    let bodiless = downstream.session.body_is_empty();
+    let asks = hop_by_hop::has_rare(&head.headers, &header::UPGRADE);
+    let upgrade = asks && bodiless && lock(call).ask_upgrade();
+    if bodiless && !upgrade && length(&head) <= WRITTEN_AT_ONCE {
+        lock(call).write_at_once();
+    }
     if asks && !upgrade {
         head.headers.remove(header::UPGRADE);
         head.headers.remove(header::CONNECTION);
