@@ -113,7 +113,7 @@ metrics! {
     build: IntGaugeVec = "portolan_build_info" ["version"],
         "1, with the version that runs.";
     lines_dropped: IntCounterVec = "portolan_access_log_dropped_lines_total" ["to"],
-        "Lines of the access log that found no place because nobody read fast enough.";
+        "Lines of the access log that were lost: nobody read fast enough, or they could not be written.";
     tasks: IntGaugeVec = "portolan_tasks" ["kind"],
         "Tasks that run beside requests.";
     cpu: FloatCounter = "process_cpu_seconds_total" [],

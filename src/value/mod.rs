@@ -23,7 +23,7 @@ pub use named::{Entry, Map, Named, ONE_OR_MANY, OneOrMany, TextOr};
 pub use number::{Percent, StatusRange};
 pub use params::Params;
 pub use span::{FileId, SPANNED, SPANNED_END, SPANNED_FILE, SPANNED_START, SPANNED_VALUE, Span, Spanned};
-pub use template::{Template, TemplateError, Variable, Variables};
+pub use template::{Piece, Template, TemplateError, Variable, Variables, meant, pieces};
 pub(crate) use text::text_value;
 pub use timestamp::Timestamp;
 pub use unit::{Duration, Rate, RatePeriod, Size};
