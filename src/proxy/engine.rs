@@ -401,6 +401,8 @@ mod tests {
             Closed::Idle
         }
 
+        async fn gone(&mut self) {}
+
         fn leave_body(&mut self) {}
 
         async fn send_informational(&mut self, _: StatusCode, _: &HeaderMap) -> Result<(), ClientError> {

@@ -26,5 +26,5 @@ pub use span::{FileId, SPANNED, SPANNED_END, SPANNED_FILE, SPANNED_START, SPANNE
 pub use template::{Piece, Template, TemplateError, Variable, Variables, meant, pieces};
 pub(crate) use text::text_value;
 pub use timestamp::Timestamp;
-pub use unit::{Duration, Rate, RatePeriod, Size};
+pub use unit::{Bandwidth, Duration, Rate, RatePeriod, Size};
 pub use weaks::Weaks;

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Buckets, By, InFlight, Quota};
+use super::{Buckets, By, InFlight, Meter, Quota};
 use crate::value::{Clock, Name, Span, Spanned, Weaks};
 
 /// What a count is known by over reloads: where it is, and what it tells requests apart by. Never how much it
@@ -40,6 +40,7 @@ pub struct Registry {
     clock: Clock,
     buckets: Mutex<Weaks<Identity, Buckets>>,
     in_flight: Mutex<Weaks<Identity, InFlight>>,
+    meters: Mutex<Weaks<Identity, Meter>>,
 }
 
 /// The quotas of a configuration's counts: a count that stands in several places has one.
@@ -48,13 +49,22 @@ pub struct Quotas(HashMap<Identity, Spanned<Quota>>);
 
 impl Registry {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, buckets: Mutex::default(), in_flight: Mutex::default() }
+        Self { clock, buckets: Mutex::default(), in_flight: Mutex::default(), meters: Mutex::default() }
     }
 
     pub(in crate::middleware) fn buckets(&self, identity: Identity) -> Arc<Buckets> {
         let by = identity.by.clone();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.find_or(identity, || Buckets::new(self.clock.clone(), by))
+    }
+
+    pub(in crate::middleware) fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    pub(in crate::middleware) fn meter(&self, identity: Identity) -> Arc<Meter> {
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.find_or(identity, || Meter::new(self.clock.clone()))
     }
 
     pub(in crate::middleware) fn in_flight(&self, identity: Identity) -> Arc<InFlight> {
