@@ -1,4 +1,4 @@
-//! What scopes say about errors and the access log.
+//! What scopes say about errors.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,8 +12,7 @@ use crate::{
         errors::{Config, Errors, Format, Page},
         media_type,
     },
-    telemetry::access_log::{AccessLog, Destination, Setting},
-    value::{Spanned, Status, TextOr},
+    value::{Spanned, Status},
 };
 
 /// What one scope says about errors.
@@ -21,9 +20,6 @@ pub(super) struct OwnErrors {
     format: Option<Format>,
     pages: BTreeMap<StatusCode, Page>,
 }
-
-/// What one scope says about the access log: nothing, off, or where to.
-pub(super) type OwnLog = Option<Option<AccessLog>>;
 
 /// What errors look like where nobody else says anything.
 pub(super) fn default_errors(cx: &Context<'_>) -> Arc<Errors> {
@@ -54,28 +50,4 @@ fn page(cx: &Context<'_>, status: &Spanned<Status>, file: &File) -> Option<(Stat
     }
     let body = bytes::Bytes::copy_from_slice(&cx.read(file)?);
     Some((status.0, Page { body, content_type: media_type::of(&file.0) }))
-}
-
-/// Compiles a scope's access log.
-pub(super) fn access_log(cx: &Context<'_>, written: Option<&Spanned<Setting>>) -> OwnLog {
-    let TextOr::Map(config) = &written?.value else { return Some(None) };
-    let to = match config.to.as_ref() {
-        None => Destination::Stdout,
-        Some(to) => destination(cx, to)?,
-    };
-    Some(Some(cx.registries.access_logs.log(&to, config.format)))
-}
-
-fn destination(cx: &Context<'_>, written: &Spanned<String>) -> Option<Destination> {
-    match written.as_str() {
-        "stdout" => Some(Destination::Stdout),
-        "stderr" => Some(Destination::Stderr),
-        path => match path.parse() {
-            Ok(path) => Some(Destination::File(cx.path(&Spanned::new(path, written.span)))),
-            Err(reason) => {
-                cx.report.error(Code::BadValue, written.span, "no place to log to", reason);
-                None
-            }
-        },
-    }
 }

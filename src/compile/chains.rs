@@ -12,7 +12,7 @@ use crate::{
     config::{document, host, is_later},
     diagnostic::{Code, Diagnostic, closest},
     middleware::{
-        self, Chain, Item, Mode, Site, World, concurrency,
+        self, Chain, Item, Mode, Site, World, bandwidth, concurrency,
         limit::{Place, Within},
         maintenance, rate_limit,
     },
@@ -225,7 +225,15 @@ fn limits(written: &document::TenantLimits) -> Vec<Own> {
     let in_flight = written.in_flight.map(|max| {
         middleware::Config::Concurrency(concurrency::Config { max, by: None, mode: Mode::Enforce })
     });
-    rate.into_iter().chain(in_flight).map(|config| Own { config, imposed: true }).collect()
+    let bandwidth = written.bandwidth.map(|rate| {
+        middleware::Config::Bandwidth(bandwidth::Config {
+            rate,
+            burst: None,
+            per: bandwidth::Per::All,
+            direction: bandwidth::Direction::Both,
+        })
+    });
+    rate.into_iter().chain(in_flight).chain(bandwidth).map(|config| Own { config, imposed: true }).collect()
 }
 
 /// A scope's list with every named chain in its place.

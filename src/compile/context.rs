@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::HashSet, sync::Arc};
 
-use super::{Registries, names::Names};
+use super::{Registries, access_log::Rotations, names::Names};
 use crate::{
     config::{Document, Inputs, document::File},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
@@ -17,6 +17,7 @@ pub(super) struct Context<'a> {
     pub registries: &'a Registries,
     pub names: Names<'a>,
     pub report: Report,
+    pub rotations: Rotations,
 }
 
 /// The problems found so far. One found again, as a shared chain's on each route, is told once.
@@ -34,7 +35,15 @@ impl<'a> Context<'a> {
         registries: &'a Registries,
     ) -> Self {
         let names = Names::of(document, sources);
-        Self { document, sources, inputs, registries, names, report: Report::default() }
+        Self {
+            document,
+            sources,
+            inputs,
+            registries,
+            names,
+            report: Report::default(),
+            rotations: Rotations::default(),
+        }
     }
 
     /// Reports that something is nowhere, unless it may be among what was left out of a section.

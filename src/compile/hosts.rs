@@ -3,7 +3,8 @@
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use super::{
-    answers::{self, OwnErrors, OwnLog},
+    access_log::{self, OwnLog},
+    answers::{self, OwnErrors},
     certificates::Certificates,
     chains::{self, Scope},
     context::Context,
@@ -77,7 +78,7 @@ pub(super) fn draft<'a>(
             scopes: scopes(cx, name, config),
             certificate: certificate(cx, certificates, config, &listeners),
             errors: OwnErrors::within(own.as_ref(), errors),
-            access_log: answers::access_log(cx, config.access_log.as_ref()),
+            access_log: access_log::access_log(cx, config.access_log.as_ref()),
             routes: all_routes(cx, config, routes(cx, upstreams, &config.routes), &sets, name),
             listeners,
         }

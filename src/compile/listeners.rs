@@ -9,7 +9,7 @@ use std::{
 use http::StatusCode;
 
 use super::{
-    answers,
+    access_log,
     certificates::Certificates,
     chains::Scope,
     context::Context,
@@ -28,7 +28,6 @@ use crate::{
         forwarded::{Field, Trust},
     },
     snapshot::{Action, Exposed, Listener, settings},
-    telemetry::access_log::{Destination, Format},
     value::{Bind, Entry, Name, Span, Spanned, Template},
 };
 
@@ -63,17 +62,15 @@ pub(super) fn finish<'a>(
     errors: &Arc<Errors>,
 ) -> BTreeMap<Name, Arc<Listener>> {
     let tables = Tables::new(cx, hosts);
-    let default_log = match answers::access_log(cx, cx.document.access_log.as_ref()) {
-        Some(said) => said,
-        None => Some(cx.registries.access_logs.log(&Destination::Stdout, Format::default())),
-    };
+    let default_log = access_log::access_log(cx, cx.document.access_log.as_ref())
+        .unwrap_or_else(|| Some(access_log::default(cx)));
     let finish = |(place, draft): (usize, &Draft<'a>)| {
         let (name, config) = (&draft.entry.name.value, &draft.entry.value);
         let outer = Outer {
             name,
             place,
             scope: Scope::new("listener", name.as_str(), None, &config.middleware, &[]),
-            access_log: answers::access_log(cx, config.access_log.as_ref()),
+            access_log: access_log::access_log(cx, config.access_log.as_ref()),
             default_log: default_log.clone(),
         };
         let own: Vec<usize> =

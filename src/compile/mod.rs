@@ -1,6 +1,7 @@
 //! From what a person wrote to what is served. Pure but for [`Inputs`], which remembers what it was asked;
 //! total: every problem comes back, and a snapshot where none of them is an error.
 
+mod access_log;
 mod answers;
 #[cfg(test)]
 mod cases;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    answers::{self, OwnErrors, OwnLog},
+    access_log::{self, OwnLog},
+    answers::{self, OwnErrors},
     chains,
     context::Context,
     upstreams::{Upstreams, timeout},
@@ -52,7 +53,7 @@ pub(super) fn draft<'a>(
         // Where there is none an error was reported: then this is never served.
         action: action.unwrap_or(Action::Unmatched),
         errors: answers::errors(cx, config.errors.as_ref()),
-        access_log: answers::access_log(cx, config.access_log.as_ref()),
+        access_log: access_log::access_log(cx, config.access_log.as_ref()),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use super::{
-    answers::OwnLog,
+    access_log::OwnLog,
     chains::{Chains, Scope},
     context::Context,
     hosts, route,

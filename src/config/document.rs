@@ -16,7 +16,7 @@ use crate::{
     middleware,
     telemetry::{access_log, log},
     tls, upstream,
-    value::{Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Spanned, TextOr},
+    value::{Bandwidth, Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Spanned, TextOr},
 };
 
 /// A Portolan configuration.
@@ -139,6 +139,8 @@ pub struct TenantLimits {
     pub burst: Option<Spanned<NonZeroU32>>,
     /// The most requests in flight at once. What is more gets 503, as from concurrency.
     pub in_flight: Option<NonZeroU32>,
+    /// How many bytes of bodies pass in a second, in each direction: 50MiB/s. What is more waits, as with bandwidth.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// A list of middleware: a name stands for a chain, a map for one middleware.

@@ -6,8 +6,8 @@ use crate::{
     middleware::{Source, jwt::Algorithm, limit::KeyText as LimitKey},
     upstream::config::BalanceKey,
     value::{
-        Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size, Status,
-        StatusRange,
+        Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size,
+        Status, StatusRange,
     },
 };
 
@@ -18,6 +18,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("ip", ip),
     ("portolan:address", parses::<Address>),
     ("portolan:balance-key", parses::<BalanceKey>),
+    ("portolan:bandwidth", parses::<Bandwidth>),
     ("portolan:bind", parses::<Bind>),
     ("portolan:cidr", parses::<Cidr>),
     ("portolan:credential-source", parses::<Source>),
@@ -36,7 +37,8 @@ const FORMATS: &[(&str, Check)] = &[
 ];
 
 /// Formats whose values are written with a unit.
-pub const WITH_UNIT: &[&str] = &["portolan:duration", "portolan:size", "portolan:rate", "portolan:percent"];
+pub const WITH_UNIT: &[&str] =
+    &["portolan:bandwidth", "portolan:duration", "portolan:size", "portolan:rate", "portolan:percent"];
 
 /// The check of a format; one without takes any text.
 pub fn check_of(format: &str) -> Option<Check> {

@@ -11,7 +11,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("ListenerProtocol", &["h3"]),
     ("ListenerTls", &["early_data", "session_tickets"]),
     ("Tenant", &["cache"]),
-    ("TenantLimits", &["bandwidth"]),
     ("Middleware", &["forward_auth", "validate"]),
     ("RateLimitScope", &["shared"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),

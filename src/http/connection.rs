@@ -1,9 +1,10 @@
 //! What is known of a connection, shared by its requests.
 
 use std::{
+    any::Any,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::watch;
@@ -24,7 +25,12 @@ pub struct Connection {
     pub tls: Option<Tls>,
     /// Turns true when the connection shall end: no further request, what is in flight finishes.
     pub draining: watch::Receiver<bool>,
+    pub kept: Kept,
 }
+
+/// What parts of chains keep for as long as a connection lives.
+#[derive(Default)]
+pub struct Kept(Mutex<Vec<Arc<dyn Any + Send + Sync>>>);
 
 /// Who connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +64,30 @@ pub struct ClientCertificate {
     /// SHA-256 of the certificate, lower-case hex.
     pub fingerprint: String,
     pub sans: Vec<String>,
+}
+
+impl Kept {
+    /// What of this type `is_it` says it is; what `make` makes, where there is none.
+    pub fn find_or<T: Send + Sync + 'static>(
+        &self,
+        is_it: impl Fn(&T) -> bool,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_type = kept.iter().filter_map(|kept| kept.clone().downcast().ok());
+        if let Some(found) = of_type.into_iter().find(|kept: &Arc<T>| is_it(kept)) {
+            return found;
+        }
+        let made = Arc::new(make());
+        kept.push(made.clone());
+        made
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
 }
 
 impl Connection {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     http::{
-        connection::{Connection, Peer, Protocol, Tls},
+        connection::{Connection, Kept, Peer, Protocol, Tls},
         forwarded::Hop,
     },
     proxy::session::Handler,
@@ -92,6 +92,7 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
         protocol,
         tls,
         draining: accepted.ending.draining,
+        kept: Kept::default(),
     });
     match protocol {
         Protocol::Http2 => h2::serve(stream, connection, settings, handler).await,

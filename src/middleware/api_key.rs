@@ -65,11 +65,15 @@ struct Keys {
 }
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
-    if let Some(Source::Query(name)) = &config.from {
-        chain.conceal_parameter(name);
-    }
+    chain.conceal(&config.from());
     if let Some(part) = cx.once(config, |cx| Some(ApiKey::compile(config, cx))) {
         chain.guard(config.mode, part);
+    }
+}
+
+impl Config {
+    fn from(&self) -> Source {
+        self.from.clone().unwrap_or(Source::Header(HeaderName::from_static("x-api-key")))
     }
 }
 
@@ -82,7 +86,7 @@ impl ApiKey {
         }
         Self {
             keys: Keys::compile(lines(config.file.as_ref(), &config.keys, cx), cx),
-            from: config.from.clone().unwrap_or(Source::Header(HeaderName::from_static("x-api-key"))),
+            from: config.from(),
             public: Public::compile(&config.public, cx),
             forward_name: config.forward_name.as_ref().map(|field| Vouched::compile(field, cx)),
             challenge: challenge("ApiKey", config.realm.as_ref(), "", cx),

@@ -3,9 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::response;
+use http::{HeaderName, response};
 
-use super::{Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict, World, limit};
+use super::{
+    Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Source, Verdict, World, limit,
+};
 use crate::{
     diagnostic::Diagnostics,
     telemetry::metrics::{Decisions, Metrics},
@@ -22,6 +24,7 @@ pub struct Chain {
     recovers: bool,
     answers_preflights: bool,
     secret_parameters: Vec<Box<str>>,
+    secret_fields: Vec<HeaderName>,
 }
 
 /// What a chain is made of, for those who ask.
@@ -116,6 +119,11 @@ impl Chain {
     /// Parameters of the query whose values are nobody's business: logs leave them out.
     pub fn secret_parameters(&self) -> &[Box<str>] {
         &self.secret_parameters
+    }
+
+    /// Fields of which the same is true.
+    pub fn secret_fields(&self) -> &[HeaderName] {
+        &self.secret_fields
     }
 
     /// Takes the request through; where it is stopped, the action is not to run.
@@ -217,9 +225,13 @@ impl<'a> Builder<'a> {
         self.chain.answers_preflights = true;
     }
 
-    /// Keeps the values of a parameter of the query out of logs.
-    pub fn conceal_parameter(&mut self, name: &str) {
-        self.chain.secret_parameters.push(name.into());
+    /// Keeps what stands there out of logs. Cookies are in none.
+    pub fn conceal(&mut self, source: &Source) {
+        match source {
+            Source::Query(name) => self.chain.secret_parameters.push(name.clone()),
+            Source::Header(name) => self.chain.secret_fields.push(name.clone()),
+            Source::Cookie(_) => {}
+        }
     }
 
     fn respond_with(&mut self, run: Arc<dyn OnResponse>, always: bool) {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::{body_limit::Limits, compress::Encoder, cors, limit::Permit, rate_limit};
+use super::{bandwidth::Throttle, body_limit::Limits, compress::Encoder, cors, limit::Permit, rate_limit};
 use crate::{
     error::Reason,
     http::{
@@ -55,6 +55,8 @@ pub struct Exchange {
     pub encoder: Option<Box<Encoder>>,
     /// What the request's body is held to while it comes.
     pub body_limits: Limits,
+    /// How fast its bodies pass, where that is limited.
+    pub throttle: Option<Box<Throttle>>,
     /// What rate limits said to it.
     pub rate_limits: SmallVec<[rate_limit::Reading; 1]>,
     /// Its places among the requests in flight: left when it ends, whatever way.
@@ -98,6 +100,7 @@ impl Exchange {
             cors: None,
             encoder: None,
             body_limits: Limits::default(),
+            throttle: None,
             rate_limits: SmallVec::new(),
             permits: SmallVec::new(),
             status: None,
@@ -169,6 +172,7 @@ impl Exchange {
             protocol: Protocol::Http1,
             tls: None,
             draining: tokio::sync::watch::channel(false).1,
+            kept: crate::http::connection::Kept::default(),
         };
         let routed = Routed { host: None, tenant: None, route: "test".parse().expect("a name") };
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(Into::into));

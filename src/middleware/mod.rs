@@ -6,6 +6,7 @@
 
 pub mod api_key;
 mod auth;
+pub mod bandwidth;
 pub mod basic_auth;
 pub mod body_limit;
 mod chain;
@@ -85,6 +86,7 @@ kinds! {
     BodyLimit = body_limit,
     RateLimit = rate_limit,
     Concurrency = concurrency,
+    Bandwidth = bandwidth,
     BasicAuth = basic_auth,
     ApiKey = api_key,
     Jwt = jwt,

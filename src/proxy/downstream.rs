@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header, response};
+use http::{HeaderMap, Method, StatusCode, header, response};
+use tokio::time::{Instant, sleep_until};
 
 use super::session::{ClientError, Session};
 use crate::{
     error::Reason,
     http::{date, hop_by_hop},
-    middleware::{Chain, Exchange, body_limit},
+    middleware::{Chain, Exchange, body_limit, limit::Way},
 };
 
 /// The session of one request, with its exchange.
@@ -44,7 +45,11 @@ impl<S: Session> Downstream<S> {
 
     /// The next piece of the request's body, `None` at its end: one path for whoever reads it.
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, Reason> {
+        self.wait(Way::Request).await.map_err(ClientError::reason)?;
         let data = self.session.read_body().await.map_err(ClientError::reason)?;
+        if let (Some(throttle), Some(data)) = (&mut self.exchange.throttle, &data) {
+            throttle.passed(data.len(), Way::Request);
+        }
         let Exchange { body_limits, observed, .. } = &mut self.exchange;
         let decisions = || self.chain.decisions(body_limit::KIND);
         let allowed = body_limits.allow(self.session.bytes().0, |reason| {
@@ -115,7 +120,51 @@ impl<S: Session> Downstream<S> {
         if end {
             self.progress = Progress::Ended;
         }
-        self.session.send_data(data, end).await
+        self.pass(data, end).await
+    }
+
+    /// Sends a piece of the body as it goes to the client, as fast as it may.
+    async fn pass(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
+        match self.exchange.throttle.is_some() && self.exchange.method != Method::HEAD {
+            false => self.session.send_data(data, end).await,
+            true => Box::pin(self.pass_slowly(data, end)).await,
+        }
+    }
+
+    async fn pass_slowly(&mut self, mut data: Bytes, end: bool) -> Result<(), ClientError> {
+        loop {
+            let most = self.exchange.throttle.as_ref().and_then(|throttle| throttle.piece(Way::Response));
+            let piece = data.split_to(most.map_or(data.len(), |most| most.min(data.len())));
+            if !piece.is_empty() {
+                self.wait(Way::Response).await?;
+            }
+            if let Some(throttle) = &mut self.exchange.throttle {
+                throttle.passed(piece.len(), Way::Response);
+            }
+            self.session.send_data(piece, end && data.is_empty()).await?;
+            if data.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until more may pass. No deadline of the session runs meanwhile: the client is not to blame.
+    async fn wait(&mut self, way: Way) -> Result<(), ClientError> {
+        let free_at = self.exchange.throttle.as_ref().and_then(|throttle| throttle.free_at(way));
+        match free_at.filter(|at| *at > Instant::now()) {
+            None => Ok(()),
+            Some(at) => Box::pin(self.wait_until(at)).await,
+        }
+    }
+
+    async fn wait_until(&mut self, at: Instant) -> Result<(), ClientError> {
+        // What has passed is not kept back with what waits.
+        self.session.flush().await?;
+        tokio::select! {
+            biased;
+            () = sleep_until(at) => Ok(()),
+            () = self.session.gone() => Err(ClientError::Gone),
+        }
     }
 
     /// Hands over to the network what there is of the body so far.
@@ -125,7 +174,7 @@ impl<S: Session> Downstream<S> {
         {
             let data = encoder.flush();
             if !data.is_empty() {
-                self.session.send_data(data, false).await?;
+                self.pass(data, false).await?;
             }
         }
         self.session.flush().await
@@ -137,7 +186,7 @@ impl<S: Session> Downstream<S> {
         }
         if let Some(mut encoder) = self.exchange.encoder.take() {
             let data = encoder.encode(Bytes::new(), true).await;
-            self.session.send_data(data, false).await?;
+            self.pass(data, false).await?;
         }
         self.progress = Progress::Ended;
         self.session.send_trailers(trailers).await

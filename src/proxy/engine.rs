@@ -7,7 +7,9 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, Version, header, request, uri::PathAndQuery};
+use http::{
+    HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request, uri::PathAndQuery,
+};
 
 use super::{
     adapter::Waits,
@@ -31,7 +33,7 @@ use crate::{
     },
     middleware::{Exchange, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
-    telemetry::metrics,
+    telemetry::{access_log::Chosen, metrics},
     upstream,
 };
 
@@ -49,7 +51,10 @@ pub(super) struct Asked {
     pub version: Version,
     pub referer: Option<HeaderValue>,
     pub user_agent: Option<HeaderValue>,
+    /// Those that its log asks for.
+    pub fields: Vec<Option<HeaderValue>>,
     pub at: SystemTime,
+    pub chosen: Chosen,
 }
 
 impl Engine {
@@ -175,7 +180,7 @@ impl Handler for Engine {
         };
         let target = head.uri.clone();
         let arrival = Arrival::of(&listener, connection, &mut head);
-        let asked = arrival.route.access_log.is_some().then(|| Asked::of(&head, target));
+        let asked = Asked::of(&head, target, &arrival.route);
         prepare(&mut head, &arrival, &connection.hop, &listener);
         let place = listener.place;
         drop(listener);
@@ -197,25 +202,30 @@ impl Handler for Engine {
     async fn refuse<S: Session>(&self, connection: &Arc<Connection>, reason: Reason, session: S) -> S {
         let mut head = http::Request::new(()).into_parts().0;
         head.method = Method::GET;
-        let asked = Some(Asked::of(&head, head.uri.clone()));
         let Some(listener) = self.listener(connection) else { return refuse_plainly(session, reason).await };
         let route = listener.unmatched.clone();
+        let asked = Asked::of(&head, head.uri.clone(), &route);
         let exchange = Exchange::new(connection.clone(), head, route.names.clone());
         self.carry_out(session, exchange, &route, listener.place, Plan::Refuse(reason, None), asked).await
     }
 }
 
 impl Asked {
-    fn of(head: &request::Parts, target: http::Uri) -> Self {
-        let field = |name| head.headers.get(name).cloned();
-        Self {
-            authority: field(header::HOST),
+    /// `None` where it is not logged, whatever becomes of it.
+    fn of(head: &request::Parts, target: http::Uri, route: &Route) -> Option<Self> {
+        let log = route.access_log.as_ref()?;
+        let chosen = log.selection().choose()?;
+        let field = |name: &HeaderName| head.headers.get(name).cloned();
+        Some(Self {
+            authority: field(&header::HOST),
             target,
             version: head.version,
-            referer: field(header::REFERER),
-            user_agent: field(header::USER_AGENT),
+            referer: field(&header::REFERER),
+            user_agent: field(&header::USER_AGENT),
+            fields: log.fields().iter().map(field).collect(),
             at: SystemTime::now(),
-        }
+            chosen,
+        })
     }
 }
 
@@ -393,6 +403,8 @@ mod tests {
         async fn closed(&mut self, _: Duration) -> Closed {
             Closed::Idle
         }
+
+        async fn gone(&mut self) {}
 
         fn leave_body(&mut self) {}
 

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use http::Version;
+use http::{HeaderName, HeaderValue, Version};
 
 use super::{
     call::Call,
@@ -38,11 +38,15 @@ pub(super) fn write<S: Session>(
     call: Option<&Mutex<Call>>,
     asked: Option<Asked>,
 ) {
-    let (Some(log), Some(asked)) = (&route.access_log, asked) else { return };
+    let (Some(log), Some(mut asked)) = (&route.access_log, asked) else { return };
+    if !log.selection().takes(asked.chosen, ended.status, ended.reason, ended.duration) {
+        return;
+    }
     let exchange = &downstream.exchange;
     let call = call.map(lock);
     let target = asked.target.path_and_query().map_or("", |target| target.as_str());
     let secrets = downstream.chain.secret_parameters();
+    blot_out(&mut asked.fields, log.fields(), downstream.chain.secret_fields());
     let referer = asked.referer.as_ref().map(|value| conceal(value.as_bytes(), secrets));
     let endpoint = call.as_ref().and_then(|call| call.endpoint().cloned());
     log.write(&Record {
@@ -73,7 +77,17 @@ pub(super) fn write<S: Session>(
         referer: referer.as_deref(),
         user_agent: asked.user_agent.as_ref().map(|value| value.as_bytes()),
         tls_version: exchange.connection.tls.as_ref().map(|tls| tls.version),
+        fields: &asked.fields,
+        variables: exchange,
     });
+}
+
+fn blot_out(values: &mut [Option<HeaderValue>], names: &[HeaderName], secrets: &[HeaderName]) {
+    for (value, name) in values.iter_mut().zip(names) {
+        if value.is_some() && secrets.contains(name) {
+            *value = Some(HeaderValue::from_static("***"));
+        }
+    }
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -26,6 +26,9 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// Waiting anew goes on with the time that is left.
     fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send;
 
+    /// Ends when the client has gone.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+
     /// Nobody is going to read what is left of the request's body: to be said before an answer's head, so
     /// that the head can say what becomes of the connection.
     fn leave_body(&mut self);
@@ -80,6 +83,10 @@ impl<S: Session> Session for Box<S> {
 
     fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send {
         (**self).closed(limit)
+    }
+
+    fn gone(&mut self) -> impl Future<Output = ()> + Send {
+        (**self).gone()
     }
 
     fn leave_body(&mut self) {

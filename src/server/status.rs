@@ -122,6 +122,7 @@ impl Status {
         self.registries.metrics.render(&Present {
             lines_dropped: dropped.into_iter().map(|(to, lines)| (to.to_string(), lines)).collect(),
             tasks: tasks.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect(),
+            limits: self.registries.limits.states(),
         })
     }
 

@@ -78,6 +78,12 @@ metrics! {
         "Bytes of responses' bodies.";
     decisions: IntCounterVec = "portolan_middleware_decisions_total" ["kind", "decision"],
         "Requests that middleware refused, or with mode: observe would have refused (observed).";
+    limit_keys: IntGaugeVec = "portolan_limit_keys" ["kind", "bucket"],
+        "Keys that a rate_limit or concurrency keeps counts of.";
+    limit_in_flight: IntGaugeVec = "portolan_limit_in_flight" ["kind", "bucket"],
+        "Requests that a concurrency counts in flight.";
+    limit_refused: IntCounterVec = "portolan_limit_refused_total" ["kind", "bucket"],
+        "Requests that a rate_limit or concurrency refused, or with mode: observe would have refused.";
     // upstreams
     upstream_requests: IntCounterVec = "portolan_upstream_requests_total" ["upstream"],
         "Requests sent to an upstream, however many endpoints were tried.";
@@ -113,7 +119,7 @@ metrics! {
     build: IntGaugeVec = "portolan_build_info" ["version"],
         "1, with the version that runs.";
     lines_dropped: IntCounterVec = "portolan_access_log_dropped_lines_total" ["to"],
-        "Lines of the access log that found no place because nobody read fast enough.";
+        "Lines of the access log that were lost: nobody read fast enough, or they could not be written.";
     tasks: IntGaugeVec = "portolan_tasks" ["kind"],
         "Tasks that run beside requests.";
     cpu: FloatCounter = "process_cpu_seconds_total" [],
@@ -145,6 +151,18 @@ pub struct Decisions {
     pub observed: IntCounter,
 }
 
+/// The state of limits that have one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitState {
+    /// rate_limit or concurrency
+    pub kind: &'static str,
+    /// Its bucket's name, or where it is written.
+    pub bucket: String,
+    pub keys: usize,
+    pub in_flight: u64,
+    pub refused: u64,
+}
+
 /// What is not counted but looked up when somebody asks.
 #[derive(Clone, Debug, Default)]
 pub struct Present {
@@ -152,6 +170,7 @@ pub struct Present {
     pub lines_dropped: Vec<(String, u64)>,
     /// Tasks that live, by kind.
     pub tasks: Vec<(&'static str, usize)>,
+    pub limits: Vec<LimitState>,
 }
 
 // === impl Metrics ===
@@ -218,6 +237,19 @@ impl Metrics {
             let counter = families.lines_dropped.with_label_values(&[to]);
             counter.reset();
             counter.inc_by(*lines);
+        }
+        // What is no longer configured is no longer shown.
+        families.limit_keys.reset();
+        families.limit_in_flight.reset();
+        families.limit_refused.reset();
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for LimitState { kind, bucket, keys, in_flight, refused } in &present.limits {
+            let labels = [*kind, bucket.as_str()];
+            families.limit_keys.with_label_values(&labels).set(gauge(*keys as u64));
+            families.limit_refused.with_label_values(&labels).inc_by(*refused);
+            if *kind == "concurrency" {
+                families.limit_in_flight.with_label_values(&labels).set(gauge(*in_flight));
+            }
         }
         for (kind, count) in &present.tasks {
             families.tasks.with_label_values(&[kind]).set((*count).try_into().unwrap_or(i64::MAX));
@@ -358,7 +390,11 @@ mod tests {
         let metrics = Metrics::default();
         metrics.read("applied", false, 3);
         metrics.read("refused", true, 3);
-        let present = Present { lines_dropped: vec![("stdout".into(), 7)], tasks: vec![("health", 2)] };
+        let present = Present {
+            lines_dropped: vec![("stdout".into(), 7)],
+            tasks: vec![("health", 2)],
+            ..Present::default()
+        };
         metrics.render(&present);
         let text = metrics.render(&present);
         for line in [

@@ -6,7 +6,14 @@ use std::ops::Range;
 /// A parsed template. `{{` and `}}` are literal braces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    parts: Box<[Part]>,
+    parts: Box<[Piece<Filler>]>,
+}
+
+/// A part of a text with placeholders, which are whatever the text's reader makes of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece<P> {
+    Literal(Box<str>),
+    Placeholder(P),
 }
 
 /// What a request supplies to templates.
@@ -57,11 +64,43 @@ variables! {
     TlsVersion = "tls.version", "The version of TLS.";
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Literal(Box<str>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filler {
     Capture(usize),
     Variable(Variable),
+}
+
+/// Splits a text into its pieces. `read` says what a placeholder is, by its name and by where it stands, braces included.
+pub fn pieces<P>(
+    text: &str,
+    mut read: impl FnMut(&str, Range<usize>) -> Result<P, TemplateError>,
+) -> Result<Box<[Piece<P>]>, TemplateError> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find(['{', '}']) {
+        let brace = at + found;
+        literal.push_str(&text[at..brace]);
+        let here = &text[brace..];
+        at = if here.starts_with("{{") || here.starts_with("}}") {
+            literal.push_str(&here[..1]);
+            brace + 2
+        } else if here.starts_with('}') {
+            return Err(TemplateError::new(brace..brace + 1, "\"}\" closes nothing", Some("}}".into())));
+        } else {
+            let end = close(text, brace)?;
+            if !literal.is_empty() {
+                pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
+            }
+            pieces.push(Piece::Placeholder(read(&text[brace + 1..end], brace..end + 1)?));
+            end + 1
+        };
+    }
+    literal.push_str(&text[at..]);
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal.into()));
+    }
+    Ok(pieces.into())
 }
 
 // === impl Template ===
@@ -69,40 +108,16 @@ enum Part {
 impl Template {
     /// Parses a template that may use these captures.
     pub fn parse(text: &str, captures: &[&str]) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut at = 0;
-        while let Some(found) = text[at..].find(['{', '}']) {
-            let brace = at + found;
-            literal.push_str(&text[at..brace]);
-            let here = &text[brace..];
-            at = if here.starts_with("{{") || here.starts_with("}}") {
-                literal.push_str(&here[..1]);
-                brace + 2
-            } else if here.starts_with('}') {
-                return Err(TemplateError::new(brace..brace + 1, "\"}\" closes nothing", Some("}}".into())));
-            } else {
-                let end = close(text, brace)?;
-                if !literal.is_empty() {
-                    parts.push(Part::Literal(std::mem::take(&mut literal).into()));
-                }
-                parts.push(placeholder(&text[brace + 1..end], brace..end + 1, captures)?);
-                end + 1
-            };
-        }
-        literal.push_str(&text[at..]);
-        if !literal.is_empty() {
-            parts.push(Part::Literal(literal.into()));
-        }
-        Ok(Self { parts: parts.into() })
+        let parts = pieces(text, |name, range| filler(name, range, captures))?;
+        Ok(Self { parts })
     }
 
     pub fn render(&self, variables: &impl Variables, out: &mut String) {
         for part in &self.parts {
             match part {
-                Part::Literal(text) => out.push_str(text),
-                Part::Capture(index) => out.push_str(variables.capture(*index)),
-                Part::Variable(variable) => variables.variable(*variable, out),
+                Piece::Literal(text) => out.push_str(text),
+                Piece::Placeholder(Filler::Capture(index)) => out.push_str(variables.capture(*index)),
+                Piece::Placeholder(Filler::Variable(variable)) => variables.variable(*variable, out),
             }
         }
     }
@@ -111,7 +126,7 @@ impl Template {
     pub fn literal(&self) -> Option<&str> {
         match &*self.parts {
             [] => Some(""),
-            [Part::Literal(text)] => Some(text),
+            [Piece::Literal(text)] => Some(text),
             _ => None,
         }
     }
@@ -122,19 +137,19 @@ impl Template {
 
     /// Whether it says what the query is; otherwise the request's query is kept.
     pub fn has_query(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Literal(text) if text.contains('?')))
+        self.parts.iter().any(|part| matches!(part, Piece::Literal(text) if text.contains('?')))
     }
 
     /// Whether the variable stands in it, for what must be asked for before it can be rendered.
     pub fn uses(&self, variable: Variable) -> bool {
-        self.parts.contains(&Part::Variable(variable))
+        self.parts.contains(&Piece::Placeholder(Filler::Variable(variable)))
     }
 }
 
 // === impl TemplateError ===
 
 impl TemplateError {
-    fn new(range: Range<usize>, reason: impl Into<String>, suggestion: Option<String>) -> Self {
+    pub fn new(range: Range<usize>, reason: impl Into<String>, suggestion: Option<String>) -> Self {
         Self { range, reason: reason.into(), suggestion }
     }
 }
@@ -147,12 +162,12 @@ fn close(text: &str, open: usize) -> Result<usize, TemplateError> {
     }
 }
 
-fn placeholder(name: &str, range: Range<usize>, captures: &[&str]) -> Result<Part, TemplateError> {
+fn filler(name: &str, range: Range<usize>, captures: &[&str]) -> Result<Filler, TemplateError> {
     if let Some(index) = captures.iter().position(|capture| *capture == name) {
-        return Ok(Part::Capture(index));
+        return Ok(Filler::Capture(index));
     }
     if let Some(variable) = Variable::ALL.iter().find(|variable| variable.name() == name) {
-        return Ok(Part::Variable(*variable));
+        return Ok(Filler::Variable(*variable));
     }
     if let Some(bare) = name.strip_suffix("...").filter(|bare| captures.contains(bare)) {
         return Err(TemplateError::new(
@@ -173,8 +188,8 @@ fn placeholder(name: &str, range: Range<usize>, captures: &[&str]) -> Result<Par
     Err(TemplateError::new(range, reason, meant(name, known)))
 }
 
-/// The known name that was probably meant: one a slip away, or a variable whose last word it is.
-fn meant<'a>(name: &str, mut known: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
+/// The known name that was probably meant, in its braces: one a slip away, or a variable whose last word it is.
+pub fn meant<'a>(name: &str, mut known: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
     let slips = (name.len() / 3).max(1);
     let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
     let nearest = known.clone().filter(|known| distance(known) <= slips).min_by_key(distance);

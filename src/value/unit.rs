@@ -10,6 +10,10 @@ pub struct Duration(pub std::time::Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(pub u64);
 
+/// Bytes in a second: a size, and /s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bandwidth(pub NonZeroU64);
+
 /// A count in a time: a whole number from 1 and /s, /m or /h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
@@ -47,6 +51,14 @@ super::text_value!(
     "10MB"
 );
 super::text_value!(Rate, "rate", "A number in a time: per second, minute or hour.", "100/s", "6000/m");
+
+super::text_value!(
+    Bandwidth,
+    "bandwidth",
+    "A number of bytes in a second, with its unit: B/s, KB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s.",
+    "64KiB/s",
+    "50MiB/s"
+);
 
 // === impl Duration ===
 
@@ -107,6 +119,30 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_in(f, self.0, &SIZE_UNITS)
+    }
+}
+
+// === impl Bandwidth ===
+
+impl FromStr for Bandwidth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = match text.split_once('/') {
+            Some((size, "s")) => size,
+            Some((_, unit)) => {
+                return Err(format!("{unit:?} is no time of a bandwidth: it is in a second, /s"));
+            }
+            None => return Err(format!("a bandwidth needs its time: as 64KiB/s, not {text}")),
+        };
+        let size = size.parse::<Size>()?;
+        NonZeroU64::new(size.0).map(Self).ok_or_else(|| format!("with {text} nothing would ever pass"))
+    }
+}
+
+impl fmt::Display for Bandwidth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Size(self.0.get()))
     }
 }
 
@@ -223,6 +259,15 @@ mod tests {
             ["", "100", "100/", "/s", "0/s", "1.5/s", "+1/s", "1/d", "1 /s", "99999999999999999999/s"]
         {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong:?} was read");
+        }
+    }
+
+    #[test]
+    fn bandwidths_are_bytes_in_a_second() {
+        let bandwidth: Bandwidth = "50MiB/s".parse().unwrap();
+        assert_eq!((bandwidth.0.get(), bandwidth.to_string()), (50 << 20, "50MiB/s".into()));
+        for wrong in ["", "50", "50MiB", "50/s", "50MiB/m", "50Mbit/s", "0KiB/s", "/s", "1MiB/s/s"] {
+            assert!(wrong.parse::<Bandwidth>().is_err(), "{wrong:?} was read");
         }
     }
 

@@ -25,6 +25,11 @@ impl<K: Hash + Eq, V> Weaks<K, V> {
         self.map.insert(key, Arc::downgrade(&made));
         made
     }
+
+    /// What is used.
+    pub fn living(&self) -> impl Iterator<Item = (&K, Arc<V>)> {
+        self.map.iter().filter_map(|(key, weak)| Some((key, weak.upgrade()?)))
+    }
 }
 
 impl<K, V> Default for Weaks<K, V> {

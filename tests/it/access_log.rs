@@ -1,6 +1,8 @@
 //! One line for each request, and nothing lost of it.
 
-use super::support::{Origin, Proxy, Tree, config, to, until};
+use std::{collections::BTreeMap, fs, os::unix::net::UnixDatagram, time::Duration};
+
+use super::support::{Client, Origin, Proxy, Reply, Tree, config, to, until};
 
 #[test]
 fn a_line_says_what_became_of_a_request() {
@@ -83,5 +85,188 @@ fn a_reader_that_does_not_read_blocks_no_request() {
     let mut client = proxy.client();
     for n in 0..3000 {
         assert_eq!(client.get(&format!("/{n}")).status, 200);
+    }
+}
+
+const LOCAL: &str = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+access_log: LOG
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      found: { path: "/**", respond: { body: ok } }
+      missing: { path: "/missing/**", respond: { status: 404 } }
+"#;
+
+/// A proxy that answers by itself and logs like this.
+fn logging(log: &str) -> Proxy {
+    Proxy::start(&config(LOCAL, &[("LOG", &log)]))
+}
+
+fn lost(proxy: &Proxy, to: &str) -> f64 {
+    proxy.metric(&format!("portolan_access_log_dropped_lines_total{{to=\"{to}\"}}")).unwrap_or_default()
+}
+
+#[test]
+fn a_template_says_what_a_line_holds() {
+    let format = "{client.ip} {request.method} {request.path} {request.target} {response.status} {route} {upstream} \
+                  {request.id} [{request.header.X-Some}] \\\"{request.header.user-agent}\\\"";
+    let proxy = logging(&format!("{{ format: \"{format}\", to: access.log }}"));
+    let request =
+        "GET //a/../b?c=d HTTP/1.1\r\nHost: a\r\nX-Some: one\r\nUser-Agent: x\" GET /forged\u{ff}\r\n\r\n";
+    let request: Vec<u8> = request.chars().map(|c| c as u8).collect();
+    assert_eq!(proxy.client().send(request).response().status, 200);
+    until("a line", || proxy.tree().read("access.log").ends_with('\n'));
+    let expected = "127.0.0.1 GET /b //a/../b?c=d 200 found - - [one] \"x\\\" GET /forged\\xff\"\n";
+    assert_eq!(proxy.tree().read("access.log"), expected);
+}
+
+#[test]
+fn keys_and_tokens_are_in_no_line() {
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+access_log: { format: "{request.target} {request.query} {request.header.X-API-Key} {request.header.referer}" , to: access.log }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      field: { path: /field, respond: { body: ok }, middleware: [api_key: { keys: KEYS }] }
+      query: { path: /query, respond: { body: ok }, middleware: [api_key: { keys: KEYS, from: "query:key" }] }
+"#;
+    let keys = "{ a: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b }";
+    let proxy = Proxy::start(&config(yaml, &[("KEYS", &keys)]));
+    let mut client = proxy.client();
+    client.send("GET /field HTTP/1.1\r\nHost: a\r\nX-API-Key: secret\r\n\r\n").response();
+    let query = "GET /query?key=secret HTTP/1.1\r\nHost: a\r\nReferer: http://a/query?key=secret\r\n\r\n";
+    client.send(query).response();
+    until("two lines", || proxy.tree().read("access.log").lines().count() == 2);
+    let expected = "/field - *** -\n/query?key=*** key=*** - http://a/query?key=***\n";
+    assert_eq!(proxy.tree().read("access.log"), expected);
+}
+
+#[test]
+fn errors_and_slow_requests_are_logged_and_of_the_others_a_share() {
+    let proxy = logging("{ errors: true, slow: 1h }");
+    let mut client = proxy.client();
+    (0..20).for_each(|_| drop(client.get("/")));
+    assert_eq!(client.get("/missing/1").status, 404);
+    proxy.access_line_of("/missing/1");
+    assert_eq!(proxy.access_log().len(), 1);
+
+    let proxy = logging("{ sample: 50%, errors: true }");
+    let mut client = proxy.client();
+    (0..400).for_each(|_| drop(client.get("/")));
+    (0..20).for_each(|_| drop(client.get("/missing/2")));
+    until("all that is wrong", || {
+        proxy.access_log().iter().filter(|line| line["path"] == "/missing/2").count() == 20
+    });
+    let others = proxy.access_log().iter().filter(|line| line["path"] == "/").count();
+    assert!((100..300).contains(&others), "{others}");
+}
+
+#[test]
+fn what_is_slow_is_logged_whatever_came_of_it() {
+    let origin = Origin::serving(|exchange| {
+        std::thread::sleep(Duration::from_millis(300));
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
+        Reply::Keep
+    });
+    let proxy = Proxy::start(&format!("{}access_log: {{ slow: 200ms }}\n", to(&[&origin.address()])));
+    assert_eq!(proxy.client().get("/slow").status, 200);
+    let line = proxy.access_line_of("/slow");
+    assert!(line["duration_ms"].as_f64().unwrap() >= 200.0, "{line}");
+}
+
+/// The numbers of requests in the lines of all files of the log, each with how often it stands there.
+fn numbers(proxy: &Proxy, name: &str) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(proxy.tree().path("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with(name) {
+            // It may have been renamed by now.
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.lines().for_each(|line| *found.entry(line.to_owned()).or_default() += 1);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_file_is_rotated_under_load_and_by_signal_and_each_line_is_there_once() {
+    let log = r#"{ to: access.log, format: "{request.path} {time}", rotate: { size: 1KiB, keep: 1000 } }"#;
+    let proxy = logging(log);
+    let ask = |client: usize, port: u16| {
+        let mut connection = Client::tcp(port);
+        (0..500).for_each(|n| assert_eq!(connection.get(&format!("/{client}/{n}")).status, 200));
+    };
+    let port = proxy.port("web");
+    let clients: Vec<_> = (0..4).map(|client| std::thread::spawn(move || ask(client, port))).collect();
+    for n in 0..10 {
+        // As logrotate does it, in the middle of all that.
+        if fs::rename(proxy.tree().path("access.log"), proxy.tree().path(format!("access.log-{n}"))).is_ok() {
+            let pid = proxy.pid().to_string();
+            assert!(std::process::Command::new("kill").args(["-USR1", &pid]).status().unwrap().success());
+            until("it is opened anew", || proxy.tree().path("access.log").exists());
+        }
+    }
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    until("all lines", || numbers(&proxy, "access.log").len() == 2000);
+    let found = numbers(&proxy, "access.log");
+    assert!(found.values().all(|times| *times == 1));
+    let paths: std::collections::BTreeSet<_> =
+        found.keys().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(paths.len(), 2000);
+    assert!(proxy.tree().path("access.log.5").exists());
+    assert_eq!(lost(&proxy, &proxy.tree().path("access.log").to_string_lossy()), 0.0);
+}
+
+#[test]
+fn each_line_is_a_message_to_the_systems_log() {
+    let tree = Tree::new();
+    let socket = UnixDatagram::bind(tree.path("log.sock")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let log = r#"{ to: "syslog:log.sock", format: "{request.method} {request.path}" }"#;
+    let proxy = Proxy::start_in(tree, &config(LOCAL, &[("LOG", &log)]));
+    proxy.client().get("/a");
+    let mut message = [0; 1000];
+    let length = socket.recv(&mut message).unwrap();
+    let said = String::from_utf8_lossy(&message[..length]);
+    assert_eq!(said, format!("<30>portolan[{}]: GET /a", proxy.pid()));
+}
+
+#[test]
+fn a_full_disk_costs_lines_and_no_request() {
+    let proxy = logging("{ to: /dev/full }");
+    let mut client = proxy.client();
+    (0..200).for_each(|n| assert_eq!(client.get(&format!("/{n}")).status, 200));
+    until("all are counted", || lost(&proxy, "/dev/full") == 200.0);
+}
+
+#[test]
+fn a_pipe_without_a_reader_and_a_log_that_takes_nothing_cost_lines_and_no_request() {
+    let tree = Tree::new();
+    let made = std::process::Command::new("mkfifo").arg(tree.path("place")).status().unwrap();
+    assert!(made.success());
+    // Nobody takes a message out of it.
+    let _socket = UnixDatagram::bind(tree.path("log.sock")).unwrap();
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      pipe: { path: "/pipe/**", respond: { body: ok }, access_log: { to: place } }
+      log: { path: "/log/**", respond: { body: ok }, access_log: { to: "syslog:log.sock" } }
+"#;
+    let proxy = Proxy::start_in(tree, yaml);
+    let mut client = proxy.client();
+    let long = "x".repeat(7000);
+    for (route, to) in [("pipe", "place"), ("log", "log.sock")] {
+        let prefix = if route == "log" { "syslog:" } else { "" };
+        let to = format!("{prefix}{}", proxy.tree().path(to).display());
+        // More than the queue and the pipe hold.
+        (0..800).for_each(|_| assert_eq!(client.get(&format!("/{route}/{long}")).status, 200));
+        until("lines are lost", || lost(&proxy, &to) > 0.0);
     }
 }

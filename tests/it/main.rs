@@ -6,6 +6,7 @@ mod access_log;
 mod admin;
 mod architecture;
 mod auth;
+mod bandwidth;
 mod cli;
 mod compression;
 mod concurrency;

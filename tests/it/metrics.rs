@@ -17,7 +17,7 @@ hosts:
     tenant: acme
     routes:
       api: { path: "/api/**", proxy: { upstream: app }, middleware: [{ body_limit: { size: 4B } }] }
-      page: { path: "/page/{name}", respond: { body: hello } }
+      page: { path: "/page/{name}", respond: { body: hello }, middleware: [{ concurrency: { max: 1000 } }] }
 "#;
 
 /// Labels as they are shown, of requests to a route of the host.

@@ -1,7 +1,7 @@
 //! How often requests may come: who is refused, what everybody is told, and what a reload leaves as it was. The
 //! rates are so slow that no test sees a token come back.
 
-use super::support::{Client, Proxy, Response, config};
+use super::support::{Client, Proxy, Response, config, until};
 
 const YAML: &str = r#"
 listeners: { web: { bind: "127.0.0.1:0" } }
@@ -101,4 +101,29 @@ fn what_observes_lets_everything_pass_and_says_so_in_the_log_alone() {
     assert_eq!((second.status, second.field("ratelimit")), (200, None));
     assert_eq!(proxy.access_line_of("/second")["observed"][0], "rate_limited");
     assert!(proxy.access_line_of("/first").get("observed").is_none());
+}
+
+#[test]
+fn what_limits_hold_is_shown_by_the_names_of_the_configuration_alone() {
+    let bucket = "{ rate_limit: { rate: 1/h, burst: 1, by: \"header:X-Key\", bucket: logins } }";
+    let more = "{ rate_limit: { rate: 1/h, burst: 500 } }, { concurrency: { max: 5 } }";
+    let mut proxy = Proxy::start(&config(YAML, &[("MIDDLEWARE", &bucket), ("MORE", &more)]));
+    let mut client = proxy.client();
+    for n in 0..100 {
+        assert_eq!(ask(&mut client, "/other", &format!("key-{n}")).status, 200);
+    }
+    (0..7).for_each(|_| assert_eq!(ask(&mut client, "/other", "key-1").status, 429));
+    let of = |proxy: &Proxy, name: &str, kind: &str, bucket: &str| {
+        proxy.metric(&format!("portolan_limit_{name}{{bucket=\"{bucket}\",kind=\"{kind}\"}}"))
+    };
+    assert_eq!(of(&proxy, "keys", "rate_limit", "logins"), Some(100.0));
+    assert_eq!(of(&proxy, "refused_total", "rate_limit", "logins"), Some(7.0));
+    assert_eq!(of(&proxy, "keys", "rate_limit", "route all/other"), Some(1.0));
+    assert_eq!(of(&proxy, "in_flight", "concurrency", "route all/other"), Some(0.0));
+    assert_eq!(of(&proxy, "in_flight", "rate_limit", "logins"), None);
+    let series = proxy.metrics().lines().filter(|line| line.starts_with("portolan_limit_")).count();
+    assert_eq!(series, 7);
+    proxy.change(&config(YAML, &[("MIDDLEWARE", &bucket), ("MORE", &"")]));
+    assert_eq!(of(&proxy, "refused_total", "rate_limit", "logins"), Some(7.0), "it goes on");
+    until("what is gone is not shown", || of(&proxy, "keys", "concurrency", "route all/other").is_none());
 }

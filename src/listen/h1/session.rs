@@ -185,6 +185,21 @@ impl<I: Io> Http1<I> {
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 
+    /// Reads ahead, within bounds, until the client's end.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.input.len() < MOST_PIPELINED {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => {
+                    self.exchange.close = true;
+                    return Poll::Ready(());
+                }
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
     async fn fill_body(&mut self) -> Result<(), ClientError> {
         let limit = self.patience.body_idle;
         poll_fn(|cx| match self.poll_fill(cx) {
@@ -297,20 +312,15 @@ impl<I: Io> Session for Http1<I> {
     }
 
     async fn closed(&mut self, limit: Duration) -> Closed {
-        poll_fn(|cx| {
-            while self.input.len() < MOST_PIPELINED {
-                match self.poll_fill(cx) {
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(_) => {
-                        self.exchange.close = true;
-                        return Poll::Ready(Closed::Gone);
-                    }
-                    Poll::Pending => break,
-                }
-            }
-            self.read_deadline.poll(limit, cx).map(|()| Closed::Idle)
+        poll_fn(|cx| match self.poll_gone(cx) {
+            Poll::Ready(()) => Poll::Ready(Closed::Gone),
+            Poll::Pending => self.read_deadline.poll(limit, cx).map(|()| Closed::Idle),
         })
         .await
+    }
+
+    async fn gone(&mut self) {
+        poll_fn(|cx| self.poll_gone(cx)).await;
     }
 
     fn leave_body(&mut self) {

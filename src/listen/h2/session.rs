@@ -203,6 +203,10 @@ impl Session for Http2 {
         .await
     }
 
+    async fn gone(&mut self) {
+        poll_fn(|cx| self.poll_gone(cx)).await;
+    }
+
     /// A request's unread rest is refused in [`Http2::finish`]; other requests are not touched by it.
     fn leave_body(&mut self) {}
 

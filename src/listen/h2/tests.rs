@@ -48,6 +48,7 @@ fn start(settings: Listener) -> (UnixStream, JoinHandle<()>, Arc<Scripted>, watc
         protocol: Protocol::Http2,
         tls: None,
         draining,
+        kept: Default::default(),
     });
     let stream = Stream::plain(Io::Unix(theirs), Bytes::new());
     let server = tokio::spawn(serve(stream, connection, Arc::new(settings), handler.clone()));

@@ -116,8 +116,8 @@ struct Verified {
 }
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
-    if let Some(Source::Query(name)) = &config.from {
-        chain.conceal_parameter(name);
+    if let Some(from) = &config.from {
+        chain.conceal(from);
     }
     if let Some(part) = cx.once(config, |cx| Some(Jwt::compile(config, cx))) {
         chain.guard(config.mode, part);

@@ -11,7 +11,7 @@ use crate::value::Rate;
 
 /// Times are sixteenths of a nanosecond since the process began: the interval of any rate is exact to one in
 /// sixteen thousand, and there are 36 years of them.
-const PER_SECOND: u64 = 16 * 1_000_000_000;
+pub(super) const PER_SECOND: u64 = 16 * 1_000_000_000;
 
 const MOST_IN_A_SECOND: u64 = 1_000_000;
 

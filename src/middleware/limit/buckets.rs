@@ -9,7 +9,10 @@ use std::{
     collections::HashMap,
     hash::RandomState,
     mem,
-    sync::{PoisonError, RwLock, atomic::AtomicU64},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -28,6 +31,7 @@ pub struct Buckets {
     /// SipHash: nobody shall find another one's key and empty its bucket.
     seed: RandomState,
     kept: Kept,
+    refused: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,7 @@ impl Buckets {
             true => Kept::One(AtomicU64::default()),
             false => Kept::Many((0..SHARDS).map(|_| RwLock::default()).collect()),
         };
-        Self { began: clock.now(), clock, by, seed: RandomState::new(), kept }
+        Self { began: clock.now(), clock, by, seed: RandomState::new(), kept, refused: AtomicU64::default() }
     }
 
     /// The key of a request.
@@ -73,7 +77,27 @@ impl Buckets {
 
     pub fn take(&self, key: Key, quota: &Quota) -> Result<Taken, Refused> {
         let now = self.now();
-        self.with(key, now, |bucket| quota.take(bucket, now))
+        let said = self.with(key, now, |bucket| quota.take(bucket, now));
+        if said.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        said
+    }
+
+    /// How many requests were refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many keys are kept.
+    pub fn keys(&self) -> usize {
+        match &self.kept {
+            Kept::One(_) => 1,
+            Kept::Many(shards) => {
+                let shards = shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner));
+                shards.map(|shard| shard.buckets.len()).sum()
+            }
+        }
     }
 
     pub fn give_back(&self, key: Key, quota: &Quota, taken: Taken) {

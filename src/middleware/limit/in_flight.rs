@@ -6,7 +6,7 @@ use std::{
     hash::RandomState,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -20,6 +20,7 @@ pub struct InFlight {
     /// SipHash, as for buckets.
     seed: RandomState,
     counts: Counts,
+    refused: AtomicU64,
 }
 
 /// A request's place among those in flight: left when it is dropped.
@@ -46,11 +47,19 @@ impl InFlight {
             true => Counts::One(AtomicU32::default()),
             false => Counts::Many((0..SHARDS).map(|_| Mutex::default()).collect()),
         };
-        Self { by, seed: RandomState::new(), counts }
+        Self { by, seed: RandomState::new(), counts, refused: AtomicU64::default() }
     }
 
     /// A place for a request, where fewer than `max` of its key are in flight.
     pub fn enter(self: &Arc<Self>, exchange: &Exchange, max: u32) -> Option<Permit> {
+        let permit = self.find_place(exchange, max);
+        if permit.is_none() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        permit
+    }
+
+    fn find_place(self: &Arc<Self>, exchange: &Exchange, max: u32) -> Option<Permit> {
         let one_more = |count: u32| (count < max).then(|| count + 1);
         let key = match &self.counts {
             Counts::One(count) => {
@@ -83,11 +92,19 @@ impl InFlight {
         }
     }
 
-    #[cfg(test)]
-    fn keys(&self) -> usize {
+    /// How many requests were refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many keys have requests in flight, and how many these are.
+    pub fn held(&self) -> (usize, u64) {
         match &self.counts {
-            Counts::One(_) => 1,
-            Counts::Many(shards) => shards.iter().map(|shard| shard.lock().unwrap().len()).sum(),
+            Counts::One(count) => (1, count.load(Ordering::Relaxed).into()),
+            Counts::Many(shards) => shards.iter().fold((0, 0), |(keys, requests), shard| {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                (keys + shard.len(), requests + shard.values().map(|count| u64::from(*count)).sum::<u64>())
+            }),
         }
     }
 }
@@ -140,8 +157,8 @@ mod tests {
         let permits: Vec<_> =
             (0..200).map(|n| in_flight.enter(&exchange(&format!("10.0.0.{}", n % 100)), 2)).collect();
         assert!(permits.iter().all(Option::is_some));
-        assert_eq!(in_flight.keys(), 100);
+        assert_eq!(in_flight.held().0, 100);
         drop(permits);
-        assert_eq!(in_flight.keys(), 0);
+        assert_eq!(in_flight.held().0, 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{put, record::Record};
+use super::{escaped, put, record::Record};
 
 pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     put(line, format_args!("{} - - [", record.client_ip));
@@ -34,17 +34,6 @@ fn time(line: &mut Vec<u8>, time: SystemTime) {
     let date = httpdate::fmt_http_date(time);
     let (day, month, year, time) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
     put(line, format_args!("{day}/{month}/{year}:{time} +0000"));
-}
-
-/// As Apache does since 2.0.46: nothing that a client sends can end a field or a line.
-fn escaped(line: &mut Vec<u8>, value: &[u8]) {
-    for byte in value {
-        match byte {
-            b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
-            0x20..0x7f => line.push(*byte),
-            _ => put(line, format_args!("\\x{byte:02x}")),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -97,12 +97,10 @@ fn number(line: &mut Vec<u8>, name: &str, value: u64) {
     put(line, format_args!("{value}"));
 }
 
-/// Milliseconds to the microsecond.
 fn milliseconds(line: &mut Vec<u8>, name: &str, value: Option<Duration>) {
     if let Some(value) = value {
         key(line, name);
-        let micros = value.as_micros();
-        put(line, format_args!("{}.{:03}", micros / 1000, micros % 1000));
+        super::milliseconds(line, value);
     }
 }
 

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::error::Reason;
+use http::HeaderValue;
+
+use crate::{error::Reason, value::Variables};
 
 /// A request and what became of it. What a client sent is bytes: it need not be text.
 #[derive(Clone)]
@@ -52,6 +54,10 @@ pub struct Record<'a> {
     pub referer: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
     pub tls_version: Option<&'a str>,
+    /// The request's fields that the log asks for, in its order.
+    pub fields: &'a [Option<HeaderValue>],
+    /// What every template can say.
+    pub variables: &'a dyn Variables,
 }
 
 impl Record<'_> {
@@ -61,6 +67,20 @@ impl Record<'_> {
             Some(at) => (&self.target[..at], Some(&self.target[at + 1..])),
             None => (self.target, None),
         }
+    }
+}
+
+#[cfg(test)]
+struct Named;
+
+#[cfg(test)]
+impl Variables for Named {
+    fn capture(&self, _: usize) -> &str {
+        ""
+    }
+
+    fn variable(&self, variable: crate::value::Variable, out: &mut String) {
+        out.push_str(&format!("<{}>", variable.name()));
     }
 }
 
@@ -95,6 +115,8 @@ impl Record<'static> {
             referer: None,
             user_agent: Some(b"curl/8"),
             tls_version: Some("TLSv1.3"),
+            fields: &[],
+            variables: &Named,
         }
     }
 }

@@ -3,11 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::{Path, PathBuf},
+    io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -16,17 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AccessLog, Format};
+use super::{
+    AccessLog, Lines,
+    output::{Destination, Lost, Output, Rotation},
+};
 
-/// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Destination {
-    Stdout,
-    Stderr,
-    File(PathBuf),
-}
-
-/// A file of the access log that cannot be opened.
+/// A destination of the access log that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("the access log {destination} cannot be opened: {source}")]
 pub struct OpenError {
@@ -61,6 +52,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     lines: Vec<u8>,
+    /// As those have it who wrote last.
+    rotation: Option<Rotation>,
     state: State,
     /// Write now rather than in a batch.
     hurry: bool,
@@ -89,34 +82,11 @@ const BATCH_TIME: Duration = Duration::from_millis(20);
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-// === impl Destination ===
-
-impl Destination {
-    /// `stdout`, `stderr`, or a file, relative to `directory`.
-    pub fn parse(text: &str, directory: &Path) -> Self {
-        match text {
-            "stdout" => Self::Stdout,
-            "stderr" => Self::Stderr,
-            path => Self::File(directory.join(path)),
-        }
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("stdout"),
-            Self::Stderr => f.write_str("stderr"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
 // === impl Sinks ===
 
 impl Sinks {
     /// The log of a destination. It takes lines once [`Sinks::open`] has succeeded.
-    pub fn log(&self, destination: &Destination, format: Format) -> AccessLog {
+    pub fn log(&self, destination: &Destination, lines: Lines) -> AccessLog {
         let mut sinks = self.sinks();
         let sink = sinks.get(destination).and_then(Weak::upgrade).unwrap_or_else(|| {
             sinks.retain(|_, sink| sink.strong_count() > 0);
@@ -124,7 +94,7 @@ impl Sinks {
             sinks.insert(destination.clone(), Arc::downgrade(&sink));
             sink
         });
-        AccessLog { format, sink }
+        AccessLog { lines, sink }
     }
 
     /// Opens what is not open yet. Where one fails, those that are open stay so.
@@ -181,7 +151,7 @@ impl Sink {
     }
 
     /// Takes a line, its line break included.
-    pub(super) fn queue(&self, line: &[u8]) {
+    pub(super) fn queue(&self, line: &[u8], rotation: Option<Rotation>) {
         let mut queue = self.shared.queue();
         if queue.state != State::Open || queue.lines.len() + line.len() > MOST_QUEUED {
             drop(queue);
@@ -190,6 +160,7 @@ impl Sink {
         }
         let before = queue.lines.len();
         queue.lines.extend_from_slice(line);
+        queue.rotation = rotation;
         let wake = before == 0 || (before < BATCH && queue.lines.len() >= BATCH);
         drop(queue);
         if wake {
@@ -253,6 +224,7 @@ struct Writer {
 
 /// What a batch comes to.
 struct Batch {
+    rotation: Option<Rotation>,
     reopen: bool,
     last: bool,
 }
@@ -263,8 +235,8 @@ impl Writer {
         loop {
             let batch = self.next(&mut lines);
             self.look_after(batch.reopen);
-            if let Err(error) = self.output.write(&lines) {
-                self.lost(&lines, &error);
+            if let Err(lost) = self.output.write(&lines, batch.rotation) {
+                self.lost(&lost);
             }
             self.written(&mut lines);
             self.tell();
@@ -290,7 +262,11 @@ impl Writer {
         }
         std::mem::swap(&mut queue.lines, lines);
         queue.writing = true;
-        Batch { reopen: std::mem::take(&mut queue.reopen), last: queue.state == State::Closing }
+        Batch {
+            rotation: queue.rotation,
+            reopen: std::mem::take(&mut queue.reopen),
+            last: queue.state == State::Closing,
+        }
     }
 
     fn written(&self, lines: &mut Vec<u8>) {
@@ -311,7 +287,7 @@ impl Writer {
         if due {
             self.looked = Instant::now();
         }
-        if reopen || (due && self.output.was_moved(&self.shared.destination)) {
+        if reopen || (due && self.output.was_moved()) {
             match Output::open(&self.shared.destination) {
                 Ok(output) => self.output = output,
                 Err(error) => {
@@ -321,10 +297,10 @@ impl Writer {
         }
     }
 
-    fn lost(&self, lines: &[u8], error: &io::Error) {
-        let count = lines.iter().filter(|byte| **byte == b'\n').count();
-        self.shared.dropped.fetch_add(count as u64, Ordering::Relaxed);
-        tracing::debug!(file = %self.shared.destination, %error, lines = count, "the access log cannot be written");
+    fn lost(&self, lost: &Lost) {
+        self.shared.dropped.fetch_add(lost.lines, Ordering::Relaxed);
+        let Lost { lines, error } = lost;
+        tracing::debug!(file = %self.shared.destination, %error, lines, "the access log cannot be written");
     }
 
     /// Tells of losses, not more than once a while.
@@ -341,62 +317,21 @@ impl Writer {
     }
 }
 
-enum Output {
-    Stdout,
-    Stderr,
-    File(File),
-}
-
-impl Output {
-    fn open(destination: &Destination) -> io::Result<Self> {
-        match destination {
-            Destination::Stdout => Ok(Self::Stdout),
-            Destination::Stderr => Ok(Self::Stderr),
-            Destination::File(path) => open(path).map(Self::File),
-        }
-    }
-
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => io::stdout().lock().write_all(lines).and_then(|()| io::stdout().flush()),
-            Self::Stderr => io::stderr().lock().write_all(lines),
-            Self::File(file) => file.write_all(lines),
-        }
-    }
-
-    /// Whether the file that lies at the destination's path is not the one that is open.
-    fn was_moved(&self, destination: &Destination) -> bool {
-        let (Self::File(file), Destination::File(path)) = (self, destination) else { return false };
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let open = file.metadata().map(identity);
-        match (open, fs::metadata(path).map(identity)) {
-            (Ok(open), Ok(there)) => open != there,
-            (_, Err(error)) => error.kind() == io::ErrorKind::NotFound,
-            (Err(_), _) => false,
-        }
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    // Opened for writing alone, a pipe would keep us waiting for its reader.
-    if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
-        options = OpenOptions::new();
-        options.read(true).write(true);
-    }
-    options.open(path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
     use super::*;
-    use crate::telemetry::access_log::Record;
+    use crate::telemetry::access_log::{Format, Record};
 
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("portolan-sink-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         path
     }
@@ -410,7 +345,8 @@ mod tests {
         let path = directory("share").join("log");
         let _ = fs::remove_file(&path);
         let (sinks, target) = (Sinks::default(), Destination::File(path.clone()));
-        let (json, combined) = (sinks.log(&target, Format::Json), sinks.log(&target, Format::Combined));
+        let combined = Lines { format: Format::Combined, ..Lines::default() };
+        let (json, combined) = (sinks.log(&target, Lines::default()), sinks.log(&target, combined));
         assert!(Arc::ptr_eq(&json.sink, &combined.sink));
         sinks.open().unwrap();
         json.write(&Record::for_tests());
@@ -426,7 +362,7 @@ mod tests {
         let (path, old) = (directory.join("log"), directory.join("log.1"));
         let _ = (fs::remove_file(&path), fs::remove_file(&old));
         let sinks = Sinks::default();
-        let log = sinks.log(&Destination::File(path.clone()), Format::Json);
+        let log = sinks.log(&Destination::File(path.clone()), Lines::default());
         sinks.open().unwrap();
         log.write(&Record::for_tests());
         sinks.flush(LIMIT);
@@ -438,14 +374,48 @@ mod tests {
     }
 
     #[test]
+    fn rotation_under_load_loses_no_line_and_says_none_twice() {
+        let path = directory("load").join("log");
+        let rotation = Rotation { size: 64 << 10, keep: 1000.try_into().unwrap() };
+        let sinks = Sinks::default();
+        let log = sinks.log(&Destination::File(path.clone()), Lines::default());
+        sinks.open().unwrap();
+        thread::scope(|scope| {
+            for writer in 0..4 {
+                let sink = log.sink.clone();
+                scope.spawn(move || {
+                    (0..10_000)
+                        .for_each(|n| sink.queue(format!("line {writer} {n}\n").as_bytes(), Some(rotation)));
+                });
+            }
+        });
+        sinks.flush(LIMIT);
+        assert_eq!(sinks.dropped()[0].1, 0);
+        let mut all = Vec::new();
+        let mut files = 0;
+        for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            assert!(text.len() <= 64 << 10 && text.ends_with('\n'));
+            all.extend(text.lines().map(str::to_owned));
+            files += 1;
+        }
+        assert!(files > 5, "{files}");
+        all.sort();
+        let mut expected: Vec<_> =
+            (0..4).flat_map(|writer| (0..10_000).map(move |n| format!("line {writer} {n}"))).collect();
+        expected.sort();
+        assert!(all == expected);
+    }
+
+    #[test]
     fn what_does_not_fit_is_dropped_and_counted() {
         let sink = Sink::new(Destination::Stdout);
-        sink.queue(b"before it is open\n");
+        sink.queue(b"before it is open\n", None);
         assert_eq!(sink.shared.dropped.load(Ordering::Relaxed), 1);
         // Open, but with no thread that would empty the queue.
         sink.shared.queue().state = State::Open;
         let line = vec![b'x'; 1 << 20];
-        (0..6).for_each(|_| sink.queue(&line));
+        (0..6).for_each(|_| sink.queue(&line, None));
         assert_eq!(sink.shared.queue().lines.len(), 4 << 20);
         assert_eq!(sink.shared.dropped.load(Ordering::Relaxed), 3);
     }
@@ -453,17 +423,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
         let sinks = Sinks::default();
-        let _log = sinks.log(&Destination::File("/no/such/directory/log".into()), Format::Json);
+        let _log = sinks.log(&Destination::File("/no/such/directory/log".into()), Lines::default());
         assert!(sinks.open().unwrap_err().to_string().contains("/no/such/directory/log"));
-    }
-
-    #[test]
-    fn targets_are_words_or_paths() {
-        assert_eq!(Destination::parse("stdout", Path::new("/etc")), Destination::Stdout);
-        assert_eq!(Destination::parse("a.log", Path::new("/etc")), Destination::File("/etc/a.log".into()));
-        assert_eq!(
-            Destination::parse("/var/a.log", Path::new("/etc")),
-            Destination::File("/var/a.log".into())
-        );
     }
 }

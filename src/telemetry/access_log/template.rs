@@ -1,0 +1,291 @@
+//! A line as a template says: its text as it stands, values escaped so that none can end a line.
+
+use std::{cell::RefCell, ops::Range};
+
+use http::{HeaderName, header};
+
+use super::{escaped, milliseconds, put, record::Record};
+use crate::value::{Piece, TemplateError, Timestamp, Variable, meant, pieces};
+
+/// A parsed template of a line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Template {
+    pieces: Box<[Piece<Value>]>,
+    fields: Vec<HeaderName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    /// What every template can say.
+    Variable(Variable),
+    /// What only the log knows.
+    Logged(Logged),
+    Referer,
+    UserAgent,
+    /// The field of the request at this place of the template's fields.
+    Field(usize),
+}
+
+macro_rules! logged {
+    ($($variant:ident = $name:literal;)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Logged { $($variant,)* }
+
+        impl Logged {
+            const ALL: &'static [(&'static str, Logged)] = &[$(($name, Logged::$variant),)*];
+        }
+    };
+}
+
+logged! {
+    Time = "time";
+    Target = "request.target";
+    Authority = "request.authority";
+    Protocol = "request.protocol";
+    Status = "response.status";
+    Received = "received";
+    Sent = "sent";
+    Duration = "duration_ms";
+    FirstByte = "first_byte_ms";
+    Connect = "connect_ms";
+    Listener = "listener";
+    Host = "host";
+    Tenant = "tenant";
+    Route = "route";
+    Upstream = "upstream";
+    Endpoint = "endpoint";
+    Attempts = "attempts";
+    Reason = "reason";
+    Cause = "cause";
+    Observed = "observed";
+}
+
+/// What a request's fields are called by.
+const FIELD: &str = "request.header.";
+
+/// Fields that hold secrets: they are in no log.
+const SECRETS: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
+
+thread_local! {
+    /// A value before it is escaped, so that making a line allocates nothing.
+    static VALUE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Template {
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let mut fields = Vec::new();
+        let pieces = pieces(text, |name, range| value(name, range, &mut fields))?;
+        for piece in &pieces {
+            if let Piece::Literal(literal) = piece
+                && literal.contains(|c: char| c.is_control() && c != '\t')
+            {
+                return Err(TemplateError::new(
+                    0..text.len(),
+                    "a line is one line: it holds no control characters",
+                    None,
+                ));
+            }
+        }
+        if !pieces.iter().any(|piece| matches!(piece, Piece::Placeholder(_))) {
+            let said = "it says the same of every request: there is no placeholder in it";
+            let mut words = ["json", "combined"].into_iter();
+            let near = words.find(|word| strsim::damerau_levenshtein(text, word) <= 2);
+            return Err(TemplateError::new(0..text.len(), said, near.map(str::to_owned)));
+        }
+        Ok(Self { pieces, fields })
+    }
+
+    /// The fields of the request that it needs, in the order that a record has them.
+    pub fn fields(&self) -> &[HeaderName] {
+        &self.fields
+    }
+
+    pub(super) fn write(&self, line: &mut Vec<u8>, record: &Record<'_>) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => line.extend_from_slice(text.as_bytes()),
+                Piece::Placeholder(value) => {
+                    let before = line.len();
+                    value.write(line, record);
+                    if line.len() == before {
+                        line.push(b'-');
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn value(name: &str, range: Range<usize>, fields: &mut Vec<HeaderName>) -> Result<Value, TemplateError> {
+    if let Some(field) = name.strip_prefix(FIELD) {
+        return self::field(field, range, fields);
+    }
+    if let Some((_, logged)) = Logged::ALL.iter().find(|(known, _)| *known == name) {
+        return Ok(Value::Logged(*logged));
+    }
+    if let Some(variable) = Variable::ALL.iter().find(|variable| variable.name() == name) {
+        return Ok(Value::Variable(*variable));
+    }
+    let variables = Variable::ALL.iter().map(|variable| variable.name());
+    let known = Logged::ALL.iter().map(|(name, _)| *name).chain(variables);
+    let reason = match name {
+        "" => "a placeholder has no name".to_owned(),
+        name => format!("the access log knows no {name}"),
+    };
+    Err(TemplateError::new(range, reason, meant(name, known)))
+}
+
+fn field(name: &str, range: Range<usize>, fields: &mut Vec<HeaderName>) -> Result<Value, TemplateError> {
+    let Ok(name) = name.parse::<HeaderName>() else {
+        return Err(TemplateError::new(range, format!("{name:?} is no header field name"), None));
+    };
+    if SECRETS.contains(&name) {
+        return Err(TemplateError::new(range, format!("{name} holds secrets: it is in no log"), None));
+    }
+    Ok(match name {
+        header::REFERER => Value::Referer,
+        header::USER_AGENT => Value::UserAgent,
+        name => Value::Field(fields.iter().position(|known| *known == name).unwrap_or_else(|| {
+            fields.push(name);
+            fields.len() - 1
+        })),
+    })
+}
+
+impl Value {
+    fn write(self, line: &mut Vec<u8>, record: &Record<'_>) {
+        match self {
+            Self::Logged(logged) => logged.write(line, record),
+            Self::Referer => escaped(line, record.referer.unwrap_or_default()),
+            Self::UserAgent => escaped(line, record.user_agent.unwrap_or_default()),
+            Self::Field(place) => {
+                let field = record.fields.get(place).and_then(Option::as_ref);
+                escaped(line, field.map_or(&[], |value| value.as_bytes()));
+            }
+            // The record's own has no secrets in it.
+            Self::Variable(Variable::RequestQuery) => {
+                escaped(line, record.path_and_query().1.unwrap_or_default());
+            }
+            Self::Variable(variable) => VALUE.with_borrow_mut(|value| {
+                value.clear();
+                record.variables.variable(variable, value);
+                escaped(line, value.as_bytes());
+            }),
+        }
+    }
+}
+
+impl Logged {
+    fn write(self, line: &mut Vec<u8>, record: &Record<'_>) {
+        let mut text = |text: Option<&str>| escaped(line, text.unwrap_or_default().as_bytes());
+        match self {
+            Self::Protocol => text(Some(record.protocol)),
+            Self::Listener => text(Some(record.listener)),
+            Self::Host => text(record.host),
+            Self::Tenant => text(record.tenant),
+            Self::Route => text(record.route),
+            Self::Upstream => text(record.upstream),
+            Self::Reason => text(record.reason),
+            Self::Cause => text(record.cause),
+            Self::Target => escaped(line, record.target),
+            Self::Authority => escaped(line, record.authority.unwrap_or_default()),
+            Self::Time => put(line, format_args!("{}", Timestamp(record.time))),
+            Self::Status => put(line, format_args!("{}", record.status)),
+            Self::Received => put(line, format_args!("{}", record.received)),
+            Self::Sent => put(line, format_args!("{}", record.sent)),
+            Self::Attempts => put(line, format_args!("{}", record.attempts)),
+            Self::Duration => milliseconds(line, record.duration),
+            Self::FirstByte => record.first_byte.into_iter().for_each(|time| milliseconds(line, time)),
+            Self::Connect => record.connect.into_iter().for_each(|time| milliseconds(line, time)),
+            Self::Endpoint => {
+                if let Some(endpoint) = record.endpoint {
+                    let mut shown = Vec::new();
+                    put(&mut shown, format_args!("{endpoint}"));
+                    escaped(line, &shown);
+                }
+            }
+            Self::Observed => {
+                for (nth, reason) in record.observed.iter().enumerate() {
+                    put(line, format_args!("{}{}", if nth > 0 { "," } else { "" }, reason.code()));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(template: &str, record: &Record<'_>) -> String {
+        let mut line = Vec::new();
+        Template::parse(template).unwrap().write(&mut line, record);
+        String::from_utf8(line).unwrap()
+    }
+
+    fn refused(template: &str) -> TemplateError {
+        Template::parse(template).unwrap_err()
+    }
+
+    #[test]
+    fn a_line_says_what_the_template_asks_for() {
+        let record = Record::for_tests();
+        let template = "{client.ip} {request.method} {request.path} {response.status} {duration_ms} {request.id} \
+                        {route} {upstream} \"{request.header.user-agent}\"";
+        let said =
+            "<client.ip> <request.method> <request.path> 200 1234.567 <request.id> all origin \"curl/8\"";
+        assert_eq!(line(template, &record), said);
+        assert_eq!(line("{time}\t{{{sent}}}", &record), "2023-11-14T22:13:20.123Z\t{5}");
+        assert_eq!(line("{request.target} {request.query}", &record), "/a/b?c=d c=d");
+        assert_eq!(line("{tenant} {connect_ms} {reason}", &record), "- - -");
+    }
+
+    #[test]
+    fn every_name_is_written() {
+        let names = Logged::ALL.iter().map(|(name, _)| *name);
+        for name in names.chain(Variable::ALL.iter().map(|variable| variable.name())) {
+            assert!(!line(&format!("{{{name}}}"), &Record::for_tests()).is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_are_asked_for_once() {
+        let template =
+            Template::parse("{request.header.X-A} {request.header.x-b} {request.header.x-a}").unwrap();
+        assert_eq!(template.fields(), ["x-a", "x-b"]);
+        let fields = [Some(HeaderValue::from_static("1")), None];
+        let record = Record { fields: &fields, ..Record::for_tests() };
+        assert_eq!(line("{request.header.x-a} {request.header.x-b} {request.header.x-a}", &record), "1 - 1");
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_with_what_was_meant() {
+        assert_eq!(refused("{upstraem}").suggestion.as_deref(), Some("{upstream}"));
+        assert_eq!(refused("{status}").suggestion.as_deref(), Some("{response.status}"));
+        assert_eq!(refused("{request.hots} {x}").range, 0..14);
+        assert_eq!(refused("jsno").suggestion.as_deref(), Some("json"));
+        assert_eq!(refused("nothing").suggestion, None);
+        assert_eq!(refused("{request.header.}").reason, "\"\" is no header field name");
+        assert!(refused("{request.header.Cookie}").reason.contains("secrets"));
+        assert!(refused("{route}\n").reason.contains("one line"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_ends_a_line_or_its_quotes(agent in prop::collection::vec(any::<u8>(), 0..60)) {
+            let record = Record { user_agent: Some(&agent), ..Record::for_tests() };
+            let line = line("\"{request.header.user-agent}\"", &record);
+            prop_assert!(line.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+            let inside = &line[1..line.len() - 1];
+            let mut escaped = false;
+            for byte in inside.bytes() {
+                prop_assert!(escaped || byte != b'"');
+                escaped = !escaped && byte == b'\\';
+            }
+            prop_assert!(!escaped);
+        }
+    }
+}
