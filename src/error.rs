@@ -60,6 +60,7 @@ reasons! {
     HeaderTooLarge = "header_too_large", 431, Client, "http_request_error", "The request's header section is too large.";
     HeaderTimeout = "header_timeout", 408, Client, "http_request_error", "The request took too long to arrive.";
     BodyTooLarge = "body_too_large", 413, Client, "http_request_error", "The request's body is too large.";
+    UnsupportedMediaType = "unsupported_media_type", 415, Client, "http_request_error", "Bodies of this media type are not taken here.";
     BodyTimeout = "body_timeout", 408, Client, "http_request_error", "The request's body took too long to arrive.";
     RateLimited = "rate_limited", 429, Client, "http_request_denied", "Too many requests: try again later.";
     NoConnect = "connect_not_allowed", 405, Client, "http_request_denied", "CONNECT is not allowed here.";

@@ -21,6 +21,7 @@ pub struct Chain {
     response: Vec<ResponseStep>,
     recovers: bool,
     answers_preflights: bool,
+    measures_heads: bool,
     secret_parameters: Vec<Box<str>>,
 }
 
@@ -111,6 +112,11 @@ impl Chain {
     /// Whether a preflight is answered by it, so that it is to pass by the method that it asks for.
     pub fn answers_preflights(&self) -> bool {
         self.answers_preflights
+    }
+
+    /// Whether a part asks how large the head came.
+    pub fn measures_heads(&self) -> bool {
+        self.measures_heads
     }
 
     /// Parameters of the query whose values are nobody's business: logs leave them out.
@@ -215,6 +221,10 @@ impl<'a> Builder<'a> {
 
     pub fn answer_preflights(&mut self) {
         self.chain.answers_preflights = true;
+    }
+
+    pub fn measure_heads(&mut self) {
+        self.chain.measures_heads = true;
     }
 
     /// Keeps the values of a parameter of the query out of logs.

@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::{body_limit::Limits, compress::Encoder, cors, limit::Permit, rate_limit};
+use super::{
+    HeadSize, body_limit::Limits, canonical_host::Expose, compress::Encoder, cors, limit::Permit, rate_limit,
+};
 use crate::{
     error::Reason,
     http::{
@@ -26,6 +28,8 @@ pub struct Exchange {
     pub client_ip: IpAddr,
     /// The scheme that the client used, by the same word.
     pub scheme: &'static str,
+    /// What users see of its listener.
+    pub expose: Expose,
     /// The host asked for: lower-case, without port and trailing dot.
     pub host: String,
     /// The normalised path, as it was routed.
@@ -35,6 +39,10 @@ pub struct Exchange {
     pub method: Method,
     /// The request as it goes upstream.
     pub head: request::Parts,
+    /// How large the head came, where a part of the chain asks.
+    pub head_size: Option<HeadSize>,
+    /// Whether the head says that a body follows.
+    pub has_body: bool,
     /// The values of the route's captures, in their order.
     pub captures: Params,
     pub routed: Arc<Routed>,
@@ -82,11 +90,14 @@ impl Exchange {
             client_ip: connection.hop.ip,
             scheme: if connection.tls.is_some() { "https" } else { "http" },
             connection,
+            expose: Expose::default(),
             host: String::new(),
             path: String::new(),
             query: None,
             method: head.method.clone(),
             head,
+            head_size: None,
+            has_body: false,
             captures: Params::default(),
             routed,
             request_id: None,

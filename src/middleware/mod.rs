@@ -8,16 +8,20 @@ pub mod api_key;
 mod auth;
 pub mod basic_auth;
 pub mod body_limit;
+pub mod canonical_host;
 mod chain;
 pub mod compress;
 pub mod concurrency;
+pub mod content_types;
 pub mod cors;
 mod exchange;
 mod header_edits;
+pub mod header_limits;
 pub mod ip;
 pub mod jwt;
 pub mod limit;
 pub mod maintenance;
+pub mod methods;
 pub mod rate_limit;
 pub mod recover;
 pub mod request_headers;
@@ -36,8 +40,10 @@ use serde::Deserialize;
 use crate::{diagnostic::Diagnostics, error::Reason, http::errors::Page, value::Span};
 
 pub use auth::{Source, conceal};
+pub use canonical_host::Expose;
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::{Exchange, Routed};
+pub use header_limits::HeadSize;
 pub use world::{Files, HeavyWork, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
@@ -80,8 +86,12 @@ kinds! {
     SecurityHeaders = security_headers,
     Compress = compress,
     Cors = cors,
+    CanonicalHost = canonical_host,
     Ip = ip,
     Maintenance = maintenance,
+    Methods = methods,
+    ContentTypes = content_types,
+    HeaderLimits = header_limits,
     BodyLimit = body_limit,
     RateLimit = rate_limit,
     Concurrency = concurrency,

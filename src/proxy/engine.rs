@@ -29,7 +29,7 @@ use crate::{
         forwarded::{self, Hop},
         hop_by_hop,
     },
-    middleware::{Exchange, Stop},
+    middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
     telemetry::metrics,
     upstream,
@@ -176,17 +176,21 @@ impl Handler for Engine {
         let target = head.uri.clone();
         let arrival = Arrival::of(&listener, connection, &mut head);
         let asked = arrival.route.access_log.is_some().then(|| Asked::of(&head, target));
+        let head_size = arrival.route.chain.measures_heads().then(|| HeadSize::of(&head));
         prepare(&mut head, &arrival, &connection.hop, &listener);
-        let place = listener.place;
+        let (place, expose) = (listener.place, listener.expose);
         drop(listener);
         let Arrival { route, plan, client, host, path, query, params } = arrival;
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         let exchange = Exchange {
             client_ip: client.ip,
             scheme: client.scheme,
+            expose,
             host,
             path,
             query,
+            head_size,
+            has_body: !session.body_is_empty(),
             captures: params,
             accept,
             ..Exchange::new(connection.clone(), head, route.names.clone())

@@ -25,6 +25,7 @@ mod metrics;
 mod middleware;
 mod rate_limit;
 mod reload;
+mod requests;
 mod routing;
 mod security_headers;
 mod streaming;
