@@ -2,11 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use http::{HeaderValue, Method, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::{
-    HeadSize, body_limit::Limits, canonical_host::Expose, compress::Encoder, cors, limit::Permit, rate_limit,
+    HeadSize, body_limit::Limits, canonical_host::Expose, compress::Encoder, cors, decompress::Decoder,
+    limit::Permit, rate_limit,
 };
 use crate::{
     error::Reason,
@@ -61,6 +62,10 @@ pub struct Exchange {
     pub cors: Option<cors::Asked>,
     /// Writes the response's body, where it is written in a coding.
     pub encoder: Option<Box<Encoder>>,
+    /// What is said before the answer is there.
+    pub early_hints: Option<Arc<HeaderMap>>,
+    /// Takes the coding off the request's body, where that has one that is not to go upstream.
+    pub decoder: Option<Box<Decoder>>,
     /// What the request's body is held to while it comes.
     pub body_limits: Limits,
     /// What rate limits said to it.
@@ -108,6 +113,8 @@ impl Exchange {
             coding: None,
             cors: None,
             encoder: None,
+            early_hints: None,
+            decoder: None,
             body_limits: Limits::default(),
             rate_limits: SmallVec::new(),
             permits: SmallVec::new(),

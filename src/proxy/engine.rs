@@ -95,11 +95,14 @@ impl Engine {
         route: &Arc<Route>,
         plan: Plan,
     ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
-        let chain = downstream.chain.clone();
-        let Ok(stopped) = recover::catching(chain.enter(&mut downstream.exchange)).await else {
-            downstream.exchange.reason = Some(Reason::Panic);
-            fail(&mut downstream, Reason::Panic, &route.errors).await;
-            return (downstream, None);
+        let entered = recover::catching(enter(&mut downstream, &plan, &route.action)).await;
+        let stopped = match entered.unwrap_or(Err(Reason::Panic)) {
+            Ok(stopped) => stopped,
+            Err(reason) => {
+                downstream.exchange.reason = Some(reason);
+                fail(&mut downstream, reason, &route.errors).await;
+                return (downstream, None);
+            }
         };
         let answer = match (stopped, plan) {
             (Some(Stop::Answer(answer)), _) => *answer,
@@ -220,6 +223,27 @@ impl Asked {
             user_agent: field(header::USER_AGENT),
             at: SystemTime::now(),
         }
+    }
+}
+
+/// Takes the request through the chain, and its body where a part is to see it before the action.
+async fn enter<S: Session>(
+    downstream: &mut Downstream<S>,
+    plan: &Plan,
+    action: &Action,
+) -> Result<Option<Stop>, Reason> {
+    let chain = downstream.chain.clone();
+    let stopped = chain.enter(&mut downstream.exchange).await;
+    if stopped.is_some() || !matches!(plan, Plan::Act) {
+        return Ok(stopped);
+    }
+    let is_proxied = matches!(action, Action::Proxy(_));
+    if is_proxied {
+        downstream.send_early_hints().await?;
+    }
+    match chain.held(is_proxied) {
+        Some(most) => downstream.hold_body(most).await,
+        None => Ok(None),
     }
 }
 
