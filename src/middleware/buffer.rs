@@ -12,9 +12,9 @@ use crate::{
 
 pub const ADDS_UP: bool = false;
 
-/// Reads a request's body whole before an upstream is taken, so that slow clients hold none of its connections, and a
-/// body that is kept can be sent to another endpoint. A larger one goes on as it comes: at once where Content-Length
-/// says so, else from `size` on. A body that stalls for the listener's `body_idle` is answered 408.
+/// Reads a request's body whole before an upstream is taken, so that slow clients hold none of its connections. A larger
+/// one goes on as it comes: at once where Content-Length says so, else from `size` on. A body that stalls for the
+/// listener's `body_idle`, or takes longer than the route's `total`, is answered 408.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Buffer")]

@@ -89,9 +89,12 @@ impl<S: Session> Downstream<S> {
             return Ok(Some(held.data));
         }
         loop {
-            if let Some(data) = self.next_decoded()? {
-                // Much can come of little: others have their turn in between.
+            if self.exchange.decoder.is_some() {
+                // Much can come of little: others have their turn in between. No piece is at hand that would be lost
+                // where nobody waits any more.
                 tokio::task::coop::consume_budget().await;
+            }
+            if let Some(data) = self.next_decoded()? {
                 return Ok(Some(data));
             }
             let data = match &self.exchange.decoder {

@@ -155,7 +155,9 @@ impl Engine {
             proxy.upstream.asked();
             let timeouts = &proxy.timeouts;
             let waits = Waits { first_byte: timeouts.first_byte, body_idle: timeouts.body_idle };
-            let limits = Limits { waits, total: timeouts.total };
+            let since = exchange.started;
+            let left = timeouts.total.map(|total| total.saturating_sub(since.elapsed()));
+            let limits = Limits { waits, total: left };
             downstream = self.forwarder.forward(downstream, &call, limits).await;
             downstream.exchange.reason = lock(&call).failure;
         }
@@ -237,13 +239,20 @@ async fn enter<S: Session>(
     if stopped.is_some() || !matches!(plan, Plan::Act) {
         return Ok(stopped);
     }
-    let is_proxied = matches!(action, Action::Proxy(_));
-    if is_proxied {
+    let proxy = match action {
+        Action::Proxy(proxy) => Some(proxy),
+        _ => None,
+    };
+    if proxy.is_some() {
         downstream.send_early_hints().await?;
     }
-    match chain.held(is_proxied) {
-        Some(most) => downstream.hold_body(most).await,
-        None => Ok(None),
+    let Some(most) = chain.held(proxy.is_some()) else { return Ok(None) };
+    match proxy.and_then(|proxy| proxy.timeouts.total) {
+        None => downstream.hold_body(most).await,
+        Some(total) => {
+            let held = tokio::time::timeout(total, downstream.hold_body(most)).await;
+            held.unwrap_or(Err(Reason::BodyTimeout))
+        }
     }
 }
 

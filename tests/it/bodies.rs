@@ -14,6 +14,7 @@ hosts:
     middleware: [MIDDLEWARE]
     routes:
       all: { path: "/**", proxy: { upstream: origin } }
+      short: { path: /short, proxy: { upstream: origin }, timeouts: { total: 100ms } }
       local: { path: /local, respond: { body: here } }
 "#;
     Proxy::start(&config(yaml, &[("MIDDLEWARE", &middleware), ("ORIGIN", &origin.address())]))
@@ -72,6 +73,12 @@ fn a_body_that_stalls_takes_no_upstream() {
     let response = send(&proxy, "POST /stalls HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234");
     assert_eq!(response.status, 408);
     assert_eq!(proxy.access_line_of("/stalls")["reason"], "body_timeout");
+    let late = send(&proxy, "POST /short HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234");
+    assert_eq!((late.status, proxy.access_line_of("/short")["reason"].as_str()), (408, Some("body_timeout")));
+    assert!(
+        proxy.access_line_of("/short")["duration_ms"].as_f64()
+            < proxy.access_line_of("/stalls")["duration_ms"].as_f64()
+    );
     let mut gone = proxy.client();
     gone.send("POST /gone HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234");
     drop(gone);
@@ -188,4 +195,31 @@ fn decompressing_that_only_observes_refuses_nothing() {
     let bodies: Vec<usize> = origin.requests().iter().map(|request| request.body.len()).collect();
     assert_eq!(bodies, [1, 100]);
     assert_eq!(origin.requests()[0].field("content-encoding"), Some("deflate"));
+}
+
+#[test]
+fn a_large_body_is_decoded_in_little_memory() {
+    const LENGTH: usize = 256 << 20;
+    let origin = Origin::serving_early(|exchange| {
+        let (mut read, mut end) = (0, Vec::<u8>::new());
+        while end != b"0\r\n\r\n" {
+            let piece = exchange.read_some();
+            if piece.is_empty() {
+                break;
+            }
+            read += piece.len();
+            end.extend(&piece[piece.len().saturating_sub(5)..]);
+            end.drain(..end.len().saturating_sub(5));
+        }
+        let said = if read > LENGTH { "all" } else { "less" };
+        exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()));
+        super::support::Reply::Close
+    });
+    let proxy = with("{ decompress: { max_size: 1GiB, max_ratio: 1000000 } }", &origin);
+    let coded = zstd::stream::encode_all(&*vec![0; LENGTH], 1).unwrap();
+    assert_eq!(send(&proxy, post("/", "Content-Encoding: zstd\r\n", &coded)).text(), "all");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most: usize = most.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(most < 128 << 10, "{most} KiB at the most");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use jsonschema::{PatternOptions, ValidationError, Validator};
+use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationErrorKind};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
@@ -35,7 +35,7 @@ impl Schema {
         let written: Value =
             serde_json::from_slice(text).map_err(|error| format!("it is no JSON: {error}"))?;
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
-        let validator = options.build(&written).map_err(|error| error.to_string())?;
+        let validator = options.build(&written).map_err(|error| fault(&error))?;
         Ok(Self { validator, forms: forms(&written) })
     }
 
@@ -104,6 +104,18 @@ impl Form {
             Ok(Value::Bool(boolean)) if self.boolean => Value::Bool(boolean),
             _ => Value::String(text),
         }
+    }
+}
+
+/// What is wrong with a schema.
+fn fault(error: &ValidationError<'_>) -> String {
+    let place = error.instance_path().as_str();
+    match error.kind() {
+        ValidationErrorKind::Referencing(_) => {
+            "it refers to what does not stand in it, and nothing is fetched".to_owned()
+        }
+        _ if place.is_empty() => error.to_string(),
+        _ => format!("at {place}: {error}"),
     }
 }
 
