@@ -60,6 +60,11 @@ reasons! {
     HeaderTooLarge = "header_too_large", 431, Client, "http_request_error", "The request's header section is too large.";
     HeaderTimeout = "header_timeout", 408, Client, "http_request_error", "The request took too long to arrive.";
     BodyTooLarge = "body_too_large", 413, Client, "http_request_error", "The request's body is too large.";
+    UnsupportedMediaType = "unsupported_media_type", 415, Client, "http_request_error", "Bodies of this media type are not taken here.";
+    UnsupportedCoding = "unsupported_coding", 415, Client, "http_request_error", "Bodies in this coding are not taken here.";
+    BadCoding = "bad_coding", 400, Client, "http_request_error", "The request's body is not in the coding that it says.";
+    DecodedTooLarge = "decoded_too_large", 413, Client, "http_request_error", "The request's body is too large when it is decoded.";
+    InvalidRequest = "invalid_request", 400, Client, "http_request_error", "The request is not as it has to be.";
     BodyTimeout = "body_timeout", 408, Client, "http_request_error", "The request's body took too long to arrive.";
     RateLimited = "rate_limited", 429, Client, "http_request_denied", "Too many requests: try again later.";
     NoConnect = "connect_not_allowed", 405, Client, "http_request_denied", "CONNECT is not allowed here.";

@@ -3,4 +3,5 @@
 pub mod proxy;
 pub mod redirect;
 pub mod respond;
+mod rewrite;
 mod target;

@@ -6,7 +6,7 @@ use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::target;
+use super::{rewrite::RegexRewrite, target};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     http::{authority::Authority, path},
@@ -21,7 +21,8 @@ use crate::{
 pub struct Config {
     /// The upstream's name.
     pub upstream: Spanned<Name>,
-    /// The path sent: a template such as "/v2/{id}", or { strip_prefix: /api }. Default: as it came.
+    /// The path sent: a template such as "/v2/{id}", { strip_prefix: /api }, or { regex: '^/users/(?<id>[0-9]+)$', to:
+    /// "/u/{id}" }. Default: as it came.
     #[serde(default)]
     pub rewrite: Option<Spanned<Rewrite>>,
     /// The Host sent: original (default), upstream (the endpoint's own), or a text.
@@ -30,14 +31,19 @@ pub struct Config {
 }
 
 /// How the path is rewritten.
-pub type Rewrite = TextOr<String, StripPrefix>;
+pub type Rewrite = TextOr<String, RewriteMap>;
 
-/// Takes a prefix off the path.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StripPrefix {
+/// A path rewritten otherwise than by one template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Rewrite")]
+pub struct RewriteMap {
     /// Whole segments from the path's start: "/api" makes "/x" of "/api/x".
-    pub strip_prefix: Spanned<String>,
+    pub strip_prefix: Option<Spanned<String>>,
+    /// A regular expression over the normalised path. A path that it matches becomes `to`, another stays as it is.
+    pub regex: Option<Spanned<String>>,
+    /// The whole path of a match: a template of the expression's named groups and of all that templates may name.
+    pub to: Option<Spanned<String>>,
 }
 
 /// The action, ready to run.
@@ -57,6 +63,8 @@ pub enum PathRewrite {
     Template(Template),
     /// These whole segments are taken off the path's start: "/api".
     StripPrefix(Box<str>),
+    /// What matches becomes another path.
+    Regex(RegexRewrite),
 }
 
 /// The Host sent upstream.
@@ -116,6 +124,15 @@ impl Proxy {
                     return out;
                 }
             }
+            PathRewrite::Regex(rewrite) => match rewrite.render(path, variables, &mut out) {
+                false => out.push_str(path),
+                true => {
+                    target::escape(&mut out);
+                    if rewrite.has_query() {
+                        return out;
+                    }
+                }
+            },
         }
         if let Some(query) = query {
             out.push('?');
@@ -140,15 +157,36 @@ fn rewrite(
     diagnostics: &mut Diagnostics,
 ) -> Option<PathRewrite> {
     match &written.value {
-        TextOr::Map(map) => strip_prefix(&map.strip_prefix, diagnostics),
-        TextOr::Text(text) if !starts_at_root(text) => {
-            let message = "the path sent upstream starts with \"/\"";
-            let problem = Diagnostic::error(Code::BadTemplate, written.span, message);
-            diagnostics.push(problem.help(format!("did you mean {:?}?", format!("/{text}"))));
+        TextOr::Map(RewriteMap { strip_prefix: Some(prefix), regex: None, to: None }) => {
+            strip_prefix(prefix, diagnostics)
+        }
+        TextOr::Map(RewriteMap { strip_prefix: None, regex: Some(regex), to: Some(to) }) => {
+            RegexRewrite::compile(regex, to, captures, diagnostics).map(PathRewrite::Regex)
+        }
+        TextOr::Map(_) => {
+            let message = "a path is rewritten by strip_prefix alone, or by regex and to together";
+            diagnostics.push(Diagnostic::error(Code::BadValue, written.span, message));
             None
         }
-        TextOr::Text(text) => template(text, written.span, captures, diagnostics).map(PathRewrite::Template),
+        TextOr::Text(text) => {
+            path_template(text, written.span, captures, diagnostics).map(PathRewrite::Template)
+        }
     }
+}
+
+/// A template of the path sent upstream.
+pub(super) fn path_template(
+    text: &str,
+    span: Span,
+    captures: &[&str],
+    diagnostics: &mut Diagnostics,
+) -> Option<Template> {
+    if !starts_at_root(text) {
+        let problem = Diagnostic::error(Code::BadTemplate, span, "the path sent upstream starts with \"/\"");
+        diagnostics.push(problem.help(format!("did you mean {:?}?", format!("/{text}"))));
+        return None;
+    }
+    template(text, span, captures, diagnostics)
 }
 
 fn starts_at_root(template: &str) -> bool {
@@ -252,7 +290,23 @@ mod tests {
     }
 
     fn strip(prefix: &str) -> Option<Rewrite> {
-        Some(TextOr::Map(StripPrefix { strip_prefix: spanned(prefix.into()) }))
+        Some(TextOr::Map(RewriteMap { strip_prefix: Some(spanned(prefix.into())), ..RewriteMap::default() }))
+    }
+
+    fn regex(regex: &str, to: &str) -> Option<Rewrite> {
+        let part = |text: &str| Some(spanned(text.to_owned()));
+        Some(TextOr::Map(RewriteMap { regex: part(regex), to: part(to), strip_prefix: None }))
+    }
+
+    #[test]
+    fn what_the_expression_matches_becomes_another_path() {
+        let users = || regex("^/users/(?<user>[0-9]+)(?<rest>/.*)?$", "/u/{user}{rest}");
+        assert_eq!(sent(users(), "/users/12", Some("x=1")), "/u/12?x=1");
+        assert_eq!(sent(users(), "/users/12/a%2Fb", None), "/u/12/a%2Fb");
+        assert_eq!(sent(users(), "/users/me", Some("x=1")), "/users/me?x=1", "no match: as it came");
+        let mixed = regex("(?<last>[^/]+)$", "/{id}/{last}?from={request.path}");
+        assert_eq!(sent(mixed, "/a/ü", Some("x=1")), "/7/%C3%BC?from=/a/%C3%BC");
+        assert_eq!(sent(regex("^/(?<id>.*)$", "/own/{id}"), "/a", None), "/own/a", "the nearer name holds");
     }
 
     #[test]
@@ -282,9 +336,22 @@ mod tests {
 
     #[test]
     fn wrong_rewrites_and_hosts_are_refused() {
-        for wrong in
-            [text("v2"), text("{rest}"), text("/{no}"), strip(""), strip("/"), strip("api"), strip("/a//b")]
-        {
+        let half =
+            Some(TextOr::Map(RewriteMap { to: Some(spanned("/x".to_owned())), ..RewriteMap::default() }));
+        for wrong in [
+            text("v2"),
+            text("{rest}"),
+            text("/{no}"),
+            strip(""),
+            strip("/"),
+            strip("api"),
+            strip("/a//b"),
+            regex("(", "/x"),
+            regex("(?<a>x{1000}){1000}", "/x"),
+            regex("^/(?<a>.*)$", "{a}"),
+            regex("^/(.*)$", "/{b}"),
+            half,
+        ] {
             assert!(compiled(&config(wrong.clone(), None)).is_err(), "{wrong:?}");
         }
         for wrong in ["", "a b", "http://x", "x/"] {

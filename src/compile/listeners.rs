@@ -27,6 +27,7 @@ use crate::{
         errors::Errors,
         forwarded::{Field, Trust},
     },
+    middleware::Expose,
     snapshot::{Action, Exposed, Listener, settings},
     value::{Bind, Entry, Name, Span, Spanned, Template},
 };
@@ -89,6 +90,7 @@ pub(super) fn finish<'a>(
             binds: config.bind.iter().map(|bind| bind.value.clone()).collect(),
             settings: settings::settings(name, config, tls, cx.registries.metrics.listener(name)),
             exposed: draft.exposed,
+            expose: config.expose.as_ref().map_or(Expose::default(), told),
             encoded_slash: cx.document.defaults.paths.encoded_slash.unwrap_or_default(),
             trusted_proxies: config.trusted_proxies.as_ref().and_then(|proxies| trusted(cx, draft, proxies)),
             redirect: redirect.map(|action| tables.of_listener(&outer, action, errors.clone())),
@@ -118,6 +120,10 @@ fn exposed(config: &config::listener::Listener) -> Exposed {
         scheme: written.and_then(|expose| expose.scheme).unwrap_or(scheme),
         port: written.and_then(|expose| expose.port).or(bound),
     }
+}
+
+fn told(expose: &config::listener::Expose) -> Expose {
+    Expose { scheme: expose.scheme.map(Scheme::as_str), port: expose.port }
 }
 
 /// The port of an address; a unix socket has none.

@@ -28,6 +28,13 @@ impl Coding {
         }
     }
 
+    /// The coding of this name (RFC 9110 section 8.4.1), in any case.
+    pub fn named(name: &str) -> Option<Self> {
+        const CODINGS: [Coding; 3] = [Coding::Zstd, Coding::Br, Coding::Gzip];
+        let is = |coding: &Self| coding.name().eq_ignore_ascii_case(name);
+        CODINGS.into_iter().find(is).or(name.eq_ignore_ascii_case("x-gzip").then_some(Self::Gzip))
+    }
+
     /// The coding that a client wants most of those on offer, whose order decides where it wants several
     /// alike (RFC 9110 section 12.5.3). `None`: it shall have the body as it is.
     pub fn wanted(headers: &HeaderMap, offered: &[Self]) -> Option<Self> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserialize,
+    Deserialize, Serialize,
     de::{Deserializer, MapAccess, Visitor},
 };
 
@@ -58,10 +58,37 @@ pub struct Occurrence<'a> {
     /// The stable word for it.
     pub error: &'a str,
     pub message: &'a str,
+    /// What is wrong with the request, one by one, where that is said.
+    pub violations: &'a [Violation],
     pub request_id: Option<&'a str>,
     pub at: SystemTime,
     /// What the client wants, where the form depends on it.
     pub accept: Option<&'a Accept>,
+}
+
+/// One thing that is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    #[serde(rename = "in")]
+    pub place: Place,
+    /// A JSON pointer (RFC 6901) to the value meant.
+    pub path: Box<str>,
+    pub message: Box<str>,
+}
+
+/// A part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    Path,
+    Query,
+    Body,
+}
+
+impl Violation {
+    pub fn new(place: Place, path: &str, message: &str) -> Self {
+        Self { place, path: path.into(), message: message.into() }
+    }
 }
 
 impl Errors {
@@ -102,15 +129,18 @@ fn wanted(accept: Option<&Accept>) -> Format {
 }
 
 fn json(occurrence: &Occurrence<'_>) -> String {
-    let Occurrence { status, error, message, request_id, at, accept: _ } = occurrence;
-    serde_json::json!({
+    let Occurrence { status, error, message, violations, request_id, at, accept: _ } = occurrence;
+    let mut body = serde_json::json!({
         "error": error,
         "message": message,
         "status": status.as_u16(),
         "request_id": request_id,
         "timestamp": Timestamp(*at).to_string(),
-    })
-    .to_string()
+    });
+    if !violations.is_empty() {
+        body["violations"] = serde_json::json!(violations);
+    }
+    body.to_string()
 }
 
 fn html(occurrence: &Occurrence<'_>) -> String {
@@ -182,6 +212,7 @@ mod tests {
         status: StatusCode::NOT_FOUND,
         error: "no_route",
         message: "There is nothing here.",
+        violations: &[],
         request_id: Some("<7>"),
         at: SystemTime::UNIX_EPOCH,
         accept: None,

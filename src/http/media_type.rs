@@ -1,6 +1,8 @@
-//! Media types of files, by their names' endings.
+//! Media types: of files, by their names' endings, and of messages, by what they say.
 
 use std::path::Path;
+
+use http::{HeaderMap, header};
 
 pub const PLAIN: &str = "text/plain; charset=utf-8";
 pub const HTML: &str = "text/html; charset=utf-8";
@@ -40,6 +42,15 @@ pub fn of(path: &Path) -> &'static str {
     let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
     let known = ending.and_then(|ending| TYPES.iter().find(|(known, _)| **known == *ending));
     known.map_or(PLAIN, |(_, media_type)| media_type)
+}
+
+/// The type that a message says its body has, without parameters. What cannot be read is one that nothing is of: of
+/// two lines nobody can tell which holds.
+pub fn said_by(headers: &HeaderMap) -> Option<&str> {
+    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
+    let (first, others) = (lines.next()?, lines.next());
+    let text = first.to_str().ok().filter(|_| others.is_none()).unwrap_or_default();
+    Some(text.split(';').next().unwrap_or_default().trim())
 }
 
 #[cfg(test)]

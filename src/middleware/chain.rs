@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderName, response};
 
 use super::{
-    Config, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Source, Verdict, World, limit,
+    Config, Context, Exchange, Held, Mode, Next, OnBody, OnRequest, OnResponse, Refusal, Source, Verdict,
+    World, limit,
 };
 use crate::{
     diagnostic::Diagnostics,
@@ -19,10 +20,14 @@ use crate::{
 pub struct Chain {
     parts: Vec<Part>,
     request: Vec<RequestStep>,
+    body: Vec<BodyStep>,
+    /// How much of a body is read before the action: nothing where bodies go on as they come.
+    held: Option<u64>,
     /// Innermost first: the way back.
     response: Vec<ResponseStep>,
     recovers: bool,
     answers_preflights: bool,
+    measures_heads: bool,
     secret_parameters: Vec<Box<str>>,
     secret_fields: Vec<HeaderName>,
 }
@@ -63,9 +68,19 @@ pub struct Builder<'a> {
 
 struct RequestStep {
     order: usize,
+    judge: Judge,
+    run: Arc<dyn OnRequest>,
+}
+
+struct BodyStep {
+    judge: Judge,
+    run: Arc<dyn OnBody>,
+}
+
+/// What becomes of what a step says.
+struct Judge {
     mode: Mode,
     decisions: Decisions,
-    run: Arc<dyn OnRequest>,
 }
 
 /// How a chain ends a request by itself.
@@ -116,6 +131,11 @@ impl Chain {
         self.answers_preflights
     }
 
+    /// Whether a part asks how large the head came.
+    pub fn measures_heads(&self) -> bool {
+        self.measures_heads
+    }
+
     /// Parameters of the query whose values are nobody's business: logs leave them out.
     pub fn secret_parameters(&self) -> &[Box<str>] {
         &self.secret_parameters
@@ -136,30 +156,40 @@ impl Chain {
                 Next::Refuse(refusal) => Verdict::Refuse(refusal),
                 Next::Wait(verdict) => verdict.await,
             };
-            if let Verdict::Refuse(refusal) = &verdict {
-                exchange.cause = refusal.cause;
-            }
-            match verdict {
-                Verdict::Continue => {}
-                Verdict::Answer(answer) => return Some(Stop::Answer(answer)),
-                Verdict::Refuse(refusal) if step.mode == Mode::Observe => {
-                    step.decisions.observed.inc();
-                    exchange.observe(refusal.reason);
-                }
-                Verdict::Refuse(refusal) => {
-                    step.decisions.refused.inc();
-                    return Some(Stop::Refuse(refusal));
-                }
+            if let Some(stop) = step.judge.stops(verdict, exchange) {
+                return Some(stop);
             }
         }
         exchange.entered = self.parts.len();
         None
     }
 
+    /// How much of a body is to be read before the action; for one that leaves bodies unread, only where a part looks
+    /// at them.
+    pub fn held(&self, action_reads: bool) -> Option<u64> {
+        self.held.filter(|_| action_reads || !self.body.is_empty())
+    }
+
+    /// Shows the body to the parts that look at it; where one stops the request, the action is not to run.
+    pub async fn inspect(&self, exchange: &mut Exchange, body: &Held) -> Option<Stop> {
+        for step in &self.body {
+            let verdict = match step.run.on_body(exchange, body) {
+                Next::Continue => continue,
+                Next::Answer(answer) => Verdict::Answer(answer),
+                Next::Refuse(refusal) => Verdict::Refuse(refusal),
+                Next::Wait(verdict) => verdict.await,
+            };
+            if let Some(stop) = step.judge.stops(verdict, exchange) {
+                return Some(stop);
+            }
+        }
+        None
+    }
+
     /// What is counted of a kind's decisions, for those that are made when the request is past it.
     pub fn decisions(&self, kind: &str) -> Option<&Decisions> {
         let of_kind = |step: &&RequestStep| self.parts[step.order].kind == kind;
-        self.request.iter().find(of_kind).map(|step| &step.decisions)
+        self.request.iter().find(of_kind).map(|step| &step.judge.decisions)
     }
 
     /// Takes the response back through the parts that its request entered.
@@ -189,6 +219,30 @@ impl Chain {
     }
 }
 
+// === impl Judge ===
+
+impl Judge {
+    fn stops(&self, verdict: Verdict, exchange: &mut Exchange) -> Option<Stop> {
+        let refusal = match verdict {
+            Verdict::Continue => return None,
+            Verdict::Answer(answer) => return Some(Stop::Answer(answer)),
+            Verdict::Refuse(refusal) => refusal,
+        };
+        exchange.cause = refusal.cause;
+        match self.mode {
+            Mode::Observe => {
+                self.decisions.observed.inc();
+                exchange.observe(refusal.reason);
+                None
+            }
+            Mode::Enforce => {
+                self.decisions.refused.inc();
+                Some(Stop::Refuse(refusal))
+            }
+        }
+    }
+}
+
 // === impl Builder ===
 
 impl<'a> Builder<'a> {
@@ -202,10 +256,25 @@ impl<'a> Builder<'a> {
 
     /// For what refuses requests, or in `mode: observe` only says that it would.
     pub fn guard(&mut self, mode: Mode, run: Arc<dyn OnRequest>) {
-        let order = self.order();
+        let (order, judge) = (self.order(), self.judge(mode));
+        self.chain.request.push(RequestStep { order, judge, run });
+    }
+
+    /// Reads bodies up to this size before the action; of several parts that ask, the most.
+    pub fn hold_bodies(&mut self, size: u64) {
+        self.chain.held = self.chain.held.max(Some(size));
+    }
+
+    /// For what looks at bodies up to this size, and may refuse them.
+    pub fn guard_body(&mut self, mode: Mode, size: u64, run: Arc<dyn OnBody>) {
+        self.hold_bodies(size);
+        let judge = self.judge(mode);
+        self.chain.body.push(BodyStep { judge, run });
+    }
+
+    fn judge(&self, mode: Mode) -> Judge {
         let kind = self.chain.parts.last().map_or("", |part| part.kind);
-        let decisions = self.metrics.decisions(kind);
-        self.chain.request.push(RequestStep { order, mode, decisions, run });
+        Judge { mode, decisions: self.metrics.decisions(kind) }
     }
 
     pub fn on_response(&mut self, run: Arc<dyn OnResponse>) {
@@ -232,6 +301,10 @@ impl<'a> Builder<'a> {
             Source::Header(name) => self.chain.secret_fields.push(name.clone()),
             Source::Cookie(_) => {}
         }
+    }
+
+    pub fn measure_heads(&mut self) {
+        self.chain.measures_heads = true;
     }
 
     fn respond_with(&mut self, run: Arc<dyn OnResponse>, always: bool) {

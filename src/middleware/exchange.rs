@@ -2,10 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use http::{HeaderValue, Method, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
-use super::{bandwidth::Throttle, body_limit::Limits, compress::Encoder, cors, limit::Permit, rate_limit};
+use super::{
+    HeadSize, bandwidth::Throttle, body_limit::Limits, canonical_host::Expose, compress::Encoder, cors,
+    decompress::Decoder, limit::Permit, rate_limit,
+};
 use crate::{
     error::Reason,
     http::{
@@ -26,6 +29,8 @@ pub struct Exchange {
     pub client_ip: IpAddr,
     /// The scheme that the client used, by the same word.
     pub scheme: &'static str,
+    /// What users see of its listener.
+    pub expose: Expose,
     /// The host asked for: lower-case, without port and trailing dot.
     pub host: String,
     /// The normalised path, as it was routed.
@@ -35,6 +40,10 @@ pub struct Exchange {
     pub method: Method,
     /// The request as it goes upstream.
     pub head: request::Parts,
+    /// How large the head came, where a part of the chain asks.
+    pub head_size: Option<HeadSize>,
+    /// Whether the head says that a body follows.
+    pub has_body: bool,
     /// The values of the route's captures, in their order.
     pub captures: Params,
     pub routed: Arc<Routed>,
@@ -53,6 +62,10 @@ pub struct Exchange {
     pub cors: Option<cors::Asked>,
     /// Writes the response's body, where it is written in a coding.
     pub encoder: Option<Box<Encoder>>,
+    /// What is said before the answer is there.
+    pub early_hints: Option<Arc<HeaderMap>>,
+    /// Takes the coding off the request's body, where that has one that is not to go upstream.
+    pub decoder: Option<Box<Decoder>>,
     /// What the request's body is held to while it comes.
     pub body_limits: Limits,
     /// How fast its bodies pass, where that is limited.
@@ -84,11 +97,14 @@ impl Exchange {
             client_ip: connection.hop.ip,
             scheme: if connection.tls.is_some() { "https" } else { "http" },
             connection,
+            expose: Expose::default(),
             host: String::new(),
             path: String::new(),
             query: None,
             method: head.method.clone(),
             head,
+            head_size: None,
+            has_body: false,
             captures: Params::default(),
             routed,
             request_id: None,
@@ -99,6 +115,8 @@ impl Exchange {
             coding: None,
             cors: None,
             encoder: None,
+            early_hints: None,
+            decoder: None,
             body_limits: Limits::default(),
             throttle: None,
             rate_limits: SmallVec::new(),

@@ -9,22 +9,30 @@ mod auth;
 pub mod bandwidth;
 pub mod basic_auth;
 pub mod body_limit;
+pub mod buffer;
+pub mod canonical_host;
 mod chain;
 pub mod compress;
 pub mod concurrency;
+pub mod content_types;
 pub mod cors;
+pub mod decompress;
+pub mod early_hints;
 mod exchange;
 mod header_edits;
+pub mod header_limits;
 pub mod ip;
 pub mod jwt;
 pub mod limit;
 pub mod maintenance;
+pub mod methods;
 pub mod rate_limit;
 pub mod recover;
 pub mod request_headers;
 pub mod request_id;
 pub mod response_headers;
 pub mod security_headers;
+pub mod validate;
 mod world;
 
 use std::{future::Future, pin::Pin};
@@ -34,11 +42,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{diagnostic::Diagnostics, error::Reason, http::errors::Page, value::Span};
+use crate::{
+    diagnostic::Diagnostics,
+    error::Reason,
+    http::errors::{Page, Violation},
+    value::Span,
+};
 
 pub use auth::{Source, conceal};
+pub use buffer::Held;
+pub use canonical_host::Expose;
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::{Exchange, Routed};
+pub use header_limits::HeadSize;
 pub use world::{Files, HeavyWork, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
@@ -81,9 +97,17 @@ kinds! {
     SecurityHeaders = security_headers,
     Compress = compress,
     Cors = cors,
+    EarlyHints = early_hints,
+    CanonicalHost = canonical_host,
     Ip = ip,
     Maintenance = maintenance,
+    Methods = methods,
+    ContentTypes = content_types,
+    HeaderLimits = header_limits,
     BodyLimit = body_limit,
+    Buffer = buffer,
+    Decompress = decompress,
+    Validate = validate,
     RateLimit = rate_limit,
     Concurrency = concurrency,
     Bandwidth = bandwidth,
@@ -107,6 +131,11 @@ pub struct Context<'a> {
 /// The request half of a middleware.
 pub trait OnRequest: Send + Sync {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a>;
+}
+
+/// What looks at a request's body before the action, when all of the request half has passed.
+pub trait OnBody: Send + Sync {
+    fn on_body<'a>(&'a self, exchange: &'a mut Exchange, body: &'a Held) -> Next<'a>;
 }
 
 /// The response half of a middleware.
@@ -143,6 +172,8 @@ pub struct Refusal {
     pub page: Option<Page>,
     /// What the error carries beside its own fields, as Retry-After.
     pub fields: HeaderMap,
+    /// What is wrong with the request, one by one, for errors in JSON.
+    pub violations: Vec<Violation>,
     /// What the access log says of it and the client is not told.
     pub cause: Option<&'static str>,
 }
@@ -161,7 +192,14 @@ pub enum Mode {
 
 impl Refusal {
     pub fn new(reason: Reason) -> Self {
-        Self { reason, status: None, page: None, fields: HeaderMap::new(), cause: None }
+        Self {
+            reason,
+            status: None,
+            page: None,
+            fields: HeaderMap::new(),
+            violations: Vec::new(),
+            cause: None,
+        }
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

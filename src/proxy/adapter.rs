@@ -90,8 +90,8 @@ impl<S: Session> Adapter<S> {
         self.downstream.as_mut().expect("the session is taken back in drop alone")
     }
 
-    fn session(&self) -> &S {
-        &self.downstream.as_ref().expect("the session is taken back in drop alone").session
+    fn shown(&self) -> &Downstream<S> {
+        self.downstream.as_ref().expect("the session is taken back in drop alone")
     }
 
     async fn task(&mut self, task: HttpTask) -> Result<bool> {
@@ -286,7 +286,7 @@ impl<S: Session> CustomSession for Adapter<S> {
         match self.upgrade {
             Upgrade::Asked { .. } => false,
             Upgrade::Refused => true,
-            _ => self.session().body_is_done(),
+            _ => self.shown().body_is_done(),
         }
     }
 
@@ -297,16 +297,16 @@ impl<S: Session> CustomSession for Adapter<S> {
     fn is_body_empty(&mut self) -> bool {
         match &mut self.upgrade {
             Upgrade::Asked { sent } => !std::mem::take(sent),
-            _ => self.session().body_is_empty(),
+            _ => self.shown().session.body_is_empty(),
         }
     }
 
     fn body_bytes_sent(&self) -> usize {
-        usize::try_from(self.session().bytes().1).unwrap_or(usize::MAX)
+        usize::try_from(self.shown().session.bytes().1).unwrap_or(usize::MAX)
     }
 
     fn body_bytes_read(&self) -> usize {
-        usize::try_from(self.session().bytes().0).unwrap_or(usize::MAX)
+        usize::try_from(self.shown().session.bytes().0).unwrap_or(usize::MAX)
     }
 
     fn digest(&self) -> Option<&Digest> {

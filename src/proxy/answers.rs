@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header, response};
 
 use crate::{
     error::Reason,
-    http::errors::{Errors, Occurrence, Page},
+    http::errors::{Errors, Occurrence, Page, Violation},
     middleware::{Exchange, Refusal},
     routing::Allow,
 };
@@ -47,11 +47,11 @@ fn explain(mut answer: Response<Bytes>, reason: Reason, allow: Option<&Allow>) -
 
 /// An answer to a request that a part of its chain refused.
 pub(super) fn refused(refusal: Refusal, errors: &Errors, exchange: &Exchange) -> Response<Bytes> {
-    let Refusal { reason, status, page, fields, cause: _ } = refusal;
+    let Refusal { reason, status, page, fields, violations, cause: _ } = refusal;
     let status = status.unwrap_or_else(|| reason.status());
     let answer = match page {
         Some(page) => shown(status, page),
-        None => error(status, reason.code(), reason.message(), errors, exchange),
+        None => said(status, reason.code(), reason.message(), &violations, errors, exchange),
     };
     let mut answer = explain(answer, reason, None);
     for name in fields.keys() {
@@ -71,10 +71,22 @@ pub(super) fn error(
     errors: &Errors,
     exchange: &Exchange,
 ) -> Response<Bytes> {
+    said(status, code, message, &[], errors, exchange)
+}
+
+fn said(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    violations: &[Violation],
+    errors: &Errors,
+    exchange: &Exchange,
+) -> Response<Bytes> {
     let occurrence = Occurrence {
         status,
         error: code,
         message,
+        violations,
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
         at: SystemTime::now(),
         accept: exchange.accept.as_deref(),

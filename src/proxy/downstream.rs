@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header, response};
 use tokio::time::{Instant, sleep_until};
 
@@ -11,7 +11,7 @@ use super::session::{ClientError, Session};
 use crate::{
     error::Reason,
     http::{date, hop_by_hop},
-    middleware::{Chain, Exchange, body_limit, limit::Way},
+    middleware::{Chain, Exchange, Held, Stop, body_limit, decompress, limit::Way},
 };
 
 /// The session of one request, with its exchange.
@@ -19,6 +19,8 @@ pub struct Downstream<S> {
     pub session: S,
     pub exchange: Exchange,
     pub chain: Arc<Chain>,
+    /// What was read of the request's body before the action, until the action reads it.
+    held: Option<Held>,
     pub(super) progress: Progress,
 }
 
@@ -36,15 +38,94 @@ pub enum Progress {
 
 impl<S: Session> Downstream<S> {
     pub fn new(session: S, exchange: Exchange, chain: Arc<Chain>) -> Self {
-        Self { session, exchange, chain, progress: Progress::Waiting }
+        Self { session, exchange, chain, held: None, progress: Progress::Waiting }
     }
 
     pub fn progress(&self) -> Progress {
         self.progress
     }
 
+    /// Whether the request's body has been read to its end.
+    pub fn body_is_done(&self) -> bool {
+        let is_decoded = self.exchange.decoder.as_ref().is_none_or(|decoder| decoder.is_done());
+        self.held.is_none() && is_decoded && self.session.body_is_done()
+    }
+
+    /// Reads the body, where it has one, up to `most` bytes or its end, and shows it to the parts of the chain that look
+    /// at bodies.
+    pub async fn hold_body(&mut self, most: u64) -> Result<Option<Stop>, Reason> {
+        if !self.exchange.has_body {
+            return Ok(None);
+        }
+        let length = content_length(&self.exchange);
+        // What is known to be too large need not be held in part.
+        let held = match length.is_some_and(|length| length > most) {
+            true => Held::default(),
+            false => self.read_up_to(most).await?,
+        };
+        if held.is_whole && length.is_none() {
+            self.exchange.head.headers.insert(header::CONTENT_LENGTH, held.data.len().into());
+        }
+        let held = self.held.insert(held);
+        Ok(self.chain.inspect(&mut self.exchange, held).await)
+    }
+
+    async fn read_up_to(&mut self, most: u64) -> Result<Held, Reason> {
+        let mut all = BytesMut::new();
+        while all.len() as u64 <= most {
+            match self.read_body().await? {
+                None => return Ok(Held { data: all.freeze(), is_whole: true }),
+                Some(data) if all.is_empty() && self.body_is_done() => {
+                    return Ok(Held { data, is_whole: true });
+                }
+                Some(data) => all.extend_from_slice(&data),
+            }
+        }
+        Ok(Held { data: all.freeze(), is_whole: false })
+    }
+
     /// The next piece of the request's body, `None` at its end: one path for whoever reads it.
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, Reason> {
+        if let Some(held) = self.held.take().filter(|held| !held.data.is_empty()) {
+            return Ok(Some(held.data));
+        }
+        loop {
+            if self.exchange.decoder.is_some() {
+                // Much can come of little: others have their turn in between. No piece is at hand that would be lost
+                // where nobody waits any more.
+                tokio::task::coop::consume_budget().await;
+            }
+            if let Some(data) = self.next_decoded()? {
+                return Ok(Some(data));
+            }
+            let data = match &self.exchange.decoder {
+                Some(decoder) if decoder.is_done() => return Ok(None),
+                _ => self.read_coded().await?,
+            };
+            match &mut self.exchange.decoder {
+                Some(decoder) => decoder.feed(data),
+                None => return Ok(data),
+            }
+        }
+    }
+
+    /// What has come of the body and is decoded, where it is to be.
+    fn next_decoded(&mut self) -> Result<Option<Bytes>, Reason> {
+        let Exchange { decoder, observed, .. } = &mut self.exchange;
+        let Some(decoder) = decoder else { return Ok(None) };
+        let decisions = || self.chain.decisions(decompress::KIND);
+        let decoded = decoder.next(|| {
+            observed.push(Reason::DecodedTooLarge);
+            decisions().inspect(|decisions| decisions.observed.inc());
+        });
+        if decoded.is_err() {
+            decisions().inspect(|decisions| decisions.refused.inc());
+        }
+        decoded
+    }
+
+    /// The next piece of the body as it comes.
+    async fn read_coded(&mut self) -> Result<Option<Bytes>, Reason> {
         self.wait(Way::Request).await.map_err(ClientError::reason)?;
         let data = self.session.read_body().await.map_err(ClientError::reason)?;
         if let (Some(throttle), Some(data)) = (&mut self.exchange.throttle, &data) {
@@ -63,6 +144,13 @@ impl<S: Session> Downstream<S> {
                 Err(Reason::BodyTooLarge)
             }
         }
+    }
+
+    /// Says what the answer will need, before it is there.
+    pub async fn send_early_hints(&mut self) -> Result<(), Reason> {
+        let Some(fields) = self.exchange.early_hints.take() else { return Ok(()) };
+        let sent = self.session.send_informational(StatusCode::EARLY_HINTS, &fields).await;
+        sent.map_err(ClientError::reason)
     }
 
     /// Sends a head that an upstream gave: its connection's own fields stay behind.
@@ -223,4 +311,8 @@ impl<S: Session> Downstream<S> {
         }
         self.session.flush().await
     }
+}
+
+fn content_length(exchange: &Exchange) -> Option<u64> {
+    exchange.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -31,7 +31,7 @@ use crate::{
         forwarded::{self, Hop},
         hop_by_hop,
     },
-    middleware::{Exchange, Stop},
+    middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
     telemetry::{access_log::Chosen, metrics},
     upstream,
@@ -100,11 +100,14 @@ impl Engine {
         route: &Arc<Route>,
         plan: Plan,
     ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
-        let chain = downstream.chain.clone();
-        let Ok(stopped) = recover::catching(chain.enter(&mut downstream.exchange)).await else {
-            downstream.exchange.reason = Some(Reason::Panic);
-            fail(&mut downstream, Reason::Panic, &route.errors).await;
-            return (downstream, None);
+        let entered = recover::catching(enter(&mut downstream, &plan, &route.action)).await;
+        let stopped = match entered.unwrap_or(Err(Reason::Panic)) {
+            Ok(stopped) => stopped,
+            Err(reason) => {
+                downstream.exchange.reason = Some(reason);
+                fail(&mut downstream, reason, &route.errors).await;
+                return (downstream, None);
+            }
         };
         let answer = match (stopped, plan) {
             (Some(Stop::Answer(answer)), _) => *answer,
@@ -157,7 +160,9 @@ impl Engine {
             proxy.upstream.asked();
             let timeouts = &proxy.timeouts;
             let waits = Waits { first_byte: timeouts.first_byte, body_idle: timeouts.body_idle };
-            let limits = Limits { waits, total: timeouts.total };
+            let since = exchange.started;
+            let left = timeouts.total.map(|total| total.saturating_sub(since.elapsed()));
+            let limits = Limits { waits, total: left };
             downstream = self.forwarder.forward(downstream, &call, limits).await;
             downstream.exchange.reason = lock(&call).failure;
         }
@@ -181,17 +186,21 @@ impl Handler for Engine {
         let target = head.uri.clone();
         let arrival = Arrival::of(&listener, connection, &mut head);
         let asked = Asked::of(&head, target, &arrival.route);
+        let head_size = arrival.route.chain.measures_heads().then(|| HeadSize::of(&head));
         prepare(&mut head, &arrival, &connection.hop, &listener);
-        let place = listener.place;
+        let (place, expose) = (listener.place, listener.expose);
         drop(listener);
         let Arrival { route, plan, client, host, path, query, params } = arrival;
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         let exchange = Exchange {
             client_ip: client.ip,
             scheme: client.scheme,
+            expose,
             host,
             path,
             query,
+            head_size,
+            has_body: !session.body_is_empty(),
             captures: params,
             accept,
             ..Exchange::new(connection.clone(), head, route.names.clone())
@@ -226,6 +235,34 @@ impl Asked {
             at: SystemTime::now(),
             chosen,
         })
+    }
+}
+
+/// Takes the request through the chain, and its body where a part is to see it before the action.
+async fn enter<S: Session>(
+    downstream: &mut Downstream<S>,
+    plan: &Plan,
+    action: &Action,
+) -> Result<Option<Stop>, Reason> {
+    let chain = downstream.chain.clone();
+    let stopped = chain.enter(&mut downstream.exchange).await;
+    if stopped.is_some() || !matches!(plan, Plan::Act) {
+        return Ok(stopped);
+    }
+    let proxy = match action {
+        Action::Proxy(proxy) => Some(proxy),
+        _ => None,
+    };
+    if proxy.is_some() {
+        downstream.send_early_hints().await?;
+    }
+    let Some(most) = chain.held(proxy.is_some()) else { return Ok(None) };
+    match proxy.and_then(|proxy| proxy.timeouts.total) {
+        None => downstream.hold_body(most).await,
+        Some(total) => {
+            let held = tokio::time::timeout(total, downstream.hold_body(most)).await;
+            held.unwrap_or(Err(Reason::BodyTimeout))
+        }
     }
 }
 

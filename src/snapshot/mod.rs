@@ -15,7 +15,7 @@ use crate::{
     compile::Test,
     config::listener::Scheme,
     http::{errors::Errors, forwarded::Trust, path::EncodedSlash},
-    middleware::{Chain, Routed},
+    middleware::{Chain, Expose, Routed},
     routing::{HostPattern, Table},
     telemetry::{access_log::AccessLog, log, metrics::ByListener},
     upstream::Upstream,
@@ -65,6 +65,8 @@ pub struct Listener {
     /// What connections are held to, TLS included.
     pub settings: settings::Listener,
     pub exposed: Exposed,
+    /// The same as far as the configuration says it.
+    pub expose: Expose,
     pub encoded_slash: EncodedSlash,
     /// Proxies whose word about the client is taken, where there are any.
     pub trusted_proxies: Option<Trust>,

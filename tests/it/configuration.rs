@@ -209,6 +209,8 @@ fn supply(tree: &Tree) {
     tree.write("pages/404.html", "<h1>Not here</h1>\n");
     tree.write("staff.htpasswd", "# nobody yet\n");
     tree.write("clients.keys", "");
+    tree.write("schemas/order.json", "{}");
+    tree.write("schemas/paging.json", "{}");
     let point = "A".repeat(43);
     let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{point}"}}]}}"#);
     tree.write("issuer.jwks.json", set);
