@@ -13,6 +13,7 @@ mod template;
 mod text;
 mod timestamp;
 mod unit;
+mod url;
 mod weaks;
 
 pub use address::{Address, Bind, Cidr};
@@ -27,4 +28,5 @@ pub use template::{Template, TemplateError, Variable, Variables};
 pub(crate) use text::text_value;
 pub use timestamp::Timestamp;
 pub use unit::{Duration, Rate, RatePeriod, Size};
+pub use url::Url;
 pub use weaks::Weaks;
