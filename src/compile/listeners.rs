@@ -15,6 +15,7 @@ use super::{
     context::Context,
     handshake, hosts,
     tables::{Outer, Tables},
+    upstreams::Upstreams,
 };
 use crate::{
     action::redirect,
@@ -60,9 +61,10 @@ pub(super) fn finish<'a>(
     drafts: Vec<Draft<'a>>,
     hosts: &'a [hosts::Draft<'a>],
     certificates: &Certificates,
+    upstreams: &'a Upstreams,
     errors: &Arc<Errors>,
 ) -> BTreeMap<Name, Arc<Listener>> {
-    let tables = Tables::new(cx, hosts);
+    let tables = Tables::new(cx, hosts, upstreams);
     let default_log = match answers::access_log(cx, cx.document.access_log.as_ref()) {
         Some(said) => said,
         None => Some(cx.registries.access_logs.log(&Destination::Stdout, Format::default())),

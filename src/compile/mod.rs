@@ -81,7 +81,7 @@ pub fn compile(
     let errors = answers::default_errors(&cx);
     let listeners = listeners::draft(&cx);
     let hosts = hosts::draft(&cx, &upstreams, &certificates, &listeners, &errors);
-    let listeners = listeners::finish(&cx, listeners, &hosts, &certificates, &errors);
+    let listeners = listeners::finish(&cx, listeners, &hosts, &certificates, &upstreams, &errors);
 
     let tests = tests_section::compile(&cx, &listeners);
     let settings = settings::compile(&cx);

@@ -7,7 +7,7 @@ use crate::{
     upstream::config::BalanceKey,
     value::{
         Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size, Status,
-        StatusRange,
+        StatusRange, Url,
     },
 };
 
@@ -33,6 +33,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:size", parses::<Size>),
     ("portolan:status", parses::<Status>),
     ("portolan:status-range", parses::<StatusRange>),
+    ("portolan:url", parses::<Url>),
 ];
 
 /// Formats whose values are written with a unit.

@@ -12,7 +12,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("ListenerTls", &["early_data", "session_tickets"]),
     ("Tenant", &["cache"]),
     ("TenantLimits", &["bandwidth"]),
-    ("Middleware", &["forward_auth", "validate"]),
+    ("Middleware", &["validate"]),
     ("RateLimitScope", &["shared"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),

@@ -13,6 +13,7 @@ pub mod compress;
 pub mod concurrency;
 pub mod cors;
 mod exchange;
+pub mod forward_auth;
 mod header_edits;
 pub mod ip;
 pub mod jwt;
@@ -38,7 +39,7 @@ use crate::{diagnostic::Diagnostics, error::Reason, http::errors::Page, value::S
 pub use auth::{Source, conceal};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::{Exchange, Routed};
-pub use world::{Files, HeavyWork, World};
+pub use world::{Calls, Files, HeavyWork, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
 macro_rules! kinds {
@@ -88,6 +89,7 @@ kinds! {
     BasicAuth = basic_auth,
     ApiKey = api_key,
     Jwt = jwt,
+    ForwardAuth = forward_auth,
 }
 
 /// What a middleware is compiled with.

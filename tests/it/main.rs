@@ -13,6 +13,7 @@ mod configuration;
 mod cors;
 mod drain;
 mod engine;
+mod forward_auth;
 mod forwarding;
 mod http1;
 mod http2;
