@@ -115,6 +115,7 @@ impl<'a> Chains<'a> {
         let calls = Calls {
             caller: registries.upstreams.caller().clone(),
             upstreams: Box::new(|name| upstreams.find(cx, name)),
+            jwks: &registries.jwks,
         };
         let world =
             World::new(cx, registries.heavy_work.clone(), &registries.metrics, calls, &registries.limits);

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
-    middleware::{HeavyWork, limit},
+    middleware::{HeavyWork, jwt, limit},
     snapshot::Snapshot,
     telemetry::{access_log::Sinks, metrics::Metrics},
     tls::SelfSigned,
@@ -43,6 +43,7 @@ use context::Context;
 pub struct Registries {
     pub upstreams: upstream::Registry,
     pub limits: limit::Registry,
+    pub jwks: jwt::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
     pub metrics: Arc<Metrics>,
@@ -55,6 +56,7 @@ impl Default for Registries {
         Self {
             upstreams: upstream::Registry::new(Clock::machine(), None, metrics.clone()),
             limits: limit::Registry::new(Clock::machine()),
+            jwks: jwt::Registry::new(Clock::machine()),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
             metrics,

@@ -3,7 +3,11 @@
 use std::{net::IpAddr, str::FromStr};
 
 use crate::{
-    middleware::{Source, jwt::Algorithm, limit::KeyText as LimitKey},
+    middleware::{
+        Source,
+        jwt::{Algorithm, KeySet},
+        limit::KeyText as LimitKey,
+    },
     upstream::config::BalanceKey,
     value::{
         Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size, Status,
@@ -23,6 +27,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:credential-source", parses::<Source>),
     ("portolan:duration", parses::<Duration>),
     ("portolan:field-name", parses::<FieldName>),
+    ("portolan:jwk-set", parses::<KeySet>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),
     ("portolan:limit-key", parses::<LimitKey>),
     ("portolan:method", parses::<Method>),

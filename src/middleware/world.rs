@@ -4,7 +4,7 @@ use std::{any::Any, cell::RefCell, collections::HashMap, ptr, sync::Arc, thread:
 
 use tokio::sync::Semaphore;
 
-use super::{Context, limit};
+use super::{Context, jwt, limit};
 use crate::{
     telemetry::metrics::Metrics,
     upstream::{Caller, Upstream},
@@ -22,6 +22,8 @@ pub struct Calls<'a> {
     pub caller: Arc<Caller>,
     /// An upstream by its name; that there is none is reported by who looks.
     pub upstreams: Box<FindUpstream<'a>>,
+    /// JWK sets that are fetched.
+    pub jwks: &'a jwt::Registry,
 }
 
 pub type FindUpstream<'a> = dyn Fn(&Spanned<Name>) -> Option<Arc<Upstream>> + 'a;
@@ -80,7 +82,12 @@ impl World<'static> {
         }
 
         let limits = limit::Registry::new(crate::value::Clock::machine());
-        let calls = Calls { caller: Arc::new(Caller::new(None)), upstreams: Box::new(|_| None) };
+        let clock = crate::value::Clock::machine();
+        let calls = Calls {
+            caller: Arc::new(Caller::new(None)),
+            upstreams: Box::new(|_| None),
+            jwks: Box::leak(Box::new(jwt::Registry::new(clock))),
+        };
         Self::new(
             &NoFiles,
             HeavyWork::default(),

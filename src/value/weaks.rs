@@ -27,6 +27,12 @@ impl<K: Hash + Eq, V> Weaks<K, V> {
     }
 }
 
+impl<K, V> Weaks<K, V> {
+    pub fn living(&self) -> impl Iterator<Item = Arc<V>> {
+        self.map.values().filter_map(Weak::upgrade)
+    }
+}
+
 impl<K, V> Default for Weaks<K, V> {
     fn default() -> Self {
         Self { map: HashMap::new(), sweep_at: 0 }

@@ -18,6 +18,7 @@ mod forwarding;
 mod http1;
 mod http2;
 mod ip;
+mod jwks;
 mod jwt;
 mod limits;
 mod load;
