@@ -83,6 +83,10 @@ reasons! {
     TooManyInFlight = "too_many_in_flight", 503, Gateway, "http_request_denied", "Too many requests at once: try again soon.";
     ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
     // the upstream's
+    AuthUnavailable = "auth_unavailable", 503, Upstream, "destination_unavailable", "Who may have this cannot be found out at the moment.";
+    AuthFailed = "auth_failed", 502, Upstream, "destination_unavailable", "Who may have this could not be found out.";
+    AuthTimeout = "auth_timeout", 504, Upstream, "http_response_timeout", "Who may have this could not be found out in time.";
+    KeysUnavailable = "keys_unavailable", 503, Upstream, "destination_unavailable", "Who asks for this cannot be found out at the moment.";
     NoEndpoint = "no_endpoint", 503, Upstream, "destination_unavailable", "The service is not available at the moment.";
     ConnectRefused = "connect_refused", 502, Upstream, "connection_refused", "The service could not be reached.";
     ConnectFailed = "connect_failed", 502, Upstream, "destination_unavailable", "The service could not be reached.";

@@ -7,12 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use super::context::Context;
+use super::{context::Context, upstreams::Upstreams};
 use crate::{
     config::{document, host, is_later},
     diagnostic::{Code, Diagnostic, closest},
     middleware::{
-        self, Chain, Item, Mode, Site, World, bandwidth, concurrency,
+        self, Calls, Chain, Item, Mode, Site, World, bandwidth, concurrency,
         limit::{Place, Within},
         maintenance, rate_limit,
     },
@@ -110,9 +110,15 @@ impl<'a> Scope<'a> {
 }
 
 impl<'a> Chains<'a> {
-    pub fn new(cx: &'a Context<'a>) -> Self {
+    pub fn new(cx: &'a Context<'a>, upstreams: &'a Upstreams) -> Self {
+        let registries = cx.registries;
+        let calls = Calls {
+            caller: registries.upstreams.caller().clone(),
+            upstreams: Box::new(|name| upstreams.find(cx, name)),
+            jwks: &registries.jwks,
+        };
         let world =
-            World::new(cx, cx.registries.heavy_work.clone(), &cx.registries.metrics, &cx.registries.limits);
+            World::new(cx, registries.heavy_work.clone(), &registries.metrics, calls, &registries.limits);
         Self { cx, world, compiled: RefCell::default(), withouts: RefCell::default() }
     }
 

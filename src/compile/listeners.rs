@@ -15,6 +15,7 @@ use super::{
     context::Context,
     handshake, hosts,
     tables::{Outer, Tables},
+    upstreams::Upstreams,
 };
 use crate::{
     action::redirect,
@@ -60,9 +61,10 @@ pub(super) fn finish<'a>(
     drafts: Vec<Draft<'a>>,
     hosts: &'a [hosts::Draft<'a>],
     certificates: &Certificates,
+    upstreams: &'a Upstreams,
     errors: &Arc<Errors>,
 ) -> BTreeMap<Name, Arc<Listener>> {
-    let tables = Tables::new(cx, hosts);
+    let tables = Tables::new(cx, hosts, upstreams);
     let default_log = access_log::access_log(cx, cx.document.access_log.as_ref())
         .unwrap_or_else(|| Some(access_log::default(cx)));
     let finish = |(place, draft): (usize, &Draft<'a>)| {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
-    middleware::{HeavyWork, limit},
+    middleware::{HeavyWork, jwt, limit},
     snapshot::Snapshot,
     telemetry::{access_log::Sinks, metrics::Metrics},
     tls::SelfSigned,
@@ -44,6 +44,7 @@ use context::Context;
 pub struct Registries {
     pub upstreams: upstream::Registry,
     pub limits: limit::Registry,
+    pub jwks: jwt::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
     pub metrics: Arc<Metrics>,
@@ -56,6 +57,7 @@ impl Default for Registries {
         Self {
             upstreams: upstream::Registry::new(Clock::machine(), None, metrics.clone()),
             limits: limit::Registry::new(Clock::machine()),
+            jwks: jwt::Registry::new(Clock::machine()),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
             metrics,
@@ -82,7 +84,7 @@ pub fn compile(
     let errors = answers::default_errors(&cx);
     let listeners = listeners::draft(&cx);
     let hosts = hosts::draft(&cx, &upstreams, &certificates, &listeners, &errors);
-    let listeners = listeners::finish(&cx, listeners, &hosts, &certificates, &errors);
+    let listeners = listeners::finish(&cx, listeners, &hosts, &certificates, &upstreams, &errors);
 
     let tests = tests_section::compile(&cx, &listeners);
     let settings = settings::compile(&cx);

@@ -8,6 +8,7 @@ use super::{
     chains::{Chains, Scope},
     context::Context,
     hosts, route,
+    upstreams::Upstreams,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -49,12 +50,12 @@ pub(super) struct Outer<'a> {
 }
 
 impl<'a> Tables<'a> {
-    pub fn new(cx: &'a Context<'a>, hosts: &'a [hosts::Draft<'a>]) -> Self {
+    pub fn new(cx: &'a Context<'a>, hosts: &'a [hosts::Draft<'a>], upstreams: &'a Upstreams) -> Self {
         Self {
             cx,
             hosts,
             defaults: Scope::new("defaults", "", None, &cx.document.defaults.middleware, &[]),
-            chains: Chains::new(cx),
+            chains: Chains::new(cx, upstreams),
             built: RefCell::default(),
             unmatched: "unmatched".parse().expect("it is a name"),
         }

@@ -3,11 +3,15 @@
 use std::{net::IpAddr, str::FromStr};
 
 use crate::{
-    middleware::{Source, jwt::Algorithm, limit::KeyText as LimitKey},
+    middleware::{
+        Source,
+        jwt::{Algorithm, KeySet},
+        limit::KeyText as LimitKey,
+    },
     upstream::config::BalanceKey,
     value::{
         Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size,
-        Status, StatusRange,
+        Status, StatusRange, Url,
     },
 };
 
@@ -24,6 +28,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:credential-source", parses::<Source>),
     ("portolan:duration", parses::<Duration>),
     ("portolan:field-name", parses::<FieldName>),
+    ("portolan:jwk-set", parses::<KeySet>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),
     ("portolan:limit-key", parses::<LimitKey>),
     ("portolan:method", parses::<Method>),
@@ -34,6 +39,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:size", parses::<Size>),
     ("portolan:status", parses::<Status>),
     ("portolan:status-range", parses::<StatusRange>),
+    ("portolan:url", parses::<Url>),
 ];
 
 /// Formats whose values are written with a unit.

@@ -11,7 +11,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("ListenerProtocol", &["h3"]),
     ("ListenerTls", &["early_data", "session_tickets"]),
     ("Tenant", &["cache"]),
-    ("Middleware", &["forward_auth"]),
     ("RateLimitScope", &["shared"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),

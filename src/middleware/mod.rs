@@ -19,6 +19,7 @@ pub mod cors;
 pub mod decompress;
 pub mod early_hints;
 mod exchange;
+pub mod forward_auth;
 mod header_edits;
 pub mod header_limits;
 pub mod ip;
@@ -55,7 +56,7 @@ pub use canonical_host::Expose;
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::{Exchange, Routed};
 pub use header_limits::HeadSize;
-pub use world::{Files, HeavyWork, World};
+pub use world::{Calls, Files, HeavyWork, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
 macro_rules! kinds {
@@ -114,6 +115,7 @@ kinds! {
     BasicAuth = basic_auth,
     ApiKey = api_key,
     Jwt = jwt,
+    ForwardAuth = forward_auth,
 }
 
 /// What a middleware is compiled with.

@@ -4,10 +4,11 @@ use std::{any::Any, cell::RefCell, collections::HashMap, ptr, sync::Arc, thread:
 
 use tokio::sync::Semaphore;
 
-use super::{Context, limit};
+use super::{Context, jwt, limit};
 use crate::{
     telemetry::metrics::Metrics,
-    value::{FilePath, Spanned},
+    upstream::{Caller, Upstream},
+    value::{FilePath, Name, Spanned},
 };
 
 /// Files as the configuration sees them: read once, and watched.
@@ -16,11 +17,23 @@ pub trait Files {
     fn read(&self, file: &Spanned<FilePath>) -> Option<Arc<[u8]>>;
 }
 
+/// Whom parts may ask, and by what.
+pub struct Calls<'a> {
+    pub caller: Arc<Caller>,
+    /// An upstream by its name; that there is none is reported by who looks.
+    pub upstreams: Box<FindUpstream<'a>>,
+    /// JWK sets that are fetched.
+    pub jwks: &'a jwt::Registry,
+}
+
+pub type FindUpstream<'a> = dyn Fn(&Spanned<Name>) -> Option<Arc<Upstream>> + 'a;
+
 /// What is the same for every chain of a configuration.
 pub struct World<'a> {
     pub files: &'a dyn Files,
     pub heavy_work: HeavyWork,
     pub metrics: &'a Metrics,
+    pub calls: Calls<'a>,
     /// What limits counted before.
     pub limits: &'a limit::Registry,
     /// The quotas of this configuration, which must not say two things of one bucket.
@@ -41,9 +54,18 @@ impl<'a> World<'a> {
         files: &'a dyn Files,
         heavy_work: HeavyWork,
         metrics: &'a Metrics,
+        calls: Calls<'a>,
         limits: &'a limit::Registry,
     ) -> Self {
-        Self { files, heavy_work, metrics, limits, quotas: RefCell::default(), made: RefCell::default() }
+        Self {
+            files,
+            heavy_work,
+            metrics,
+            calls,
+            limits,
+            quotas: RefCell::default(),
+            made: RefCell::default(),
+        }
     }
 }
 
@@ -60,7 +82,19 @@ impl World<'static> {
         }
 
         let limits = limit::Registry::new(crate::value::Clock::machine());
-        Self::new(&NoFiles, HeavyWork::default(), Box::leak(Box::default()), Box::leak(Box::new(limits)))
+        let clock = crate::value::Clock::machine();
+        let calls = Calls {
+            caller: Arc::new(Caller::new(None)),
+            upstreams: Box::new(|_| None),
+            jwks: Box::leak(Box::new(jwt::Registry::new(clock))),
+        };
+        Self::new(
+            &NoFiles,
+            HeavyWork::default(),
+            Box::leak(Box::default()),
+            calls,
+            Box::leak(Box::new(limits)),
+        )
     }
 }
 

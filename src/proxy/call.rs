@@ -6,16 +6,14 @@ use std::{
 };
 
 use http::{Version, header};
-use pingora::{
-    Error, ErrorSource, ErrorType, http::RequestHeader, protocols::ALPN, upstreams::peer::HttpPeer,
-};
+use pingora::{Error, http::RequestHeader, protocols::ALPN, upstreams::peer::HttpPeer};
 
 use super::adapter;
 use crate::{
     action::proxy::{HostHeader, Proxy},
     error::{Blame, Reason},
     http::hop_by_hop,
-    upstream::{Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
+    upstream::{self, Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
 };
 
 /// One request's call to an upstream.
@@ -178,7 +176,7 @@ impl Call {
     }
 
     fn note(&mut self, error: &Error, connecting: bool) {
-        let reason = reason_for(error, connecting);
+        let reason = adapter::reason_of(error).unwrap_or_else(|| upstream::reason_for(error, connecting));
         if reason.blame() == Blame::Upstream
             && let Some(pick) = &self.pick
         {
@@ -188,35 +186,5 @@ impl Call {
             (&self.proxy.upstream.name, self.endpoint().map(|endpoint| &endpoint.address));
         tracing::debug!(%upstream, ?endpoint, reason = reason.code(), cause = %error, "an attempt failed");
         self.failure = Some(reason);
-    }
-}
-
-/// How rustls says that it does not trust a certificate.
-const UNTRUSTED: &str = "invalid peer certificate";
-
-/// The one place where Pingora's errors become reasons.
-fn reason_for(error: &Error, connecting: bool) -> Reason {
-    use ErrorType::*;
-    if let Some(reason) = adapter::reason_of(error) {
-        return reason;
-    }
-    match (error.root_etype(), error.esource()) {
-        (ConnectTimedout | TLSHandshakeTimedout, _) => Reason::ConnectTimeout,
-        (ConnectRefused, _) => Reason::ConnectRefused,
-        (InvalidCert, _) => Reason::TlsCertificate,
-        // Pingora keeps no more of rustls's errors than their text.
-        (TLSHandshakeFailure | HandshakeError, _) if error.to_string().contains(UNTRUSTED) => {
-            Reason::TlsCertificate
-        }
-        (TLSHandshakeFailure | HandshakeError, _) => Reason::TlsFailed,
-        (HTTPStatus(503), _) => Reason::NoEndpoint,
-        _ if connecting => Reason::ConnectFailed,
-        (_, ErrorSource::Downstream) => Reason::MalformedRequest,
-        (ReadTimedout, _) => Reason::UpstreamBodyTimeout,
-        (WriteTimedout, _) => Reason::UpstreamWriteTimeout,
-        (ConnectionClosed | ReadError | WriteError, _) => Reason::UpstreamClosed,
-        (InvalidHTTPHeader | H1Error | H2Error | InvalidH2 | H2Downgrade, _) => Reason::UpstreamProtocol,
-        (_, ErrorSource::Upstream) => Reason::UpstreamClosed,
-        _ => Reason::Internal,
     }
 }

@@ -199,6 +199,9 @@ impl Reloader {
         for task in snapshot.upstreams.values().flat_map(|upstream| upstream.health_tasks()) {
             self.tasks.spawn(Kind::Health, task.run());
         }
+        for task in self.registries.jwks.tasks() {
+            self.tasks.spawn(Kind::Jwks, task.run());
+        }
         self.log.apply(&snapshot.log);
         self.status.applied(snapshot.clone(), self.sockets.list());
         let old = self.current.replace(snapshot);

@@ -14,6 +14,8 @@ use tokio::runtime::Handle;
 pub enum Kind {
     /// Watches an endpoint's health.
     Health,
+    /// Fetches a JWK set.
+    Jwks,
     /// Closes a socket and sees its connections off.
     Drain,
 }
@@ -36,6 +38,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Health => "health",
+            Self::Jwks => "jwks",
             Self::Drain => "drain",
         }
     }

@@ -4,9 +4,11 @@
 //! response times, health) lives in [`EndpointState`]s that the [`Registry`] hands from one snapshot to the next.
 
 mod balance;
+mod call;
 mod compile;
 pub mod config;
 mod endpoint;
+mod failure;
 mod health;
 mod key;
 mod latency;
@@ -18,9 +20,11 @@ mod tls;
 
 use std::sync::Arc;
 
+pub use call::{Bounds, CallError, Caller, Destination, Site};
 pub use compile::{Context, ReadFile, settings};
 pub use config::Config;
 pub use endpoint::{Endpoint, EndpointState};
+pub use failure::reason_for;
 pub use health::HealthTask;
 pub use key::{Facts, PickKey};
 pub use pick::{Pick, Tried};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pingora::connectors::ConnectorOptions;
 
 use super::{
+    call::Caller,
     endpoint::EndpointState,
     health::Checker,
     probe::{Prober, Target},
@@ -24,6 +25,7 @@ pub type EndpointKey = (Name, Address, Identity);
 pub struct Registry {
     clock: Clock,
     prober: Arc<Prober>,
+    caller: Arc<Caller>,
     metrics: Arc<Metrics>,
     states: Mutex<Weaks<EndpointKey, EndpointState>>,
     checkers: Mutex<Weaks<(EndpointKey, Health), Checker>>,
@@ -32,15 +34,21 @@ pub struct Registry {
 // === impl Registry ===
 
 impl Registry {
-    /// `connector` is what health checks connect with; its authorities are trusted where an upstream names none.
+    /// `connector` is what health checks and our own requests connect with; its authorities are trusted where an upstream names none.
     pub fn new(clock: Clock, connector: Option<ConnectorOptions>, metrics: Arc<Metrics>) -> Self {
         Self {
             clock,
-            prober: Arc::new(Prober::new(connector)),
+            prober: Arc::new(Prober::new(connector.clone())),
+            caller: Arc::new(Caller::new(connector)),
             metrics,
             states: Mutex::default(),
             checkers: Mutex::default(),
         }
+    }
+
+    /// What requests of our own are sent by.
+    pub fn caller(&self) -> &Arc<Caller> {
+        &self.caller
     }
 
     pub(super) fn state(&self, key: &EndpointKey) -> Arc<EndpointState> {

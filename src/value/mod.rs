@@ -13,6 +13,7 @@ mod template;
 mod text;
 mod timestamp;
 mod unit;
+mod url;
 mod weaks;
 
 pub use address::{Address, Bind, Cidr};
@@ -27,4 +28,5 @@ pub use template::{Piece, Template, TemplateError, Variable, Variables, meant, p
 pub(crate) use text::text_value;
 pub use timestamp::Timestamp;
 pub use unit::{Bandwidth, Duration, Rate, RatePeriod, Size};
+pub use url::Url;
 pub use weaks::Weaks;

@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("matcher", "diagnostic http tls value"),
     ("upstream", "diagnostic error http telemetry tls value"),
     // L1c
-    ("middleware", "diagnostic error http matcher telemetry tls value"),
+    ("middleware", "diagnostic error http matcher telemetry tls upstream value"),
     // L1d
     ("action", "diagnostic error http matcher middleware telemetry tls upstream value"),
     // L1e

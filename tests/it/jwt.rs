@@ -122,7 +122,7 @@ impl Issuer {
 }
 
 /// The status that a token gets.
-fn with(proxy: &Proxy, path: &str, token: &str) -> u16 {
+pub fn with(proxy: &Proxy, path: &str, token: &str) -> u16 {
     let mut client = proxy.client();
     client.send(format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nX-User: root\r\n\r\n"

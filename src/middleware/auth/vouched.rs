@@ -34,6 +34,13 @@ impl Vouched {
     pub fn set(&self, headers: &mut HeaderMap, value: HeaderValue) {
         headers.insert(self.0.clone(), value);
     }
+
+    /// Sets it to what is said there, which may be nothing or several lines.
+    pub fn copy(&self, from: &HeaderMap, headers: &mut HeaderMap) {
+        for value in from.get_all(&self.0) {
+            headers.append(self.0.clone(), value.clone());
+        }
+    }
 }
 
 #[cfg(test)]

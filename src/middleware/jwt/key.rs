@@ -209,13 +209,17 @@ impl Key {
         Self { id: None, material: Material::Point(point.into()), algorithms: vec![algorithm] }
     }
 
-    /// Whether a token that names this algorithm and this key, if any, may be signed by it.
-    pub fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
-        let is_meant = match (&self.id, id) {
+    /// Whether a token that names this key, or none, may mean it.
+    pub fn is_meant(&self, id: Option<&str>) -> bool {
+        match (&self.id, id) {
             (Some(own), Some(named)) => **own == *named,
             _ => true,
-        };
-        is_meant && self.algorithms.contains(&algorithm)
+        }
+    }
+
+    /// Whether such a token may be signed by it.
+    pub fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
+        self.is_meant(id) && self.algorithms.contains(&algorithm)
     }
 
     pub fn has_signed(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
@@ -244,6 +248,11 @@ impl Key {
 }
 
 impl Algorithm {
+    /// Whether its key is a secret.
+    pub fn is_of_secret(self) -> bool {
+        self.digest().is_some()
+    }
+
     fn digest(self) -> Option<hmac::Algorithm> {
         match self {
             Self::Hs256 => Some(hmac::HMAC_SHA256),

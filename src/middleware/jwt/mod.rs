@@ -2,28 +2,33 @@
 //!
 //! By hand over ring: jsonwebtoken offers other providers only, and one is enough.
 
+mod jwks;
 mod key;
 mod token;
 
-use std::{borrow::Cow, fmt, sync::Arc, time::UNIX_EPOCH};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time, time::UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use self::key::Algorithm;
 use self::{
+    jwks::Jwks,
     key::Key,
     token::{Claims, Rules},
 };
+pub use self::{
+    jwks::{Registry, Task},
+    key::Algorithm,
+};
 use super::{
-    Builder, Context, Exchange, Mode, Next, OnRequest, Refusal,
+    Builder, Context, Exchange, Mode, Next, OnRequest, Refusal, Verdict,
     auth::{Found, Public, Seen, Source, Vouched, challenge},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
-    value::{Clock, Duration, FieldName, FilePath, Map, OneOrMany, Spanned},
+    value::{Clock, Duration, FieldName, FilePath, Map, OneOrMany, Spanned, Url},
 };
 
 pub const ADDS_UP: bool = false;
@@ -38,9 +43,14 @@ pub struct Config {
     /// The secret shared with the issuer, 32 bytes at least, as "${file:jwt.key}".
     #[serde(default)]
     pub secret: Option<Spanned<Secret>>,
-    /// A file with the issuer's public keys as a JWK set (RFC 7517), read again when it changes.
+    /// The issuer's public keys as a JWK set (RFC 7517): a file, read again when it changes, or an http or https URL,
+    /// fetched beside requests. Keys known stay while it cannot be fetched; before there are any the answer is 503.
     #[serde(default)]
-    pub jwks: Option<Spanned<FilePath>>,
+    pub jwks: Option<Spanned<KeySet>>,
+    /// After what time a JWK set is fetched again from its URL. Default 10m. A token that names a key that is not in
+    /// it has it fetched at once, at most every 10s.
+    #[serde(default)]
+    pub refresh: Option<Spanned<Duration>>,
     /// A PEM file with the issuer's public key, read again when it changes.
     #[serde(default)]
     pub public_key: Option<Spanned<FilePath>>,
@@ -86,8 +96,25 @@ pub struct Config {
 #[schemars(inline)]
 pub struct Secret(String);
 
+/// Where a JWK set is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySet {
+    File(FilePath),
+    Url(Url),
+}
+
+crate::value::text_value!(
+    KeySet,
+    "jwk-set",
+    "A file with a JWK set, relative to the file that it is written in, or its http or https URL.",
+    "issuer.jwks.json",
+    "https://id.example.com/jwks.json"
+);
+
 struct Jwt {
-    keys: Vec<Key>,
+    keys: Keys,
+    /// The algorithms that are taken; empty: those that the keys are for.
+    pinned: Vec<Algorithm>,
     rules: Rules,
     require: Vec<(String, Vec<String>)>,
     fields: Vec<(String, Vouched)>,
@@ -99,6 +126,19 @@ struct Jwt {
     clock: Clock,
 }
 
+enum Keys {
+    Given(Vec<Key>),
+    Fetched(Arc<Jwks>),
+}
+
+/// Why a token gives nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    Invalid(&'static str),
+    /// No keys could be fetched yet.
+    NoKeys,
+}
+
 /// RFC 6750 section 3.
 struct Challenges {
     missing: HeaderValue,
@@ -108,12 +148,16 @@ struct Challenges {
 
 /// A token whose signature and issuer are right.
 struct Verified {
+    /// Of the keys by which it was found right.
+    version: u64,
     /// Seconds since the epoch.
     until: f64,
     suffices: bool,
     /// The values of the fields, in their order.
     values: Vec<Option<HeaderValue>>,
 }
+
+const REFRESH: time::Duration = time::Duration::from_secs(600);
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
     if let Some(from) = &config.from {
@@ -129,6 +173,7 @@ impl Jwt {
         let realm = config.realm.as_ref();
         Self {
             keys: keys(config, cx),
+            pinned: config.algorithms.iter().map(|algorithm| algorithm.value).collect(),
             rules: Rules {
                 issuers: config.issuer.0.clone(),
                 audiences: config.audience.0.clone(),
@@ -168,14 +213,19 @@ impl Jwt {
         }
     }
 
-    /// What the token gives: found out once, then known until it ends.
-    fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, &'static str> {
+    /// What the token gives: found out once, then known until it ends or the keys change.
+    fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, Failed> {
+        let verified = self.keys.with(|keys, version| self.verify_by(keys, version, token));
+        verified.ok_or(Failed::NoKeys)?.map_err(Failed::Invalid)
+    }
+
+    fn verify_by(&self, keys: &[Key], version: u64, token: &[u8]) -> Result<Arc<Verified>, &'static str> {
         let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         if token.len() > token::LONGEST {
             return Err("token_too_long");
         }
         let tag = self.seen.tag(token);
-        match self.seen.get(&tag) {
+        match self.seen.get(&tag).filter(|verified| verified.version == version) {
             Some(verified) if now < verified.until => return Ok(verified),
             Some(_) => {
                 self.seen.forget(&tag);
@@ -183,16 +233,45 @@ impl Jwt {
             }
             None => {}
         }
-        let claims = Claims::of(token, &self.keys)?;
+        let claims = Claims::of(token, keys, &self.pinned)?;
         let until = claims.check(&self.rules, now)?;
         let value = |name: &String| HeaderValue::try_from(token::text(claims.get(name)?)?.into_bytes()).ok();
         let verified = Arc::new(Verified {
+            version,
             until,
             suffices: self.require.iter().all(|(name, wanted)| claims.has(name, wanted)),
             values: self.fields.iter().map(|(name, _)| value(name)).collect(),
         });
         self.seen.put(tag, verified.clone());
         Ok(verified)
+    }
+
+    /// The issuer may have changed its keys since they were fetched: looked at once more when they are there.
+    async fn verify_anew(&self, jwks: &Jwks, exchange: &mut Exchange) -> Verdict {
+        jwks.refreshed().await;
+        match self.judge(exchange) {
+            Ok(()) => Verdict::Continue,
+            Err((refusal, _)) => Verdict::Refuse(refusal),
+        }
+    }
+
+    /// Lets the request pass, or says why not.
+    fn judge(&self, exchange: &mut Exchange) -> Result<(), (Box<Refusal>, Option<Failed>)> {
+        let token = self.token(exchange).map_err(|refusal| (refusal, None))?;
+        let verified = self.verify(&token).map_err(|failed| (self.failed(failed), Some(failed)))?;
+        if !verified.suffices {
+            let refusal = refusal(Reason::Forbidden, &self.challenges.insufficient, "insufficient_claims");
+            return Err((refusal, None));
+        }
+        self.admit(exchange, &verified);
+        Ok(())
+    }
+
+    fn failed(&self, failed: Failed) -> Box<Refusal> {
+        match failed {
+            Failed::Invalid(cause) => self.invalid(cause),
+            Failed::NoKeys => Box::new(Refusal::new(Reason::KeysUnavailable).because("no_keys")),
+        }
     }
 
     fn admit(&self, exchange: &mut Exchange, verified: &Verified) {
@@ -223,17 +302,35 @@ impl OnRequest for Jwt {
         if self.public.covers(exchange) {
             return Next::Continue;
         }
-        let verified =
-            self.token(exchange).and_then(|token| self.verify(&token).map_err(|cause| self.invalid(cause)));
-        match verified {
-            Ok(verified) if verified.suffices => {
-                self.admit(exchange, &verified);
-                Next::Continue
-            }
-            Ok(_) => {
-                Next::Refuse(refusal(Reason::Forbidden, &self.challenges.insufficient, "insufficient_claims"))
-            }
-            Err(refusal) => Next::Refuse(refusal),
+        match self.judge(exchange) {
+            Ok(()) => Next::Continue,
+            Err((refusal, failed)) => match &self.keys {
+                Keys::Fetched(jwks) if failed == Some(Failed::Invalid(token::UNKNOWN_KEY)) => {
+                    Next::Wait(Box::pin(self.verify_anew(jwks, exchange)))
+                }
+                _ => Next::Refuse(refusal),
+            },
+        }
+    }
+}
+
+impl Keys {
+    /// Gives the keys with their version, where there are any yet.
+    fn with<T>(&self, run: impl FnOnce(&[Key], u64) -> T) -> Option<T> {
+        match self {
+            Self::Given(keys) => Some(run(keys, 0)),
+            Self::Fetched(jwks) => jwks.set().as_ref().map(|set| run(&set.keys, set.version)),
+        }
+    }
+}
+
+impl FromStr for KeySet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.starts_with("http://") || text.starts_with("https://") {
+            true => text.parse().map(Self::Url),
+            false => text.parse().map(Self::File),
         }
     }
 }
@@ -249,26 +346,52 @@ fn refusal(reason: Reason, challenge: &HeaderValue, cause: &'static str) -> Box<
 }
 
 /// The keys of the one place that they come from, for the algorithms pinned.
-fn keys(config: &Config, cx: &mut Context<'_>) -> Vec<Key> {
+fn keys(config: &Config, cx: &mut Context<'_>) -> Keys {
+    let url = config.jwks.as_ref().and_then(|jwks| match &jwks.value {
+        KeySet::Url(url) => Some(url),
+        KeySet::File(_) => None,
+    });
+    if let Some(refresh) = config.refresh.as_ref().filter(|_| url.is_none()) {
+        let message = "refresh has no effect: only a JWK set at a URL is fetched";
+        let problem = Diagnostic::error(Code::NoEffect, refresh.span, message);
+        cx.diagnostics.push(problem.help("files are read again when they change"));
+    }
     let mut keys = match (&config.secret, &config.jwks, &config.public_key) {
         (Some(secret), None, None) => match Key::secret(&secret.value.0) {
             Ok(key) => vec![key],
             Err(reason) => {
                 cx.diagnostics.push(Diagnostic::error(Code::BadValue, secret.span, reason));
-                return Vec::new();
+                return Keys::Given(Vec::new());
             }
         },
-        (None, Some(file), None) => from_set(file, cx),
+        (None, Some(Spanned { value: KeySet::File(file), span }), None) => {
+            from_file(&Spanned::new(file.clone(), *span), Key::set, cx)
+        }
+        (None, Some(Spanned { value: KeySet::Url(url), .. }), None) => return from_url(url, config, cx),
         (None, None, Some(file)) => from_file(file, |pem| Key::pem(pem).map(|key| vec![key]), cx),
         _ => {
             let message = "jwt takes its keys from exactly one of secret, jwks and public_key";
             let problem = Diagnostic::error(Code::MissingKey, cx.span, message);
             cx.diagnostics.push(problem.help("{ jwks: issuer.jwks.json } reads an issuer's public keys"));
-            return Vec::new();
+            return Keys::Given(Vec::new());
         }
     };
     pin(&config.algorithms, &mut keys, cx);
-    keys
+    Keys::Given(keys)
+}
+
+fn from_url(url: &Url, config: &Config, cx: &mut Context<'_>) -> Keys {
+    if let Some(refresh) = config.refresh.as_ref().filter(|refresh| refresh.get().is_zero()) {
+        let message = "without a pause it would be fetched all the time";
+        cx.diagnostics.push(Diagnostic::error(Code::BadValue, refresh.span, message));
+    }
+    for algorithm in config.algorithms.iter().filter(|algorithm| algorithm.is_of_secret()) {
+        let message = format!("no key here is for {algorithm}: a set holds public keys");
+        cx.diagnostics.push(Diagnostic::error(Code::NoEffect, algorithm.span, message));
+    }
+    let refresh = config.refresh.as_ref().map_or(REFRESH, |refresh| refresh.get());
+    let calls = &cx.world.calls;
+    Keys::Fetched(calls.jwks.find(url, refresh, &calls.caller))
 }
 
 /// Leaves the keys what is pinned; an algorithm that no key is for would do nothing.
@@ -292,17 +415,6 @@ fn pin(pinned: &OneOrMany<Spanned<Algorithm>>, keys: &mut [Key], cx: &mut Contex
     for key in keys {
         key.algorithms.retain(|algorithm| pinned.iter().any(|one| one.value == *algorithm));
     }
-}
-
-fn from_set(file: &Spanned<FilePath>, cx: &mut Context<'_>) -> Vec<Key> {
-    let written = file.0.to_string_lossy();
-    if written.starts_with("https://") || written.starts_with("http://") {
-        let message = "fetching a JWK set by URL is not supported yet";
-        let problem = Diagnostic::error(Code::NotSupportedYet, file.span, message);
-        cx.diagnostics.push(problem.help("a file with the set is"));
-        return Vec::new();
-    }
-    from_file(file, Key::set, cx)
 }
 
 fn from_file(

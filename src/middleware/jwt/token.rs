@@ -13,6 +13,9 @@ pub struct Claims(pub Map<String, Value>);
 /// Longer ones are not looked at: checking would cost more than a request should.
 pub const LONGEST: usize = 16 << 10;
 
+/// The token names a key that is not there.
+pub const UNKNOWN_KEY: &str = "unknown_key";
+
 /// The header's parameters that matter. One that stands twice is refused by serde.
 #[derive(Deserialize)]
 struct Header {
@@ -33,8 +36,9 @@ pub struct Rules {
 }
 
 impl Claims {
-    /// The claims of a token that one of the keys has signed, or why there are none.
-    pub fn of(token: &[u8], keys: &[Key]) -> Result<Self, &'static str> {
+    /// The claims of a token that one of the keys has signed by an algorithm that is pinned, where any is, or why
+    /// there are none.
+    pub fn of(token: &[u8], keys: &[Key], pinned: &[Algorithm]) -> Result<Self, &'static str> {
         if token.len() > LONGEST {
             return Err("token_too_long");
         }
@@ -51,13 +55,20 @@ impl Claims {
             return Err("unknown_extension");
         }
         let algorithm: Algorithm = header.alg.parse().map_err(|_| "algorithm_not_allowed")?;
+        if !pinned.is_empty() && !pinned.contains(&algorithm) {
+            return Err("algorithm_not_allowed");
+        }
+        let id = header.kid.as_deref();
+        if !keys.iter().any(|key| key.is_meant(id)) {
+            return Err(UNKNOWN_KEY);
+        }
         if !keys.iter().any(|key| key.algorithms.contains(&algorithm)) {
             return Err("algorithm_not_allowed");
         }
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| "malformed_token")?;
-        let mut candidates = keys.iter().filter(|key| key.fits(algorithm, header.kid.as_deref())).peekable();
+        let mut candidates = keys.iter().filter(|key| key.fits(algorithm, id)).peekable();
         if candidates.peek().is_none() {
-            return Err("unknown_key");
+            return Err(UNKNOWN_KEY);
         }
         match candidates.any(|key| key.has_signed(algorithm, signed, &signature)) {
             true => json(claims).map(Self),
