@@ -7,6 +7,7 @@ mod cases;
 mod certificates;
 mod chains;
 mod context;
+mod delegated;
 pub mod explain;
 mod handshake;
 mod hosts;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, str::FromStr};
 
 use crate::{
     middleware::{Source, jwt::Algorithm, limit::KeyText as LimitKey},
-    upstream::config::BalanceKey,
+    upstream::{DeniedAddress, config::BalanceKey},
     value::{
         Address, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size, Status,
         StatusRange,
@@ -21,6 +21,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:bind", parses::<Bind>),
     ("portolan:cidr", parses::<Cidr>),
     ("portolan:credential-source", parses::<Source>),
+    ("portolan:denied-address", parses::<DeniedAddress>),
     ("portolan:duration", parses::<Duration>),
     ("portolan:field-name", parses::<FieldName>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),

@@ -109,6 +109,8 @@ metrics! {
         "When the configuration was last read without an error.";
     last_failed: IntGaugeVec = "portolan_configuration_last_reload_failed" [],
         "1 where the configuration that was read last has errors, so that an earlier one serves.";
+    delegated_state: IntGaugeVec = "portolan_delegated_state" ["tenant", "state"],
+        "1 by what a tenant with delegated files serves: current, kept (its files are wrong, earlier ones serve) or absent (it has no hosts).";
     // the process
     build: IntGaugeVec = "portolan_build_info" ["version"],
         "1, with the version that runs.";
@@ -152,6 +154,8 @@ pub struct Present {
     pub lines_dropped: Vec<(String, u64)>,
     /// Tasks that live, by kind.
     pub tasks: Vec<(&'static str, usize)>,
+    /// Tenants with delegated files, and by what they serve.
+    pub tenants: Vec<(Name, &'static str)>,
 }
 
 // === impl Metrics ===
@@ -218,6 +222,10 @@ impl Metrics {
             let counter = families.lines_dropped.with_label_values(&[to]);
             counter.reset();
             counter.inc_by(*lines);
+        }
+        families.delegated_state.reset();
+        for (tenant, state) in &present.tenants {
+            families.delegated_state.with_label_values(&[tenant.as_str(), state]).set(1);
         }
         for (kind, count) in &present.tasks {
             families.tasks.with_label_values(&[kind]).set((*count).try_into().unwrap_or(i64::MAX));
@@ -358,7 +366,11 @@ mod tests {
         let metrics = Metrics::default();
         metrics.read("applied", false, 3);
         metrics.read("refused", true, 3);
-        let present = Present { lines_dropped: vec![("stdout".into(), 7)], tasks: vec![("health", 2)] };
+        let present = Present {
+            lines_dropped: vec![("stdout".into(), 7)],
+            tasks: vec![("health", 2)],
+            ..Present::default()
+        };
         metrics.render(&present);
         let text = metrics.render(&present);
         for line in [

@@ -11,6 +11,7 @@ mod compression;
 mod concurrency;
 mod configuration;
 mod cors;
+mod delegated;
 mod drain;
 mod engine;
 mod forwarding;
