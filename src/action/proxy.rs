@@ -257,8 +257,8 @@ mod tests {
     }
 
     fn compiled(config: &Config) -> Result<Proxy, Diagnostics> {
-        let endpoints =
-            vec![upstream::EndpointSettings { address: "127.0.0.1:1".parse().unwrap(), weight: 1 }];
+        let address = upstream::Denied::default().admit("127.0.0.1:1".parse().unwrap()).unwrap();
+        let endpoints = vec![upstream::EndpointSettings { address, weight: 1 }];
         let long = Duration::from_secs(60);
         let settings = upstream::Settings {
             name: "u".parse().unwrap(),

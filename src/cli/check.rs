@@ -40,7 +40,7 @@ impl Check {
                 "warnings": attempt.diagnostics.warnings(),
                 "hash": attempt.hash,
                 "diagnostics": diagnostic::json(&attempt.diagnostics, &attempt.sources),
-                "effective": attempt.tree.as_ref().filter(|_| self.print).map(config::print),
+                "effective": self.print.then(|| effective(&attempt)).flatten(),
             })),
             Format::Text => show(&attempt, self.print, &root.display().to_string()),
         }
@@ -51,10 +51,22 @@ impl Check {
     }
 }
 
-fn show(attempt: &Attempt, effective: bool, name: &str) {
+/// What all files come to; each tenant's own by itself, its names as they are written.
+fn effective(attempt: &Attempt) -> Option<String> {
+    let mut text = config::print(attempt.tree.as_ref()?);
+    for delegated in &attempt.delegated {
+        if let Some(tree) = &delegated.tree {
+            text +=
+                &format!("# what tenant {} defines\n---\n{}", delegated.grant.tenant, config::print(tree));
+        }
+    }
+    Some(text)
+}
+
+fn show(attempt: &Attempt, print_it: bool, name: &str) {
     problems(&attempt.diagnostics, &attempt.sources);
-    if let Some(tree) = attempt.tree.as_ref().filter(|_| effective) {
-        print(config::print(tree));
+    if let Some(text) = print_it.then(|| effective(attempt)).flatten() {
+        print(text);
     }
     let (errors, warnings) = (attempt.diagnostics.errors(), attempt.diagnostics.warnings());
     complain(match (errors, warnings) {

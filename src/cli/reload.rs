@@ -46,4 +46,12 @@ fn show(report: &Value) {
         Some("unchanged") => print(format!("nothing has changed; generation {generation} goes on")),
         _ => print(format!("generation {generation} is live, after {took} ms")),
     }
+    let tenants = report["tenants"].as_array().into_iter().flatten();
+    for tenant in tenants.filter(|tenant| tenant["state"] != "current") {
+        let name = tenant["name"].as_str().unwrap_or_default();
+        complain(match tenant["state"].as_str() {
+            Some("kept") => format!("the files of tenant {name} are wrong: earlier ones go on"),
+            _ => format!("the files of tenant {name} are wrong: it has no hosts"),
+        });
+    }
 }

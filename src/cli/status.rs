@@ -66,8 +66,17 @@ fn text(status: &Value) -> String {
             );
         }
     }
+    for tenant in list(&status["tenants"]) {
+        let name = format!("tenant {}", tenant["name"].as_str().unwrap_or_default());
+        line(&mut text, &name, tenants(tenant));
+    }
     for (to, lines) in status["access_log_lost"].as_object().into_iter().flatten().filter(|(_, n)| **n != 0) {
         line(&mut text, &format!("access log {to}"), &format!("{lines} lines were lost"));
+    }
+    for tenant in list(&status["tenants"]).filter(|tenant| tenant["state"] != "current") {
+        let word = |key: &str| tenant[key].as_str().unwrap_or_default();
+        let (name, since, problems) = (word("name"), word("since"), word("text"));
+        put(&mut text, format_args!("\nThe files of tenant {name} are wrong since {since}:\n\n{problems}\n"));
     }
     if let Some(error) = status["last_error"].as_object() {
         let time = error.get("time").and_then(Value::as_str).unwrap_or_default();
@@ -78,6 +87,14 @@ fn text(status: &Value) -> String {
         );
     }
     text
+}
+
+fn tenants(tenant: &Value) -> &'static str {
+    match tenant["state"].as_str() {
+        Some("kept") => "its files are wrong, earlier ones serve",
+        Some("absent") => "its files are wrong, it has no hosts",
+        _ => "serves by its files",
+    }
 }
 
 fn line(text: &mut String, name: &str, value: &str) {
@@ -121,6 +138,8 @@ mod tests {
             "listeners": [{ "name": "web", "addresses": [":80"], "protocols": ["h1", "h2c"], "connections": 4 }],
             "upstreams": [{ "name": "app", "endpoints": [
                 { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 }] }],
+            "tenants": [{ "name": "acme", "state": "kept", "since": "2026-01-31T00:00:00.000Z", "text": "error[a]" },
+                { "name": "globex", "state": "current", "since": "2026-01-31T00:00:00.000Z", "text": "" }],
             "access_log_lost": { "stdout": 0, "/var/log/a": 5 },
             "last_error": { "time": "2026-02-01T00:00:00.000Z", "text": "error[unknown-key]", "diagnostics": [] },
         });
@@ -131,6 +150,9 @@ mod tests {
             "listener web             :80 (h1, h2c), 4 open",
             "unhealthy, 2 in flight",
             "5 lines were lost",
+            "tenant acme              its files are wrong, earlier ones serve",
+            "tenant globex            serves by its files",
+            "The files of tenant acme are wrong since 2026-01-31T00:00:00.000Z:\n\nerror[a]",
             "refused at 2026-02-01",
             "error[unknown-key]",
         ] {

@@ -1,13 +1,17 @@
 //! What every pass sees: the document, the files, and where problems go.
 
-use std::{cell::RefCell, collections::HashSet, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Registries, access_log::Rotations, names::Names};
 use crate::{
-    config::{Document, Inputs, document::File},
+    config::{Delegated, Document, Inputs, document::File},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
     middleware::Files,
-    value::{FilePath, Span, Spanned},
+    value::{FileId, FilePath, Name, Span, Spanned},
 };
 
 pub(super) struct Context<'a> {
@@ -18,6 +22,8 @@ pub(super) struct Context<'a> {
     pub names: Names<'a>,
     pub report: Report,
     pub rotations: Rotations,
+    /// The files that others than the operator write.
+    delegated: HashMap<FileId, &'a Delegated>,
 }
 
 /// The problems found so far. One found again, as a shared chain's on each route, is told once.
@@ -35,6 +41,8 @@ impl<'a> Context<'a> {
         registries: &'a Registries,
     ) -> Self {
         let names = Names::of(document, sources);
+        let of_file = |delegated: &'a Arc<Delegated>| delegated.files().map(|file| (file, &**delegated));
+        let delegated = document.delegated.iter().flat_map(of_file).collect();
         Self {
             document,
             sources,
@@ -43,6 +51,7 @@ impl<'a> Context<'a> {
             names,
             report: Report::default(),
             rotations: Rotations::default(),
+            delegated,
         }
     }
 
@@ -63,14 +72,30 @@ impl<'a> Context<'a> {
     /// A file's bytes; what cannot be read is reported.
     pub fn read(&self, file: &File) -> Option<Arc<[u8]>> {
         let path = self.path(file);
-        match self.inputs.read(&path) {
+        let content = match self.delegated.get(&file.span.file) {
+            None => self.inputs.read(&path),
+            Some(Delegated { source, roots, .. }) => match source {
+                Some(source) => source.inputs.read_within(&path, roots),
+                None => Err(Inputs::OUTSIDE.into()),
+            },
+        };
+        match content {
             Ok(content) => Some(content),
             Err(reason) => {
                 let message = format!("{} cannot be read", path.display());
-                self.report.error(Code::UnreadableFile, file.span, message, reason);
+                let is_outside = reason == Inputs::OUTSIDE;
+                let code = if is_outside { Code::OutsideRoots } else { Code::UnreadableFile };
+                self.report.error(code, file.span, message, reason);
                 None
             }
         }
+    }
+
+    /// The include of a tenant's own definition.
+    pub fn delegated_by(&self, name: &Name) -> Option<&'a Delegated> {
+        let (tenant, _) = name.owned()?;
+        let mut all = self.document.delegated.iter().map(|delegated| &**delegated);
+        all.find(|delegated| delegated.grant.tenant.as_str() == tenant)
     }
 
     /// Reports a regular expression that is none, at the characters meant where these can be told.

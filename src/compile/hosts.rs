@@ -8,6 +8,7 @@ use super::{
     certificates::Certificates,
     chains::{self, Scope},
     context::Context,
+    delegated::{self, Allowed},
     listeners,
     route::{self, Draft as Route},
     upstreams::Upstreams,
@@ -61,9 +62,10 @@ pub(super) fn draft<'a>(
     for written in &cx.document.left_out.routes {
         routes(cx, upstreams, written);
     }
+    let allowed = delegated::allowed(cx);
     let draft = |entry: &'a Entry<Name, host::Host>| {
         let (name, config) = (&entry.name, &entry.value);
-        let (patterns, places) = patterns(cx, name, config);
+        let (patterns, places) = patterns(cx, name, config, &allowed);
         let listeners = own_listeners(cx, name, config, listeners);
         chains::check_kinds(cx, &config.without);
         let own = answers::errors(cx, config.errors.as_ref());
@@ -94,25 +96,34 @@ fn routes<'a>(
     written.iter().map(|entry| Rc::new(route::draft(cx, upstreams, entry))).collect()
 }
 
-fn patterns(cx: &Context<'_>, name: &Spanned<Name>, config: &host::Host) -> (Vec<HostPattern>, Vec<Span>) {
+fn patterns(
+    cx: &Context<'_>,
+    name: &Spanned<Name>,
+    config: &host::Host,
+    allowed: &Allowed<'_>,
+) -> (Vec<HostPattern>, Vec<Span>) {
     if config.names.is_empty() {
         let message = format!("host {name} has no names");
         cx.report.push(Diagnostic::error(Code::MissingKey, name.span, message).help("\"*\" is every name"));
     }
     let (mut patterns, mut places) = (Vec::new(), Vec::new());
     for written in &config.names {
-        match written.parse() {
-            Ok(pattern) => {
-                patterns.push(pattern);
-                places.push(written.span);
-            }
-            Err(reason) => {
-                let message = format!("{:?} is no name of a host", written.value);
-                cx.report.error(Code::BadPattern, written.span, message, reason);
-            }
+        if let Some(pattern) = pattern(cx, written) {
+            allowed.check(cx, name, &pattern, written.span);
+            patterns.push(pattern);
+            places.push(written.span);
         }
     }
     (patterns, places)
+}
+
+/// A name as a host may have it; what is none is reported.
+pub(super) fn pattern(cx: &Context<'_>, written: &Spanned<String>) -> Option<HostPattern> {
+    let report = |reason: &String| {
+        let message = format!("{:?} is no name of a host", written.value);
+        cx.report.error(Code::BadPattern, written.span, message, reason);
+    };
+    written.parse().inspect_err(report).ok()
 }
 
 fn own_listeners(

@@ -8,6 +8,7 @@ mod cases;
 mod certificates;
 mod chains;
 mod context;
+mod delegated;
 pub mod explain;
 mod handshake;
 mod hosts;

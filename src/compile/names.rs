@@ -106,7 +106,7 @@ impl<'a, T> Index<'a, T> {
 
     fn report_unknown(&self, name: &Spanned<Name>, report: &Report) {
         let (_, section) = self.what;
-        if !self.left_out.may_have(section, name.as_str()) {
+        if !self.left_out.may_have(section, name) {
             report.push(self.unknown(name));
         }
     }
@@ -115,21 +115,31 @@ impl<'a, T> Index<'a, T> {
         let (what, key) = self.what;
         let diagnostic =
             Diagnostic::error(Code::UnknownName, name.span, format!("there is no {what} {name}"));
-        let near = closest(name.as_str(), self.places.keys().copied());
+        let near = closest(name.as_str(), self.definitions_beside(name).map(|entry| entry.name.as_str()));
         match near.and_then(|near| self.section.0.get(self.places[near])) {
             Some(near) => {
                 let place = self.sources.place(near.name.span);
                 diagnostic.help(format!("did you mean {}, defined at {place}?", near.name))
             }
-            None if self.places.is_empty() => diagnostic.help(format!("none is defined under {key}")),
-            None => diagnostic.help(format!("{key} defines {}", self.some_names())),
+            None => match self.some_names(name) {
+                None => diagnostic.help(format!("none is defined under {key}")),
+                Some(names) => diagnostic.help(format!("{key} defines {names}")),
+            },
         }
     }
 
-    fn some_names(&self) -> String {
-        let names: Vec<&str> = self.section.iter().take(8).map(|entry| entry.name.as_str()).collect();
-        let more = if self.section.0.len() > names.len() { " and others" } else { "" };
-        format!("{}{more}", names.join(", "))
+    /// The definitions of whoever the name belongs to: nobody sees others'.
+    fn definitions_beside(&self, name: &Name) -> impl Iterator<Item = &'a Entry<Name, T>> + Clone {
+        let owner = name.owned().map(|(tenant, _)| tenant.to_owned());
+        let section = self.section;
+        section.iter().filter(move |entry| entry.name.owned().map(|(tenant, _)| tenant) == owner.as_deref())
+    }
+
+    fn some_names(&self, near: &Name) -> Option<String> {
+        let mut all = self.definitions_beside(near).map(|entry| entry.name.as_str());
+        let names: Vec<&str> = all.by_ref().take(8).collect();
+        let more = if all.next().is_some() { " and others" } else { "" };
+        (!names.is_empty()).then(|| format!("{}{more}", names.join(", ")))
     }
 
     fn warn_of_unused(&self, report: &Report) {

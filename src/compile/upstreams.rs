@@ -9,7 +9,7 @@ use std::{
 use super::{certificates::Certificates, context::Context};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
-    upstream::{self, Upstream},
+    upstream::{self, Denied, Upstream},
     value::{self, Name, Spanned},
 };
 
@@ -23,6 +23,7 @@ pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstream
     let defaults = &cx.document.defaults.timeouts;
     let first_byte = timeout(cx, defaults.first_byte).unwrap_or(FIRST_BYTE);
     let body_idle = timeout(cx, defaults.body_idle).unwrap_or(BODY_IDLE);
+    let nothing = Denied::default();
     let built = cx.document.upstreams.iter().filter_map(|entry| {
         let mut out = Diagnostics::default();
         let mut of_upstream = upstream::Context {
@@ -30,6 +31,7 @@ pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstream
             certificate: &|name| certificates.for_client(cx, name),
             first_byte,
             body_idle,
+            denied: cx.delegated_by(&entry.name).map_or(&nothing, |delegated| &delegated.denied),
             out: &mut out,
         };
         let settings = upstream::settings(&entry.name, &entry.value, &mut of_upstream);

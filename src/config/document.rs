@@ -1,13 +1,13 @@
 //! What a person wrote, as one typed document. The parts' own settings live with the parts; this
 //! composes them. Names are still texts here: `compile` resolves them.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    LeftOut,
+    Delegated, LeftOut,
     host::{Host, Route},
     listener::Listener,
     test::Test,
@@ -56,6 +56,16 @@ pub struct Document {
     /// What was written as well, but is wrong.
     #[serde(skip)]
     pub left_out: LeftOut,
+    /// Whose parts others write.
+    #[serde(skip)]
+    pub delegated: Vec<Arc<Delegated>>,
+}
+
+impl Document {
+    /// One of which nothing is known.
+    pub fn lost() -> Self {
+        Self { left_out: LeftOut::all(), ..Self::default() }
+    }
 }
 
 /// Settings of the process.

@@ -8,7 +8,7 @@ use crate::{
         jwt::{Algorithm, KeySet},
         limit::KeyText as LimitKey,
     },
-    upstream::config::BalanceKey,
+    upstream::{DeniedAddress, config::BalanceKey},
     value::{
         Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size,
         Status, StatusRange, Url,
@@ -26,6 +26,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:bind", parses::<Bind>),
     ("portolan:cidr", parses::<Cidr>),
     ("portolan:credential-source", parses::<Source>),
+    ("portolan:denied-address", parses::<DeniedAddress>),
     ("portolan:duration", parses::<Duration>),
     ("portolan:field-name", parses::<FieldName>),
     ("portolan:jwk-set", parses::<KeySet>),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    inputs::{Inputs, is_glob, normal},
+    inputs::{Content, Inputs, is_glob, normal},
     parse::{Budget, Syntax, parse},
     substitute,
     tree::{Kind, Node},
@@ -25,6 +25,10 @@ pub struct Reading<'a> {
     pub diagnostics: Diagnostics,
     /// Where references stand that could not be replaced.
     pub unresolved: HashSet<Span>,
+    /// Where files lie that the configuration may name; none: anywhere, and the environment may be asked.
+    pub roots: Option<&'a [PathBuf]>,
+    /// What stands under `include` as a map, for whoever knows what it means.
+    pub delegated: Vec<Node>,
     budget: Budget,
 }
 
@@ -43,6 +47,8 @@ impl<'a> Reading<'a> {
             sources: Sources::default(),
             diagnostics: Diagnostics::default(),
             unresolved: HashSet::new(),
+            roots: None,
+            delegated: Vec::new(),
             budget: Budget::default(),
         }
     }
@@ -54,12 +60,24 @@ impl<'a> Reading<'a> {
         parts
     }
 
-    /// A file's text.
-    pub fn text(&mut self, path: &Path, at: Option<Span>) -> Option<String> {
-        let content = match self.inputs.read(path) {
+    /// The text of a file that the configuration names.
+    pub fn named(&mut self, path: &Path, at: Span) -> Option<String> {
+        let content = match self.roots {
+            Some(roots) => self.inputs.read_within(path, roots),
+            None => self.inputs.read(path),
+        };
+        self.text(path, content, Some(at))
+    }
+
+    fn text(&mut self, path: &Path, content: Content, at: Option<Span>) -> Option<String> {
+        let content = match content {
             Ok(content) => content,
             Err(reason) => {
-                let code = if reason == Inputs::TOO_LARGE { Code::TooLarge } else { Code::UnreadableFile };
+                let code = match reason.as_str() {
+                    Inputs::TOO_LARGE => Code::TooLarge,
+                    Inputs::OUTSIDE => Code::OutsideRoots,
+                    _ => Code::UnreadableFile,
+                };
                 self.report(code, at, format!("{} cannot be read: {reason}", path.display()));
                 return None;
             }
@@ -78,22 +96,8 @@ impl<'a> Reading<'a> {
         if !self.is_new(&identity, at, included) {
             return;
         }
-        let Some(text) = self.text(path, at) else { return };
-        let text: Arc<str> = text.into();
-        let file = self.sources.add(path.to_owned(), text.clone());
-        let errors = self.diagnostics.errors();
-        let tree = parse(Syntax::of(path), file, &text, &mut self.budget, &mut self.diagnostics);
-        let Some(tree) = tree else {
-            if self.diagnostics.errors() == errors {
-                self.report_empty(Span { file, start: 0, end: 0 }, at.is_none());
-            }
-            return;
-        };
-        let Kind::Map(mut entries) = tree.kind else {
-            let message = format!("a configuration is a map of sections, this file holds {}", tree.what());
-            self.diagnostics.push(Diagnostic::error(Code::WrongType, tree.span, message));
-            return;
-        };
+        let Some(tree) = self.tree(path, at) else { return };
+        let Kind::Map(mut entries) = tree.kind else { return };
         let include =
             entries.iter().position(|(key, _)| &*key.text == "include").map(|at| entries.remove(at).1);
         parts.push(Node::map(tree.span, entries));
@@ -102,6 +106,26 @@ impl<'a> Reading<'a> {
             self.include(include, included, parts);
             included.chain.pop();
         }
+    }
+
+    /// A file's tree, which is a map; what keeps it from being one is reported.
+    pub fn tree(&mut self, path: &Path, at: Option<Span>) -> Option<Node> {
+        let text: Arc<str> = self.text(path, self.inputs.read(path), at)?.into();
+        let file = self.sources.add(path.to_owned(), text.clone());
+        let errors = self.diagnostics.errors();
+        let tree = parse(Syntax::of(path), file, &text, &mut self.budget, &mut self.diagnostics);
+        let Some(tree) = tree else {
+            if self.diagnostics.errors() == errors {
+                self.report_empty(Span { file, start: 0, end: 0 }, at.is_none());
+            }
+            return None;
+        };
+        if tree.as_map().is_none() {
+            let message = format!("a configuration is a map of sections, this file holds {}", tree.what());
+            self.diagnostics.push(Diagnostic::error(Code::WrongType, tree.span, message));
+            return None;
+        }
+        Some(tree)
     }
 
     fn include(&mut self, mut node: Node, included: &mut Included, parts: &mut Vec<Node>) {
@@ -115,16 +139,9 @@ impl<'a> Reading<'a> {
             match &item.kind {
                 Kind::Scalar(_) if self.unresolved.contains(&item.span) => {}
                 Kind::Scalar(path) => self.include_path(&path.text, item.span, included, parts),
-                Kind::Map(_) => self.diagnostics.push(
-                    Diagnostic::error(
-                        Code::NotSupportedYet,
-                        item.span,
-                        "delegated includes are not supported yet",
-                    )
-                    .help("include the files by their path alone: \"tenants/*.yaml\""),
-                ),
+                Kind::Map(_) => self.delegated.push(item),
                 _ => {
-                    let message = format!("an include is a path or a glob, this is {}", item.what());
+                    let message = format!("an include is a path, a glob or a map, this is {}", item.what());
                     self.diagnostics.push(Diagnostic::error(Code::WrongType, item.span, message));
                 }
             }
@@ -141,7 +158,7 @@ impl<'a> Reading<'a> {
                     self.diagnostics.push(Diagnostic::error(Code::BadGlob, at, message));
                 }
             }
-        } else if self.inputs.read(&resolved).is_err_and(|reason| reason == "no such file") {
+        } else if self.inputs.is_missing(&resolved) {
             let message = format!("there is no file {}", resolved.display());
             let help = "paths are relative to the file that they stand in; a glob may match nothing";
             self.diagnostics.push(Diagnostic::error(Code::IncludeMissing, at, message).help(help));

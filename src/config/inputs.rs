@@ -3,8 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fmt,
+    fs::OpenOptions,
     io::{ErrorKind, Read},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -14,15 +16,22 @@ use sha2::{Digest, Sha256};
 /// A file's content, or why there is none.
 pub type Content = Result<Arc<[u8]>, String>;
 
-/// Files and environment as one load or compilation sees them.
+/// Files and environment as one load or compilation sees them. What was seen is kept: asked again, it says the
+/// same, whatever has become of the files.
 pub struct Inputs {
     world: World,
     seen: Mutex<Seen>,
 }
 
+#[derive(Clone)]
 enum World {
     Disk,
-    Memory { files: BTreeMap<PathBuf, Arc<[u8]>>, environment: BTreeMap<String, String> },
+    Memory(Arc<Memory>),
+}
+
+struct Memory {
+    files: BTreeMap<PathBuf, Arc<[u8]>>,
+    environment: BTreeMap<String, String>,
 }
 
 #[derive(Default)]
@@ -30,6 +39,8 @@ struct Seen {
     files: BTreeMap<PathBuf, Content>,
     globs: BTreeMap<String, Vec<PathBuf>>,
     environment: BTreeMap<String, Option<String>>,
+    /// Where files lie that were read, and directories that were asked for, symlinks followed.
+    real: BTreeMap<PathBuf, Option<PathBuf>>,
 }
 
 impl Inputs {
@@ -37,6 +48,8 @@ impl Inputs {
     pub const LARGEST: u64 = 16 << 20;
     /// What [`Inputs::read`] says of them.
     pub const TOO_LARGE: &str = "it is larger than 16 MiB";
+    /// What [`Inputs::read_within`] says of a file elsewhere.
+    pub const OUTSIDE: &str = "it lies outside of the tenant's roots";
 
     /// The machine's files and the process's environment.
     pub fn disk() -> Self {
@@ -56,10 +69,13 @@ impl Inputs {
     {
         let files = files.into_iter().map(|(path, content)| (normal(&path.into()), content.into().into()));
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Self {
-            world: World::Memory { files: files.collect(), environment: environment.collect() },
-            seen: Mutex::default(),
-        }
+        let memory = Memory { files: files.collect(), environment: environment.collect() };
+        Self { world: World::Memory(Arc::new(memory)), seen: Mutex::default() }
+    }
+
+    /// The same world, of which nothing was seen yet.
+    pub fn anew(&self) -> Self {
+        Self { world: self.world.clone(), seen: Mutex::default() }
     }
 
     /// A file's content. Asked again, the answer is the same.
@@ -68,13 +84,66 @@ impl Inputs {
         if let Some(content) = self.seen().files.get(&path) {
             return content.clone();
         }
-        let content = match &self.world {
+        let read = match &self.world {
             World::Disk => read_disk(&path),
-            World::Memory { files, .. } => {
-                files.get(&path).cloned().ok_or_else(|| "no such file".to_owned()).and_then(bounded)
+            World::Memory(memory) => {
+                let content = memory.files.get(&path).cloned().ok_or_else(|| "no such file".to_owned());
+                content.and_then(bounded).map(|content| (content, Some(path.clone())))
             }
         };
-        self.seen().files.entry(path).or_insert(content).clone()
+        let mut seen = self.seen();
+        let content = read.map(|(content, real)| {
+            seen.real.insert(path.clone(), real);
+            content
+        });
+        seen.files.entry(path).or_insert(content).clone()
+    }
+
+    /// The same for a file that lies under one of some directories: as it is named, and as it is found when every
+    /// symlink on the way was followed. What is not so named is not looked for.
+    pub fn read_within(&self, path: &Path, roots: &[PathBuf]) -> Content {
+        let named = absolute(path);
+        let real_roots: Vec<PathBuf> = roots.iter().filter_map(|root| self.real(root)).collect();
+        let mut roots = roots.iter().map(|root| absolute(root)).chain(real_roots.iter().cloned());
+        if !roots.any(|root| named.starts_with(root)) {
+            return Err(Self::OUTSIDE.into());
+        }
+        let content = self.read(path)?;
+        match self.real(path) {
+            Some(real) if real_roots.iter().any(|root| real.starts_with(root)) => Ok(content),
+            _ => Err(Self::OUTSIDE.into()),
+        }
+    }
+
+    /// Whether a file that a glob found, and that was read, is what the glob means: a symlink may lead to a file
+    /// of such a name below the same directory, as Kubernetes has them, and nowhere else.
+    pub fn is_meant(&self, path: &Path, glob: &str) -> bool {
+        let Some(real) = self.real(path) else { return false };
+        alternatives(glob).iter().any(|glob| {
+            let glob = Path::new(glob);
+            let (directory, name) = (glob.parent().unwrap_or(Path::new("")), glob.file_name());
+            let directory = self.real(&fixed_part(&directory.to_string_lossy()));
+            let name = name.and_then(|name| glob::Pattern::new(&name.to_string_lossy()).ok());
+            let real_name = real.file_name().map(|name| name.to_string_lossy());
+            directory.is_some_and(|directory| real.starts_with(directory))
+                && name.zip(real_name).is_some_and(|(pattern, name)| pattern.matches(&name))
+        })
+    }
+
+    /// Where a file or directory lies; for a file that was read, where it lay then.
+    fn real(&self, path: &Path) -> Option<PathBuf> {
+        let path = normal(path);
+        let find = || match &self.world {
+            World::Disk => std::fs::canonicalize(&path).ok(),
+            World::Memory(_) => Some(absolute(&path)),
+        };
+        let real = self.seen().real.entry(path.clone()).or_insert_with(find).clone()?;
+        Some(absolute(&real))
+    }
+
+    /// Whether there is no such file.
+    pub fn is_missing(&self, path: &Path) -> bool {
+        self.read(path).is_err_and(|reason| reason == "no such file")
     }
 
     /// The files that match, sorted by name. A pattern that is no glob is an error.
@@ -96,7 +165,7 @@ impl Inputs {
     pub fn env(&self, name: &str) -> Option<String> {
         let ask = || match &self.world {
             World::Disk => std::env::var(name).ok(),
-            World::Memory { environment, .. } => environment.get(name).cloned(),
+            World::Memory(memory) => memory.environment.get(name).cloned(),
         };
         self.seen().environment.entry(name.to_owned()).or_insert_with(ask).clone()
     }
@@ -143,17 +212,23 @@ impl Inputs {
                 .filter(|path| path.is_file())
                 .map(|path| normal(&path))
                 .collect()),
-            World::Memory { files, .. } => {
+            World::Memory(memory) => {
                 let pattern = normal(Path::new(pattern));
                 let pattern = glob::Pattern::new(&pattern.to_string_lossy()).map_err(wrong)?;
                 let matches = |path: &&PathBuf| pattern.matches_path_with(path, options);
-                Ok(files.keys().filter(matches).cloned().collect())
+                Ok(memory.files.keys().filter(matches).cloned().collect())
             }
         }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inputs")
     }
 }
 
@@ -177,7 +252,13 @@ pub fn is_glob(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
 }
 
-fn read_disk(path: &Path) -> Content {
+/// The path from the file system's root on.
+fn absolute(path: &Path) -> PathBuf {
+    normal(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// A file's content, and where it lies.
+fn read_disk(path: &Path) -> Result<(Arc<[u8]>, Option<PathBuf>), String> {
     let say = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => "no such file".to_owned(),
         ErrorKind::PermissionDenied => "permission denied".to_owned(),
@@ -188,9 +269,13 @@ fn read_disk(path: &Path) -> Content {
     match metadata.is_file() {
         true => {
             let mut content = Vec::new();
-            let file = File::open(path).map_err(say)?;
+            // What became a pipe since must not keep the reader either.
+            let file =
+                OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(say)?;
+            // Asked of what was opened: between a look at the path and its opening a symlink can be swapped.
+            let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
             file.take(Inputs::LARGEST + 1).read_to_end(&mut content).map_err(say)?;
-            bounded(content.into())
+            bounded(content.into()).map(|content| (content, real))
         }
         false if metadata.is_dir() => Err("it is a directory".into()),
         false => Err("it is no regular file".into()),

@@ -1,7 +1,7 @@
 //! What is wrong in a tree shall not hide what is wrong with the meaning of the rest: definitions with a
 //! problem in them are left out of the document, and what could follow from that alone is not said.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Document,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostics,
-    value::{Named, Span},
+    value::{Name, Named, Span},
 };
 
 /// What a document lacks of what was written.
@@ -27,6 +27,8 @@ pub struct LeftOut {
     names: HashSet<(Box<str>, Box<str>)>,
     /// The routes of hosts that are left out for other reasons.
     pub routes: Vec<Named<Route>>,
+    /// What of the tenants' own is left out.
+    of_tenants: HashMap<Box<str>, LeftOut>,
 }
 
 /// The document of what is sound in a tree; none where too much is wrong with it. `whole` says whether all
@@ -46,12 +48,33 @@ pub fn sound_part(tree: &Node, shapes: &Shapes, problems: &Diagnostics, whole: b
 // === impl LeftOut ===
 
 impl LeftOut {
+    /// Everything, whatever that is.
+    pub fn all() -> Self {
+        Self { something: true, anything: true, ..Self::default() }
+    }
+
+    /// Adds what of a tenant's own is left out.
+    pub fn of_tenant(&mut self, tenant: &Name, mut own: Self) {
+        self.something |= own.something;
+        self.routes.append(&mut own.routes);
+        self.of_tenants.insert(tenant.as_str().into(), own);
+    }
+
     pub fn is_empty(&self) -> bool {
         !self.something
     }
 
     /// Whether a definition of this name may have been left out.
-    pub fn may_have(&self, section: &str, name: &str) -> bool {
+    pub fn may_have(&self, section: &str, name: &Name) -> bool {
+        match name.owned() {
+            None => self.may_define(section, name.as_str()),
+            Some((tenant, own)) => {
+                self.of_tenants.get(tenant).is_some_and(|left_out| left_out.may_define(section, own))
+            }
+        }
+    }
+
+    fn may_define(&self, section: &str, name: &str) -> bool {
         self.anything
             || self.sections.contains(section)
             || self.names.contains(&(section.into(), name.into()))

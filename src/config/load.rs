@@ -1,11 +1,12 @@
 //! From files to a document: include, unite, override, substitute, validate, decode. Each pass is a file of
 //! its own; every problem found is reported.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{
-    Document, decode::decode, include::Reading, inputs::Inputs, left_out::sound_part, overrides, schema,
-    shape::Shapes, substitute, tree::Node, unite::unite, validate::validate,
+    Chosen, Delegated, Document, decode::decode, delegated, include::Reading, inputs::Inputs,
+    left_out::sound_part, overrides, qualify::absorb, schema, shape::Shapes, substitute, tree::Node,
+    unite::unite, validate::validate,
 };
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Sources};
 
@@ -16,35 +17,67 @@ pub struct Loaded {
     pub document: Option<Document>,
     /// The effective tree: files united, overrides made, references replaced. There where a file parsed.
     pub tree: Option<Node>,
+    /// The tenants whose parts others write.
+    pub delegated: Vec<Arc<Delegated>>,
     pub sources: Sources,
     pub diagnostics: Diagnostics,
 }
 
 /// Loads the tree that starts at `root`.
 pub fn load(root: &Path, inputs: &Inputs) -> Loaded {
+    load_chosen(root, inputs, Sources::default(), &Chosen::default())
+}
+
+/// The same, with the sources chosen for tenants. `sources` may hold files already.
+pub fn load_chosen(root: &Path, inputs: &Inputs, sources: Sources, chosen: &Chosen) -> Loaded {
     let shapes = Shapes::of(&schema::strict());
     let mut reading = Reading::new(inputs);
+    reading.sources = sources;
     let parts = reading.files(root);
     let whole = is_whole(&reading.diagnostics);
+    let maps = std::mem::take(&mut reading.delegated);
+    let grants = delegated::grants(&maps, &shapes, &mut reading);
     let mut tree = unite(parts, &shapes, &mut reading.diagnostics);
-    let document = tree.as_mut().and_then(|tree| {
+    let mut document = tree.as_mut().and_then(|tree| {
         // What is to be overridden may stand in a file that could not be read.
         let overridden = overrides::apply(tree, whole, &mut reading.diagnostics);
         substitute::apply(tree, &mut reading);
-        validate(tree, &shapes, &mut reading);
-        match reading.diagnostics.has_errors() {
-            false => document(tree, &mut reading.diagnostics),
-            // What stands in the tree is not what was meant.
-            true if !overridden => None,
-            true => sound_part(tree, &shapes, &reading.diagnostics, whole),
-        }
+        let document = sound(tree, &shapes, &mut reading, whole);
+        // Else what stands in the tree is not what was meant.
+        document.filter(|_| overridden)
     });
-    let Reading { sources, diagnostics, .. } = reading;
-    Loaded { document, tree, sources, diagnostics }
+    let Reading { mut sources, mut diagnostics, .. } = reading;
+    let mut delegated = Vec::new();
+    for grant in grants {
+        let mut tenant = Delegated::new(grant, &sources);
+        let part = tenant.read((chosen, inputs), &shapes, &mut sources, &mut diagnostics);
+        if let Some((document, part)) = document.as_mut().zip(part) {
+            absorb(document, &tenant.grant.tenant, part);
+        }
+        delegated.push(Arc::new(tenant));
+    }
+    if let Some(document) = &mut document {
+        document.delegated = delegated.clone();
+    }
+    Loaded { document, tree, delegated, sources, diagnostics }
+}
+
+/// The document of what is sound in a tree.
+pub(super) fn sound(
+    tree: &Node,
+    shapes: &Shapes,
+    reading: &mut Reading<'_>,
+    whole: bool,
+) -> Option<Document> {
+    validate(tree, shapes, reading);
+    match reading.diagnostics.has_errors() {
+        false => document(tree, &mut reading.diagnostics),
+        true => sound_part(tree, shapes, &reading.diagnostics, whole),
+    }
 }
 
 /// Whether every file could be read: a key that stands twice costs no definition but its own.
-fn is_whole(diagnostics: &Diagnostics) -> bool {
+pub(super) fn is_whole(diagnostics: &Diagnostics) -> bool {
     diagnostics.iter().all(|problem| problem.code == Code::DuplicateKey || !problem.is_error())
 }
 

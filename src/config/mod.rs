@@ -2,6 +2,7 @@
 //! schema and decoded into a [`Document`].
 
 pub mod decode;
+pub mod delegated;
 pub mod document;
 pub mod host;
 pub mod include;
@@ -25,12 +26,14 @@ mod load;
 mod overrides;
 mod parse;
 mod print;
+mod qualify;
 mod toml;
 mod yaml;
 
+pub use delegated::{Chosen, Delegated, OnError, Source};
 pub use document::Document;
 pub use inputs::Inputs;
 pub use later::is_later;
 pub use left_out::LeftOut;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_chosen};
 pub use print::print;

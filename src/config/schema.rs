@@ -4,7 +4,7 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::Document;
+use super::{Document, delegated::Include};
 
 /// Patterns of values with their own syntax, so that an editor sees a missing unit.
 const PATTERNS: &[(&str, &str)] = &[
@@ -33,20 +33,23 @@ pub fn generate() -> Value {
 /// The schema as the validator walks it: every scalar is the text written.
 pub fn strict() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.meta_schema = None);
-    let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<Document>().to_value();
+    let mut generator = SchemaGenerator::new(settings);
+    let include = include(&mut generator);
+    let mut schema = generator.into_root_schema_for::<Document>().to_value();
     if let Some(properties) = schema["properties"].as_object_mut() {
-        properties.insert("include".into(), include());
+        properties.insert("include".into(), include);
         properties.insert("override".into(), overrides());
     }
     schema
 }
 
 /// What is taken from the tree before the document is made of it.
-fn include() -> Value {
-    json!({
-        "description": "Files that this one goes on in: paths or globs, relative to this file.",
-        "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
-    })
+fn include(generator: &mut SchemaGenerator) -> Value {
+    let mut include = generator.subschema_for::<Include>().to_value();
+    include["description"] = json!(
+        "Files that this one goes on in: paths or globs, relative to this file; a map delegates them to a tenant."
+    );
+    include
 }
 
 fn overrides() -> Value {

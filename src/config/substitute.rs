@@ -78,6 +78,15 @@ fn variable(reference: &str, span: Span, reading: &mut Reading<'_>) -> Option<St
         reading.diagnostics.push(Diagnostic::error(Code::BadSubstitution, span, message).help(help));
         return None;
     }
+    if reading.roots.is_some() {
+        let message = "a delegated file cannot use the environment";
+        let help = "${file:PATH} reads a file under the include's roots";
+        let reason = "it holds what the operator knows";
+        reading
+            .diagnostics
+            .push(Diagnostic::error(Code::NotDelegated, span, message).reason(reason).help(help));
+        return None;
+    }
     let value = reading.inputs.env(name).or_else(|| default.map(str::to_owned));
     if value.is_none() {
         let message = format!("the variable {name} is not set");
@@ -94,7 +103,7 @@ fn file(path: &str, span: Span, reading: &mut Reading<'_>) -> Option<String> {
         return None;
     }
     let path = reading.sources.resolve(span.file, &FilePath(path.into()));
-    let text = reading.text(&path, Some(span))?;
+    let text = reading.named(&path, span)?;
     Some(text.trim().to_owned())
 }
 

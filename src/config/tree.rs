@@ -65,6 +65,13 @@ impl Node {
         }
     }
 
+    pub fn as_list(&self) -> Option<&[Self]> {
+        match &self.kind {
+            Kind::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
     pub fn as_map(&self) -> Option<&[(Key, Self)]> {
         match &self.kind {
             Kind::Map(entries) => Some(entries),

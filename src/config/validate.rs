@@ -22,6 +22,15 @@ pub fn validate(tree: &Node, shapes: &Shapes, reading: &mut Reading<'_>) {
     validator.value(tree, shapes.root(), tree.span);
 }
 
+/// The same for one node of a section.
+pub fn section(node: &Node, section: &str, shapes: &Shapes, reading: &mut Reading<'_>) {
+    let Reading { sources, diagnostics, unresolved, .. } = reading;
+    let mut validator = Validator { shapes, sources, unresolved, diagnostics };
+    if let Some(shape) = shapes.section(section) {
+        validator.value(node, shape, node.span);
+    }
+}
+
 struct Validator<'a> {
     shapes: &'a Shapes,
     sources: &'a Sources,

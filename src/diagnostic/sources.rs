@@ -39,8 +39,14 @@ impl Sources {
         let lines = std::iter::once(0)
             .chain(text.bytes().zip(1u32..).filter(|(b, _)| *b == b'\n').map(|(_, at)| at))
             .collect();
+        let file = self.next();
         self.files.push(Source { path, text, lines });
-        FileId(u32::try_from(self.files.len() - 1).expect("fewer files than u32 counts"))
+        file
+    }
+
+    /// The file that is added next.
+    pub fn next(&self) -> FileId {
+        FileId(u32::try_from(self.files.len()).expect("fewer files than u32 counts"))
     }
 
     pub fn get(&self, file: FileId) -> Option<&Source> {

@@ -27,6 +27,16 @@ impl HostPattern {
             Self::Any => true,
         }
     }
+
+    /// Whether every host that the other matches is one of these.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (_, Self::Any) | (Self::Exact(_), Self::Under(_)) => false,
+            (Self::Under(all), Self::Under(some)) => all == some || self.matches(some),
+            (_, Self::Exact(name)) => self.matches(name),
+        }
+    }
 }
 
 impl FromStr for HostPattern {
@@ -107,6 +117,21 @@ mod tests {
         assert!(!under.matches("example.com"));
         assert!(!under.matches("badexample.com"));
         assert!(!under.matches(".example.com"));
+    }
+
+    #[test]
+    fn what_is_allowed_is_what_is_matched() {
+        let covers = |all: &str, some: &str| pattern(all).covers(&pattern(some));
+        for (all, some) in
+            [("*", "*"), ("*", "*.a"), ("*.a", "*.a"), ("*.a", "*.b.a"), ("*.a", "c.b.a"), ("A.", "a")]
+        {
+            assert!(covers(all, some), "{all} allows {some}");
+        }
+        for (all, some) in
+            [("*.a", "*"), ("*.a", "a"), ("*.b.a", "*.a"), ("a", "*.a"), ("*.a", "xa"), ("a", "b")]
+        {
+            assert!(!covers(all, some), "{all} does not allow {some}");
+        }
     }
 
     #[test]

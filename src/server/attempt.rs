@@ -1,10 +1,16 @@
 //! Reading and compiling a configuration: what every command and every reload begins with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use sha2::{Digest, Sha256};
+
+use super::tenants::Tenants;
 use crate::{
     compile::{self, Registries},
-    config::{self, Document, Inputs, tree::Node},
+    config::{self, Chosen, Delegated, Document, Inputs, tree::Node},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
     snapshot::Snapshot,
     value::{Bind, Name, Span},
@@ -24,26 +30,78 @@ pub struct Attempt {
     pub watch: Vec<PathBuf>,
     /// Over all that was read.
     pub hash: String,
+    /// The tenants whose parts others write.
+    pub delegated: Vec<Arc<Delegated>>,
+    /// How they do, if this is taken over.
+    pub tenants: Tenants,
+    /// What is wrong with those that it goes without.
+    pub broken: Diagnostics,
 }
 
-/// Reads and compiles the tree that starts at `root`.
+/// Reads and compiles the tree that starts at `root`, with the files of all tenants as they are.
 pub fn attempt(root: &Path, registries: &Registries) -> Attempt {
-    let inputs = Inputs::disk();
-    let loaded = config::load(root, &inputs);
+    read(root, &Inputs::disk(), registries, (Sources::default(), &Chosen::default()))
+}
+
+/// The same with the sources chosen for tenants, beside files that were read before.
+pub fn read(
+    root: &Path,
+    inputs: &Inputs,
+    registries: &Registries,
+    (sources, chosen): (Sources, &Chosen),
+) -> Attempt {
+    let loaded = config::load_chosen(root, inputs, sources, chosen);
     let mut diagnostics = loaded.diagnostics;
-    let snapshot = loaded.document.as_ref().and_then(|document| {
-        let (snapshot, found) = compile::compile(document, &loaded.sources, &inputs, registries);
+    let mut snapshot = loaded.document.as_ref().and_then(|document| {
+        let (snapshot, found) = compile::compile(document, &loaded.sources, inputs, registries);
         diagnostics.extend(found);
         snapshot
     });
+    let all = AllInputs { operators: inputs, tenants: &loaded.delegated };
+    let hash = all.hash();
+    if let Some(snapshot) = &mut snapshot {
+        snapshot.hash.clone_from(&hash);
+    }
     Attempt {
         snapshot,
+        watch: all.watched(),
+        hash,
         document: loaded.document,
         tree: loaded.tree,
         sources: loaded.sources,
         diagnostics,
-        watch: inputs.watched(),
-        hash: inputs.hash(),
+        delegated: loaded.delegated,
+        tenants: Tenants::default(),
+        broken: Diagnostics::default(),
+    }
+}
+
+/// What was asked of the world, by the operator's files and by each tenant's.
+struct AllInputs<'a> {
+    operators: &'a Inputs,
+    tenants: &'a [Arc<Delegated>],
+}
+
+impl AllInputs<'_> {
+    fn watched(&self) -> Vec<PathBuf> {
+        let tenants = self.tenants.iter().filter_map(|tenant| tenant.source.as_ref());
+        let mut paths = self.operators.watched();
+        paths.extend(tenants.flat_map(|source| source.inputs.watched()));
+        paths
+    }
+
+    /// SHA-256 in hexadecimal over all that was read.
+    fn hash(&self) -> String {
+        if self.tenants.is_empty() {
+            return self.operators.hash();
+        }
+        let mut digest = Sha256::new();
+        digest.update(self.operators.hash());
+        for tenant in self.tenants {
+            let read = tenant.source.as_ref().map(|source| source.inputs.hash());
+            digest.update(format!("\n{} {}", tenant.grant.tenant, read.unwrap_or_default()));
+        }
+        format!("{:x}", digest.finalize())
     }
 }
 
@@ -60,6 +118,9 @@ impl Attempt {
             diagnostics,
             watch: Vec::new(),
             hash: String::new(),
+            delegated: Vec::new(),
+            tenants: Tenants::default(),
+            broken: Diagnostics::default(),
         }
     }
 

@@ -10,6 +10,7 @@ mod signals;
 mod sockets;
 mod status;
 mod tasks;
+mod tenants;
 mod watch;
 mod workers;
 
@@ -45,6 +46,7 @@ use signals::{Signal, Signals};
 use sockets::Sockets;
 use status::Status;
 use tasks::Tasks;
+use tenants::Tenants;
 use watch::{Changes, Watcher};
 use workers::Workers;
 
@@ -71,7 +73,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 pub fn run(root: &Path) -> Result<(), Failure> {
     let (asked, start) = (SystemTime::now(), Instant::now());
     let registries = Arc::new(Registries::default());
-    let attempt = reload::tested(root, &registries);
+    let attempt = tenants::tested(root, &registries, &Tenants::default());
     let snapshot = match &attempt.snapshot {
         Some(snapshot) if !attempt.diagnostics.has_errors() => snapshot,
         _ => return Err(Failure::Configuration(Box::new(attempt))),
@@ -98,6 +100,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
         log,
         fixed,
         current: None,
+        tenants: Tenants::default(),
     };
     let ended = control.block_on(serve(reloader, changes, attempt, asked, start));
     registries.access_logs.flush(FLUSH);

@@ -2,21 +2,23 @@
 //! until the commit nothing that serves has been touched, and the commit cannot fail.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::Value;
 use tokio::{sync::mpsc, sync::oneshot, task::spawn_blocking};
 
 use super::{
-    attempt::{Attempt, attempt},
+    attempt::Attempt,
     notify,
     report::{Cause, Outcome, Report},
     sockets::{Acquired, Failed, Sockets, Wanted},
     status::Status,
     tasks::{Kind, Tasks},
+    tenants::{Tenants, tested},
     watch::Watcher,
 };
 use crate::{
@@ -55,6 +57,8 @@ pub struct Reloader {
     pub fixed: Fixed,
     /// What is live.
     pub current: Option<Arc<Snapshot>>,
+    /// How the tenants in it do whose parts others write.
+    pub tenants: Tenants,
 }
 
 /// Settings that a running process cannot change.
@@ -121,7 +125,8 @@ impl Reloader {
         let (asked, start) = (SystemTime::now(), Instant::now());
         let (root, registries) = (self.root.clone(), self.registries.clone());
         // All that takes time is done beside what serves and what answers.
-        let attempted = spawn_blocking(move || tested(&root, &registries)).await;
+        let before = self.tenants.clone();
+        let attempted = spawn_blocking(move || tested(&root, &registries, &before)).await;
         let report = match attempted {
             Ok(attempt) => self.take(cause, attempt, asked, start).await,
             // A panic is an error of ours; what serves goes on all the same.
@@ -171,6 +176,7 @@ impl Reloader {
 
         // From here on nothing can fail.
         self.warn_of_restart(&snapshot, attempt);
+        self.tenants = attempt.tenants.clone();
         self.commit(snapshot, &wanted, listening);
         Outcome::Applied
     }
@@ -203,7 +209,7 @@ impl Reloader {
             self.tasks.spawn(Kind::Jwks, task.run());
         }
         self.log.apply(&snapshot.log);
-        self.status.applied(snapshot.clone(), self.sockets.list());
+        self.status.applied(snapshot.clone(), self.sockets.list(), self.tenants.clone());
         let old = self.current.replace(snapshot);
         spawn_blocking(move || old.map(retire));
     }
@@ -234,19 +240,15 @@ impl Reloader {
         let live = (self.generation(), attempt.hash.clone());
         let failed = outcome == Outcome::Refused;
         self.registries.metrics.read(outcome.word(), failed, live.0);
-        Report::new((cause, outcome), live, (&attempt.diagnostics, &attempt.sources), start.elapsed())
+        let mut said = attempt.diagnostics.clone();
+        said.extend(attempt.broken.clone());
+        let tenants = if failed { Value::Null } else { attempt.tenants.json() };
+        Report { tenants, ..Report::new((cause, outcome), live, (&said, &attempt.sources), start.elapsed()) }
     }
 
     fn generation(&self) -> u64 {
         self.current.as_ref().map_or(0, |snapshot| snapshot.generation)
     }
-}
-
-/// Loads, compiles, tests.
-pub fn tested(root: &Path, registries: &Registries) -> Attempt {
-    let mut attempt = attempt(root, registries);
-    attempt.test();
-    attempt
 }
 
 /// Frees a configuration. Whoever is the last to let go of a large table pays for it: that shall be nobody

@@ -46,6 +46,8 @@ pub struct Report {
     pub errors: usize,
     pub warnings: usize,
     pub diagnostics: Value,
+    /// The tenants whose parts others write; nothing where it is refused.
+    pub tenants: Value,
     /// The diagnostics for people.
     pub text: String,
 }
@@ -67,6 +69,7 @@ impl Report {
             errors: diagnostics.errors(),
             warnings: diagnostics.warnings(),
             diagnostics: diagnostic::json(diagnostics, sources),
+            tenants: Value::Null,
             text: diagnostic::text(diagnostics, sources, Style::Plain).trim_end().to_owned(),
         }
     }
@@ -77,6 +80,10 @@ impl Report {
         let (cause, hash) = (self.cause.word(), self.short_hash());
         if self.warnings > 0 && self.errors == 0 && self.result == Outcome::Applied {
             tracing::warn!("the configuration has warnings\n{}", self.text);
+        }
+        if self.errors > 0 && self.result == Outcome::Applied {
+            let broken = self.broken_tenants().join(", ");
+            tracing::error!("the delegated files of {broken} are wrong\n{}", self.text);
         }
         match self.result {
             Outcome::Applied => tracing::info!(cause, generation, hash, duration_ms, "configuration applied"),
@@ -90,6 +97,14 @@ impl Report {
                 self.text
             ),
         }
+    }
+
+    /// The tenants that do not serve by their files as they are, and by what instead.
+    fn broken_tenants(&self) -> Vec<String> {
+        let all = self.tenants.as_array().into_iter().flatten();
+        let broken = all.filter(|tenant| tenant["state"] != "current");
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        broken.map(|tenant| format!("{} ({})", word(&tenant["name"]), word(&tenant["state"]))).collect()
     }
 
     fn short_hash(&self) -> &str {

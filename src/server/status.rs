@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     report::{Outcome, Report},
     tasks::Tasks,
+    tenants::Tenants,
 };
 use crate::{
     admin::serve::Readiness,
@@ -35,6 +36,7 @@ struct Now {
     snapshot: Option<Arc<Snapshot>>,
     required: Vec<Required>,
     listeners: Vec<(Name, Vec<Bind>, Arc<Live>)>,
+    tenants: Tenants,
     last: Option<Report>,
     draining: bool,
 }
@@ -53,10 +55,16 @@ impl Status {
     }
 
     /// This is live now.
-    pub fn applied(&self, snapshot: Arc<Snapshot>, listeners: Vec<(Name, Vec<Bind>, Arc<Live>)>) {
+    pub fn applied(
+        &self,
+        snapshot: Arc<Snapshot>,
+        listeners: Vec<(Name, Vec<Bind>, Arc<Live>)>,
+        tenants: Tenants,
+    ) {
         let required = required(&snapshot);
         let mut now = self.now();
         now.listeners = listeners;
+        now.tenants = tenants;
         let old = (now.snapshot.replace(snapshot), std::mem::replace(&mut now.required, required));
         drop(now);
         // A large table takes its time to be dropped.
@@ -103,7 +111,10 @@ impl Status {
         let now = self.now();
         let refused = now.last.as_ref().filter(|report| report.result == Outcome::Refused);
         let refused = refused.map(|report| json!({ "cause": "configuration_refused", "time": report.time }));
-        refused.into_iter().collect()
+        let broken = now.tenants.broken().map(|(tenant, state)| {
+            json!({ "cause": "delegated_files_wrong", "tenant": tenant.as_str(), "state": state.word() })
+        });
+        refused.into_iter().chain(broken).collect()
     }
 
     pub fn metrics_path(&self) -> String {
@@ -113,7 +124,10 @@ impl Status {
 
     /// The metrics, with what is looked up for them.
     pub fn metrics(&self) -> String {
-        let snapshot = self.now().snapshot.clone();
+        let (snapshot, tenants) = {
+            let now = self.now();
+            (now.snapshot.clone(), now.tenants.clone())
+        };
         for upstream in snapshot.iter().flat_map(|snapshot| snapshot.upstreams.values()) {
             upstream.show();
         }
@@ -121,6 +135,7 @@ impl Status {
         let tasks = self.tasks.count();
         self.registries.metrics.render(&Present {
             lines_dropped: dropped.into_iter().map(|(to, lines)| (to.to_string(), lines)).collect(),
+            tenants: tenants.states().map(|(tenant, state)| (tenant.clone(), state.word())).collect(),
             tasks: tasks.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect(),
             limits: self.registries.limits.states(),
         })
@@ -143,6 +158,7 @@ impl Status {
             "last_error": refused.map(error),
             "listeners": now.listeners.iter().map(listener).collect::<Value>(),
             "upstreams": snapshot.into_iter().flat_map(|s| s.upstreams.values()).map(upstream).collect::<Value>(),
+            "tenants": now.tenants.json(),
             "hosts": snapshot.map_or(0, hosts),
             "connections": now.listeners.iter().map(|(_, _, live)| live.connections()).sum::<usize>(),
             "tasks": self.tasks.count().iter().map(|(kind, count)| (kind.as_str(), *count)).collect::<Value>(),
@@ -253,7 +269,7 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
 
         let live = Live::new(crate::snapshot::settings::Listener::for_tests("web"));
         let listeners = vec![("web".parse().unwrap(), vec!["127.0.0.1:4711".parse().unwrap()], live)];
-        status.applied(snapshot(&registries), listeners);
+        status.applied(snapshot(&registries), listeners, Tenants::default());
         let json = status.json();
         assert_eq!(
             (&json["generation"], &json["hosts"], &json["state"]),

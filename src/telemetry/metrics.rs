@@ -115,6 +115,8 @@ metrics! {
         "When the configuration was last read without an error.";
     last_failed: IntGaugeVec = "portolan_configuration_last_reload_failed" [],
         "1 where the configuration that was read last has errors, so that an earlier one serves.";
+    delegated_state: IntGaugeVec = "portolan_delegated_state" ["tenant", "state"],
+        "1 by what a tenant with delegated files serves: current, kept (its files are wrong, earlier ones serve) or absent (it has no hosts).";
     // the process
     build: IntGaugeVec = "portolan_build_info" ["version"],
         "1, with the version that runs.";
@@ -171,6 +173,8 @@ pub struct Present {
     /// Tasks that live, by kind.
     pub tasks: Vec<(&'static str, usize)>,
     pub limits: Vec<LimitState>,
+    /// Tenants with delegated files, and by what they serve.
+    pub tenants: Vec<(Name, &'static str)>,
 }
 
 // === impl Metrics ===
@@ -250,6 +254,10 @@ impl Metrics {
             if *kind == "concurrency" {
                 families.limit_in_flight.with_label_values(&labels).set(gauge(*in_flight));
             }
+        }
+        families.delegated_state.reset();
+        for (tenant, state) in &present.tenants {
+            families.delegated_state.with_label_values(&[tenant.as_str(), state]).set(1);
         }
         for (kind, count) in &present.tasks {
             families.tasks.with_label_values(&[kind]).set((*count).try_into().unwrap_or(i64::MAX));

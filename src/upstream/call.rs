@@ -480,7 +480,8 @@ mod tests {
             }
         });
         let mut settings = upstream::tests::settings(&[1]);
-        settings.endpoints[0].address = crate::value::Address::Tcp(address);
+        settings.endpoints[0].address =
+            upstream::Denied::default().admit(crate::value::Address::Tcp(address)).unwrap();
         settings.protocol = Protocol::H2c;
         let registry = upstream::Registry::new(Clock::machine(), None, Arc::<Metrics>::default());
         let to = Destination::Upstream(Arc::new(Upstream::build(settings, &registry)));

@@ -7,6 +7,7 @@ use rustls::pki_types;
 
 use super::{
     config::{self, BalanceBy, BalanceByKey, Config, Protocol, Verify},
+    reach::{Denied, Reachable},
     settings::{Balance, EndpointSettings, Health, Host, Probe, Settings, Timeouts},
     tls::{Authorities, ClientCertificate, ServerName, Tls},
 };
@@ -24,6 +25,8 @@ pub struct Context<'a> {
     /// What `defaults` say, for an upstream that does not.
     pub first_byte: time::Duration,
     pub body_idle: time::Duration,
+    /// Where it may not lead to.
+    pub denied: &'a Denied,
     pub out: &'a mut Diagnostics,
 }
 
@@ -41,7 +44,7 @@ const HEAVIEST: u16 = 1000;
 /// Compiles an upstream. `None` where something in it is wrong: then an error was reported.
 pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> Option<Settings> {
     // Everything is looked at before anything is given up, so that all problems are reported at once.
-    let endpoints = endpoints(&config.endpoints, cx.out);
+    let endpoints = endpoints(&config.endpoints, cx.denied, cx.out);
     let protocol = protocol(name, config, cx.out);
     let tls = config.tls.as_ref().map(|tls| self::tls(tls, cx));
     let health = config.health.as_ref().map(|health| self::health(health, cx.out));
@@ -65,6 +68,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
 
 fn endpoints(
     written: &Spanned<Vec<Spanned<config::Endpoint>>>,
+    denied: &Denied,
     out: &mut Diagnostics,
 ) -> Option<Vec<EndpointSettings>> {
     if written.is_empty() {
@@ -91,12 +95,24 @@ fn endpoints(
             );
             endpoints = None;
         }
-        match (weight, &mut endpoints) {
-            (Some(weight), Some(list)) => list.push(EndpointSettings { address: address.clone(), weight }),
+        let address = admit(address, denied, endpoint.span, out);
+        match (address, weight, &mut endpoints) {
+            (Some(address), Some(weight), Some(list)) => list.push(EndpointSettings { address, weight }),
             _ => endpoints = None,
         }
     }
     endpoints
+}
+
+fn admit(address: &Address, denied: &Denied, span: Span, out: &mut Diagnostics) -> Option<Reachable> {
+    match denied.admit(address.clone()) {
+        Ok(address) => Some(address),
+        Err(rule) => {
+            let message = format!("the tenant may not use {address}");
+            let problem = Diagnostic::error(Code::DeniedAddress, span, message);
+            refuse(out, problem.reason(format!("deny_upstreams has {rule}")))
+        }
+    }
 }
 
 fn weight(written: Option<Spanned<std::num::NonZeroU16>>, out: &mut Diagnostics) -> Option<u16> {

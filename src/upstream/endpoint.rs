@@ -61,20 +61,20 @@ pub struct EndpointState {
 impl Endpoint {
     pub(super) fn build(settings: &Settings, own: &EndpointSettings, registry: &Registry) -> Self {
         let identity = Identity::of(settings.protocol, settings.tls.as_ref());
-        let key = (settings.name.clone(), own.address.clone(), identity);
+        let address = own.address.address();
+        let key = (settings.name.clone(), address.clone(), identity);
         let state = registry.state(&key);
-        let peer = template(settings, &own.address, identity);
+        let peer = template(settings, address, identity);
         let checker = settings.health.as_ref().map(|health| {
-            registry
-                .checker(key, health, &state, || Target::new(settings, health, &own.address, peer.clone()))
+            registry.checker(key, health, &state, || Target::new(settings, health, address, peer.clone()))
         });
         Self {
-            address: own.address.clone(),
+            address: address.clone(),
             weight: own.weight,
             state,
             checker,
             peer,
-            host: Host::of_endpoint(settings, &own.address).field(),
+            host: Host::of_endpoint(settings, address).field(),
             asks_for_host: settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request),
         }
     }

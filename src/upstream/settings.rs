@@ -6,6 +6,7 @@ use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{
     config::{BalanceKey, Protocol},
+    reach::Reachable,
     tls::{ServerName, Tls},
 };
 use crate::value::{Address, Name};
@@ -29,7 +30,7 @@ pub struct Settings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSettings {
-    pub address: Address,
+    pub address: Reachable,
     /// 1 to 1000.
     pub weight: u16,
 }

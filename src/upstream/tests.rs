@@ -24,7 +24,7 @@ use crate::value::{Address, Clock};
 pub fn settings(weights: &[u16]) -> Settings {
     let addresses = (1u32..).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n));
     let endpoints = weights.iter().zip(addresses).map(|(weight, ip)| EndpointSettings {
-        address: format!("{ip}:8080").parse().unwrap(),
+        address: Denied::default().admit(format!("{ip}:8080").parse().unwrap()).unwrap(),
         weight: *weight,
     });
     Settings {
@@ -66,7 +66,7 @@ fn tls() -> Tls {
 /// One endpoint, checked by a request.
 fn checked(address: Address) -> Settings {
     let mut settings = settings(&[1]);
-    settings.endpoints[0].address = address;
+    settings.endpoints[0].address = Denied::default().admit(address).unwrap();
     let probe = Probe::Http { path: "/ready".parse().unwrap(), status: 200..=299, host: None };
     settings.health.as_mut().unwrap().probe = probe;
     settings
@@ -299,7 +299,7 @@ async fn http_checks_follow_the_status_and_end_with_the_upstream() {
 async fn tcp_checks_see_who_listens() {
     let (listener, address) = listen().await;
     let mut settings = settings(&[1]);
-    settings.endpoints[0].address = address;
+    settings.endpoints[0].address = Denied::default().admit(address).unwrap();
     let upstream = Upstream::build(settings, &registry());
     spawn_tasks(&upstream);
     listener.accept().await.unwrap();

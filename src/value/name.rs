@@ -3,6 +3,9 @@
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 /// A definition's name: `[a-z0-9][a-z0-9_.-]*`, at most 128 bytes. Cheap to clone.
+///
+/// What a tenant defines by itself has the tenant's name and a slash before its own, `acme/api`: nobody can write
+/// such a name, so that it is never another's.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
@@ -16,6 +19,18 @@ super::text_value!(
 impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Name {
+    /// A name of a tenant's own.
+    pub fn of_tenant(tenant: &Self, name: &Self) -> Self {
+        Self(format!("{tenant}/{name}").into())
+    }
+
+    /// The tenant whose own name it is, and how the tenant writes it.
+    pub fn owned(&self) -> Option<(&str, &str)> {
+        self.0.split_once('/')
     }
 }
 
@@ -74,7 +89,10 @@ mod tests {
         for right in ["web", "a", "0", "auth-grpc", "a.b_c-d"] {
             assert!(right.parse::<Name>().is_ok(), "{right:?} was refused");
         }
-        for wrong in ["", "Web", "-a", ".a", "a b", "ä", &"x".repeat(129)] {
+        let (acme, api): (Name, Name) = ("acme".parse().unwrap(), "api".parse().unwrap());
+        let owned = Name::of_tenant(&acme, &api);
+        assert_eq!((owned.as_str(), owned.owned(), api.owned()), ("acme/api", Some(("acme", "api")), None));
+        for wrong in ["", "acme/api", "Web", "-a", ".a", "a b", "ä", &"x".repeat(129)] {
             assert!(wrong.parse::<Name>().is_err(), "{wrong:?} was taken");
         }
     }

@@ -38,7 +38,12 @@ fn the_readme_lists_every_reason_with_its_status() {
 #[test]
 fn every_shipped_configuration_compiles() {
     let mut found = Vec::new();
-    let roots = ["conf.d/portolan.yaml", "packaging/portolan.yaml", "packaging/sidecar/portolan.yaml"];
+    let roots = [
+        "conf.d/portolan.yaml",
+        "packaging/portolan.yaml",
+        "packaging/sidecar/portolan.yaml",
+        "packaging/tenants/portolan.yaml",
+    ];
     for root in roots.map(|root| repository().join(root)) {
         assert!(root.exists(), "{} is missing", root.display());
         let outcome = portolan(repository(), &["check", &root.to_string_lossy()]);
@@ -51,8 +56,10 @@ fn every_shipped_configuration_compiles() {
 
 #[test]
 fn the_shipped_tests_pass() {
-    let outcome = portolan(repository(), &["test", "conf.d/portolan.yaml"]);
-    assert_eq!(outcome.code, 0, "{outcome:?}");
+    for root in ["conf.d/portolan.yaml", "packaging/tenants/portolan.yaml"] {
+        let outcome = portolan(repository(), &["test", root]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+    }
 }
 
 #[test]

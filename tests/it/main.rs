@@ -13,6 +13,7 @@ mod compression;
 mod concurrency;
 mod configuration;
 mod cors;
+mod delegated;
 mod drain;
 mod early_hints;
 mod engine;

@@ -51,6 +51,7 @@ fn compile(config: &Config, pem: &str) -> (Option<Settings>, Vec<(Severity, Code
         certificate: &|_| None,
         first_byte: time::Duration::from_secs(30),
         body_idle: time::Duration::from_secs(40),
+        denied: &Denied::default(),
         out: &mut out,
     };
     let settings = settings(&at(0, text("pool")), config, &mut cx);
