@@ -69,7 +69,7 @@ pub(super) fn write<S: Session>(
         tenant: route.names.tenant.as_ref().map(Name::as_str),
         route: route.names.host.as_ref().map(|_| route.names.route.as_str()),
         upstream: call.as_ref().map(|call| call.upstream().name.as_str()),
-        endpoint: endpoint.as_ref().map(|endpoint| &endpoint.address as &dyn std::fmt::Display),
+        endpoint: endpoint.as_ref().map(|endpoint| &*endpoint.shown),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
         reason: ended.reason.map(crate::error::Reason::code),
         cause: exchange.cause,

@@ -3,12 +3,13 @@
 mod combined;
 mod json;
 mod output;
+mod put;
 mod record;
 mod selection;
 mod sink;
 mod template;
 
-use std::{cell::RefCell, fmt, io::Write, num::NonZeroU16, sync::Arc};
+use std::{cell::RefCell, num::NonZeroU16, sync::Arc};
 
 use http::HeaderName;
 use schemars::JsonSchema;
@@ -141,23 +142,13 @@ impl Format {
     }
 }
 
-fn put(line: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    line.write_fmt(text).expect("a Vec takes all that is written");
-}
-
 /// As Apache does since 2.0.46: nothing that a client sends can end a field that stands in quotes, or a line.
 fn escaped(line: &mut Vec<u8>, value: &[u8]) {
     for byte in value {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
             0x20..0x7f => line.push(*byte),
-            _ => put(line, format_args!("\\x{byte:02x}")),
+            _ => put::text(line, format_args!("\\x{byte:02x}")),
         }
     }
-}
-
-/// Milliseconds to the microsecond.
-fn milliseconds(line: &mut Vec<u8>, time: std::time::Duration) {
-    let micros = time.as_micros();
-    put(line, format_args!("{}.{:03}", micros / 1000, micros % 1000));
 }

@@ -35,6 +35,8 @@ const H2_STREAMS: usize = 128;
 #[derive(Debug)]
 pub struct Endpoint {
     pub address: Address,
+    /// The address as logs show it.
+    pub shown: Box<str>,
     pub weight: u16,
     pub state: Arc<EndpointState>,
     /// Keeps the health checker going; none where health is not watched.
@@ -69,6 +71,7 @@ impl Endpoint {
             registry.checker(key, health, &state, || Target::new(settings, health, address, peer.clone()))
         });
         Self {
+            shown: address.to_string().into(),
             address: address.clone(),
             weight: own.weight,
             state,

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use super::{escaped, put, record::Record};
 
 pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
-    put(line, format_args!("{} - - [", record.client_ip));
+    put::ip(line, record.client_ip);
+    line.extend_from_slice(b" - - [");
     time(line, record.time);
     line.extend_from_slice(b"] \"");
     if record.method.is_empty() {
@@ -17,10 +18,12 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
         line.push(b' ');
         escaped(line, record.protocol.as_bytes());
     }
-    put(line, format_args!("\" {} ", record.status));
+    line.extend_from_slice(b"\" ");
+    put::number(line, record.status.into());
+    line.push(b' ');
     match record.sent {
         0 => line.push(b'-'),
-        sent => put(line, format_args!("{sent}")),
+        sent => put::number(line, sent),
     }
     for field in [record.referer, record.user_agent] {
         line.extend_from_slice(b" \"");
@@ -33,7 +36,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
 fn time(line: &mut Vec<u8>, time: SystemTime) {
     let date = httpdate::fmt_http_date(time);
     let (day, month, year, time) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
-    put(line, format_args!("{day}/{month}/{year}:{time} +0000"));
+    put::text(line, format_args!("{day}/{month}/{year}:{time} +0000"));
 }
 
 #[cfg(test)]

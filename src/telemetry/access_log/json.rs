@@ -4,82 +4,76 @@
 use std::time::Duration;
 
 use super::{put, record::Record};
-use crate::{error::Reason, value::Timestamp};
+use crate::error::Reason;
+
+/// `,"name":`, of which no part need be put together.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
 
 pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
-    put(line, format_args!("{{\"time\":\"{}\"", Timestamp(record.time)));
-    text(line, "request_id", record.request_id);
-    shown(line, "client_ip", &record.client_ip);
-    text(line, "method", Some(record.method).filter(|method| !method.is_empty()));
-    text(line, "scheme", Some(record.scheme));
-    bytes(line, "authority", record.authority);
+    line.extend_from_slice(b"{\"time\":\"");
+    put::time(line, record.time);
+    line.push(b'"');
+    text(line, key!("request_id"), record.request_id);
+    line.extend_from_slice(key!("client_ip"));
+    line.push(b'"');
+    put::ip(line, record.client_ip);
+    line.push(b'"');
+    text(line, key!("method"), Some(record.method).filter(|method| !method.is_empty()));
+    text(line, key!("scheme"), Some(record.scheme));
+    bytes(line, key!("authority"), record.authority);
     let (path, query) = record.path_and_query();
-    bytes(line, "path", Some(path));
-    bytes(line, "query", query);
-    text(line, "protocol", Some(record.protocol));
-    number(line, "status", record.status.into());
-    number(line, "received", record.received);
-    number(line, "sent", record.sent);
-    milliseconds(line, "duration_ms", Some(record.duration));
-    milliseconds(line, "first_byte_ms", record.first_byte);
-    milliseconds(line, "connect_ms", record.connect);
-    text(line, "listener", Some(record.listener));
-    text(line, "host", record.host);
-    text(line, "tenant", record.tenant);
-    text(line, "route", record.route);
-    text(line, "upstream", record.upstream);
-    if let Some(endpoint) = record.endpoint {
-        shown(line, "endpoint", endpoint);
-    }
+    bytes(line, key!("path"), Some(path));
+    bytes(line, key!("query"), query);
+    text(line, key!("protocol"), Some(record.protocol));
+    number(line, key!("status"), record.status.into());
+    number(line, key!("received"), record.received);
+    number(line, key!("sent"), record.sent);
+    milliseconds(line, key!("duration_ms"), Some(record.duration));
+    milliseconds(line, key!("first_byte_ms"), record.first_byte);
+    milliseconds(line, key!("connect_ms"), record.connect);
+    text(line, key!("listener"), Some(record.listener));
+    text(line, key!("host"), record.host);
+    text(line, key!("tenant"), record.tenant);
+    text(line, key!("route"), record.route);
+    text(line, key!("upstream"), record.upstream);
+    text(line, key!("endpoint"), record.endpoint);
     if record.attempts > 0 {
-        number(line, "attempts", record.attempts.into());
+        number(line, key!("attempts"), record.attempts.into());
     }
-    text(line, "reason", record.reason);
-    text(line, "cause", record.cause);
-    codes(line, "observed", record.observed);
-    bytes(line, "referer", record.referer);
-    bytes(line, "user_agent", record.user_agent);
-    text(line, "tls_version", record.tls_version);
+    text(line, key!("reason"), record.reason);
+    text(line, key!("cause"), record.cause);
+    codes(line, key!("observed"), record.observed);
+    bytes(line, key!("referer"), record.referer);
+    bytes(line, key!("user_agent"), record.user_agent);
+    text(line, key!("tls_version"), record.tls_version);
     line.push(b'}');
 }
 
-fn key(line: &mut Vec<u8>, key: &str) {
-    line.extend_from_slice(b",\"");
-    line.extend_from_slice(key.as_bytes());
-    line.extend_from_slice(b"\":");
+fn text(line: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
+    bytes(line, key, value.map(str::as_bytes));
 }
 
-fn text(line: &mut Vec<u8>, name: &str, value: Option<&str>) {
-    bytes(line, name, value.map(str::as_bytes));
-}
-
-fn bytes(line: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+fn bytes(line: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     if let Some(value) = value {
-        key(line, name);
+        line.extend_from_slice(key);
         line.push(b'"');
-        escaped(line, value);
+        match value.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+            true => line.extend_from_slice(value),
+            false => escaped(line, value),
+        }
         line.push(b'"');
     }
 }
 
-/// Something whose text needs no escapes: an address, a unix socket's path excepted.
-fn shown(line: &mut Vec<u8>, name: &str, value: &dyn std::fmt::Display) {
-    key(line, name);
-    line.push(b'"');
-    let start = line.len();
-    put(line, format_args!("{value}"));
-    if line[start..].iter().any(|byte| needs_escape(*byte) || !byte.is_ascii()) {
-        let plain = line.split_off(start);
-        escaped(line, &plain);
-    }
-    line.push(b'"');
-}
-
-fn codes(line: &mut Vec<u8>, name: &str, reasons: &[Reason]) {
+fn codes(line: &mut Vec<u8>, key: &[u8], reasons: &[Reason]) {
     for (n, reason) in reasons.iter().enumerate() {
         match n {
             0 => {
-                key(line, name);
+                line.extend_from_slice(key);
                 line.extend_from_slice(b"[\"");
             }
             _ => line.extend_from_slice(b",\""),
@@ -92,16 +86,21 @@ fn codes(line: &mut Vec<u8>, name: &str, reasons: &[Reason]) {
     }
 }
 
-fn number(line: &mut Vec<u8>, name: &str, value: u64) {
-    key(line, name);
-    put(line, format_args!("{value}"));
+fn number(line: &mut Vec<u8>, key: &[u8], value: u64) {
+    line.extend_from_slice(key);
+    put::number(line, value);
 }
 
-fn milliseconds(line: &mut Vec<u8>, name: &str, value: Option<Duration>) {
+fn milliseconds(line: &mut Vec<u8>, key: &[u8], value: Option<Duration>) {
     if let Some(value) = value {
-        key(line, name);
-        super::milliseconds(line, value);
+        line.extend_from_slice(key);
+        put::milliseconds(line, value);
     }
+}
+
+/// Whether the byte is text that needs no escape. Nearly all bytes are; the loop over them does not branch.
+fn is_plain(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')
 }
 
 /// The value as the inside of a JSON string (RFC 8259 section 7); what is no UTF-8 becomes U+FFFD.
@@ -119,7 +118,7 @@ fn escaped_text(line: &mut Vec<u8>, mut text: &[u8]) {
         line.extend_from_slice(&text[..at]);
         match text[at] {
             byte @ (b'"' | b'\\') => line.extend_from_slice(&[b'\\', byte]),
-            byte => put(line, format_args!("\\u{byte:04x}")),
+            byte => put::text(line, format_args!("\\u{byte:04x}")),
         }
         text = &text[at + 1..];
     }

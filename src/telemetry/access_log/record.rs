@@ -42,7 +42,7 @@ pub struct Record<'a> {
     pub tenant: Option<&'a str>,
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
-    pub endpoint: Option<&'a dyn std::fmt::Display>,
+    pub endpoint: Option<&'a str>,
     /// Endpoints tried.
     pub attempts: u32,
     /// The stable code of an answer that Portolan made itself.
@@ -107,7 +107,7 @@ impl Record<'static> {
             tenant: None,
             route: Some("all"),
             upstream: Some("origin"),
-            endpoint: Some(&"10.0.0.1:80"),
+            endpoint: Some("10.0.0.1:80"),
             attempts: 1,
             reason: None,
             cause: None,

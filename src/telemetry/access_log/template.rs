@@ -4,8 +4,8 @@ use std::{cell::RefCell, ops::Range};
 
 use http::{HeaderName, header};
 
-use super::{escaped, milliseconds, put, record::Record};
-use crate::value::{Piece, TemplateError, Timestamp, Variable, meant, pieces};
+use super::{escaped, put, record::Record};
+use crate::value::{Piece, TemplateError, Variable, meant, pieces};
 
 /// A parsed template of a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -185,28 +185,22 @@ impl Logged {
             Self::Tenant => text(record.tenant),
             Self::Route => text(record.route),
             Self::Upstream => text(record.upstream),
+            Self::Endpoint => text(record.endpoint),
             Self::Reason => text(record.reason),
             Self::Cause => text(record.cause),
             Self::Target => escaped(line, record.target),
             Self::Authority => escaped(line, record.authority.unwrap_or_default()),
-            Self::Time => put(line, format_args!("{}", Timestamp(record.time))),
-            Self::Status => put(line, format_args!("{}", record.status)),
-            Self::Received => put(line, format_args!("{}", record.received)),
-            Self::Sent => put(line, format_args!("{}", record.sent)),
-            Self::Attempts => put(line, format_args!("{}", record.attempts)),
-            Self::Duration => milliseconds(line, record.duration),
-            Self::FirstByte => record.first_byte.into_iter().for_each(|time| milliseconds(line, time)),
-            Self::Connect => record.connect.into_iter().for_each(|time| milliseconds(line, time)),
-            Self::Endpoint => {
-                if let Some(endpoint) = record.endpoint {
-                    let mut shown = Vec::new();
-                    put(&mut shown, format_args!("{endpoint}"));
-                    escaped(line, &shown);
-                }
-            }
+            Self::Time => put::time(line, record.time),
+            Self::Status => put::number(line, record.status.into()),
+            Self::Received => put::number(line, record.received),
+            Self::Sent => put::number(line, record.sent),
+            Self::Attempts => put::number(line, record.attempts.into()),
+            Self::Duration => put::milliseconds(line, record.duration),
+            Self::FirstByte => record.first_byte.into_iter().for_each(|time| put::milliseconds(line, time)),
+            Self::Connect => record.connect.into_iter().for_each(|time| put::milliseconds(line, time)),
             Self::Observed => {
                 for (nth, reason) in record.observed.iter().enumerate() {
-                    put(line, format_args!("{}{}", if nth > 0 { "," } else { "" }, reason.code()));
+                    put::text(line, format_args!("{}{}", if nth > 0 { "," } else { "" }, reason.code()));
                 }
             }
         }
