@@ -146,7 +146,8 @@ impl<H: Handler> Serving<H> {
         }
         let (connection, settings, handler) =
             (self.connection.clone(), self.settings.clone(), self.handler.clone());
-        self.requests.spawn(async move {
+        // In a box of its own: tokio moves a task's whole future at its start and at its end.
+        self.requests.spawn(Box::pin(async move {
             let (parts, body) = request.into_parts();
             let session = Http2::new(&parts, body, respond, &settings.timeouts);
             let session = match head::read(parts, &settings.limits) {
@@ -154,7 +155,7 @@ impl<H: Handler> Serving<H> {
                 Err(reason) => handler.refuse(&connection, reason, session).await,
             };
             session.finish();
-        });
+        }));
     }
 
     /// Tells the client to ask for nothing more; what it has asked for is finished (RFC 9113 section 6.8).
