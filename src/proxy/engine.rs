@@ -141,10 +141,11 @@ impl Engine {
         let exchange = &mut downstream.exchange;
         if proxy.rewrites() {
             let target = proxy.target(&exchange.path, exchange.query.as_deref(), exchange);
-            match PathAndQuery::try_from(target) {
-                Ok(target) => exchange.head.uri = target.into(),
+            match target.map(PathAndQuery::try_from) {
+                Some(Ok(target)) => exchange.head.uri = target.into(),
                 // Escaped as it is, only its length can make it unfit.
-                Err(_) => exchange.reason = Some(Reason::UriTooLong),
+                Some(Err(_)) => exchange.reason = Some(Reason::UriTooLong),
+                None => exchange.reason = Some(Reason::BadPath),
             }
         }
         let facts = upstream::Facts {
