@@ -187,7 +187,7 @@ impl Handler for Engine {
         let target = head.uri.clone();
         let arrival = Arrival::of(&listener, connection, &mut head);
         let asked = Asked::of(&head, target, &arrival.route);
-        let head_size = arrival.route.chain.measures_heads().then(|| HeadSize::of(&head));
+        let head_size = arrival.route.chain.measures_heads().then(|| Box::new(HeadSize::of(&head)));
         prepare(&mut head, &arrival, &connection.hop, &listener);
         let (place, expose) = (listener.place, listener.expose);
         drop(listener);
