@@ -261,7 +261,8 @@ async fn enter<S: Session>(
     match proxy.and_then(|proxy| proxy.timeouts.total) {
         None => downstream.hold_body(most).await,
         Some(total) => {
-            let held = tokio::time::timeout(total, downstream.hold_body(most)).await;
+            let left = total.saturating_sub(downstream.exchange.started.elapsed());
+            let held = tokio::time::timeout(left, downstream.hold_body(most)).await;
             held.unwrap_or(Err(Reason::BodyTimeout))
         }
     }
