@@ -111,34 +111,40 @@ impl Proxy {
         !matches!(self.rewrite, PathRewrite::Keep)
     }
 
-    /// The path and query sent upstream, for a request routed by this path.
-    pub fn target(&self, path: &str, query: Option<&str>, variables: &impl Variables) -> String {
+    /// The path and query sent upstream, for a request routed by this path. `None` where a rewrite would make a path of
+    /// it that leads elsewhere than it says.
+    pub fn target(&self, path: &str, query: Option<&str>, variables: &impl Variables) -> Option<String> {
         let mut out = String::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
-        match &self.rewrite {
-            PathRewrite::Keep => out.push_str(path),
-            PathRewrite::StripPrefix(prefix) => out.push_str(strip(path, prefix)),
+        let says_query = match &self.rewrite {
+            PathRewrite::Keep => {
+                out.push_str(path);
+                false
+            }
+            PathRewrite::StripPrefix(prefix) => {
+                out.push_str(strip(path, prefix));
+                false
+            }
             PathRewrite::Template(template) => {
                 template.render(variables, &mut out);
-                target::escape(&mut out);
-                if template.has_query() {
-                    return out;
-                }
+                target::settle(&mut out)?;
+                template.has_query()
             }
             PathRewrite::Regex(rewrite) => match rewrite.render(path, variables, &mut out) {
-                false => out.push_str(path),
+                false => {
+                    out.push_str(path);
+                    false
+                }
                 true => {
-                    target::escape(&mut out);
-                    if rewrite.has_query() {
-                        return out;
-                    }
+                    target::settle(&mut out)?;
+                    rewrite.has_query()
                 }
             },
-        }
-        if let Some(query) = query {
+        };
+        if let Some(query) = query.filter(|_| !says_query) {
             out.push('?');
             out.push_str(query);
         }
-        out
+        Some(out)
     }
 }
 
@@ -184,6 +190,15 @@ pub(super) fn path_template(
     if !starts_at_root(text) {
         let problem = Diagnostic::error(Code::BadTemplate, span, "the path sent upstream starts with \"/\"");
         diagnostics.push(problem.help(format!("did you mean {:?}?", format!("/{text}"))));
+        return None;
+    }
+    if target::has_dots(text.split('?').next().unwrap_or_default()) {
+        let problem = Diagnostic::error(
+            Code::BadTemplate,
+            span,
+            "the path sent upstream has no \".\" and \"..\" in it",
+        );
+        diagnostics.push(problem.help("write the path that it leads to"));
         return None;
     }
     template(text, span, captures, diagnostics)
@@ -282,7 +297,7 @@ mod tests {
     #[track_caller]
     fn sent(rewrite: Option<Rewrite>, path: &str, query: Option<&str>) -> String {
         let proxy = compiled(&config(rewrite, None)).unwrap();
-        proxy.target(path, query, &Fixed { path, query, captures: &["7", "a%2Fb/c"] })
+        proxy.target(path, query, &Fixed { path, query, captures: &["7", "a%2Fb/c"] }).expect("a path")
     }
 
     fn text(text: &str) -> Option<Rewrite> {
@@ -320,6 +335,28 @@ mod tests {
     }
 
     #[test]
+    fn no_rewrite_leads_out_of_where_it_leads() {
+        let under = || regex("^/files(?<rest>.*)$", "/public/{rest}");
+        let target = |rewrite, path: &str| {
+            let proxy = compiled(&config(rewrite, None)).unwrap();
+            proxy.target(path, None, &Fixed { path, query: None, captures: &["..", "."] })
+        };
+        for path in ["/files..", "/files../x", "/files."] {
+            assert_eq!(target(under(), path), None, "{path}");
+        }
+        for template in ["/a/{id}/b", "/a/{rest}", "/a/{id}?x", "/a/.{rest}"] {
+            assert_eq!(target(text(template), "/a"), None, "{template}");
+        }
+        assert_eq!(target(regex("^/(?<cut>..)", "/{cut}"), "/a%2Fb"), None, "half of an escape");
+        assert_eq!(target(under(), "/files/x").as_deref(), Some("/public/x"));
+        assert_eq!(
+            target(regex("^(?<all>.*)$", "/{all}"), "/evil.example/a").as_deref(),
+            Some("/evil.example/a")
+        );
+        assert_eq!(target(text("/a..{id}/x?y=../{id}"), "/a").as_deref(), Some("/a..../x?y=../.."));
+    }
+
+    #[test]
     fn whole_segments_are_stripped() {
         for (path, sent_path) in
             [("/api", "/"), ("/api/", "/"), ("/api/x", "/x"), ("/apis", "/apis"), ("/", "/")]
@@ -342,6 +379,8 @@ mod tests {
             text("v2"),
             text("{rest}"),
             text("/{no}"),
+            text("/a/../b"),
+            text("{request.path}/.?x"),
             strip(""),
             strip("/"),
             strip("api"),

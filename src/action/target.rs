@@ -1,6 +1,8 @@
 //! Where requests are sent, upstream or by redirects.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
+
+use crate::http::path::{self, EncodedSlash};
 
 /// Percent-encodes what may not stand in a URI unencoded (RFC 3986 section 2): what variables hold is
 /// not always a piece of one.
@@ -16,6 +18,26 @@ pub(super) fn escape(target: &mut String) {
         }
     }
     *target = escaped;
+}
+
+/// Makes a path as it is sent of one that pieces of requests were put together to, before its query: escaped, and in the
+/// spelling that paths have behind routing. Each piece was harmless where it stood; together they may be dot segments,
+/// which upstreams would resolve, or an escape cut in half: then there is none.
+pub(super) fn settle(target: &mut String) -> Option<()> {
+    escape(target);
+    let end = target.find('?').unwrap_or(target.len());
+    if has_dots(&target[..end]) {
+        return None;
+    }
+    if let Cow::Owned(path) = path::normalise(&target[..end], EncodedSlash::Keep).ok()? {
+        target.replace_range(..end, &path);
+    }
+    Some(())
+}
+
+/// Whether a dot segment is in a path (RFC 3986 section 5.2.4).
+pub(super) fn has_dots(path: &str) -> bool {
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 fn may_stand(byte: u8) -> bool {

@@ -183,10 +183,10 @@ impl Answered<'_, '_> {
         }
     }
 
-    /// The path and query sent upstream, where the request goes there.
+    /// The path and query sent upstream, where the request goes there: with a rewrite that makes no path of it, it does not.
     pub fn sent(&self) -> Option<String> {
         match &self.route.action {
-            Action::Proxy(proxy) => Some(proxy.target(&self.path, self.query.query.as_deref(), self)),
+            Action::Proxy(proxy) => proxy.target(&self.path, self.query.query.as_deref(), self),
             _ => None,
         }
     }

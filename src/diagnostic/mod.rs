@@ -116,12 +116,14 @@ impl Diagnostic {
 // === impl Diagnostics ===
 
 impl Diagnostics {
-    /// More than these are not kept: a wrong tree must not cost memory without bound.
+    /// More errors than these are not kept, and no more warnings: a wrong tree must not cost memory without bound. Warnings
+    /// take no error's place, or enough of them would make a wrong tree pass.
     pub const MOST: usize = 1000;
 
     /// What stands once but counts in several places, as an anchor does, is said once.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        if !self.is_full() && !self.list.iter().any(|other| other.says_the_same(&diagnostic)) {
+        let alike = self.list.iter().filter(|other| other.severity == diagnostic.severity).count();
+        if alike < Self::MOST && !self.list.iter().any(|other| other.says_the_same(&diagnostic)) {
             self.list.push(diagnostic);
         }
     }
@@ -130,9 +132,9 @@ impl Diagnostics {
         other.list.into_iter().for_each(|diagnostic| self.push(diagnostic));
     }
 
-    /// Whether further ones would not be kept, so that looking for them is no use.
+    /// Whether further errors would not be kept, so that looking for them is no use.
     pub fn is_full(&self) -> bool {
-        self.list.len() >= Self::MOST
+        self.errors() >= Self::MOST
     }
 
     pub fn has_errors(&self) -> bool {
@@ -153,5 +155,27 @@ impl Diagnostics {
 
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.list.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::FileId;
+
+    fn place(start: u32) -> Span {
+        Span { file: FileId(0), start, end: start }
+    }
+
+    #[test]
+    fn no_number_of_warnings_hides_an_error() {
+        let mut diagnostics = Diagnostics::default();
+        for start in 0..5000 {
+            diagnostics.push(Diagnostic::warning(Code::Unused, place(start), "unused"));
+        }
+        assert_eq!(diagnostics.warnings(), Diagnostics::MOST);
+        assert!(!diagnostics.is_full());
+        diagnostics.push(Diagnostic::error(Code::ForbiddenHost, place(0), "not allowed"));
+        assert!(diagnostics.has_errors());
     }
 }

@@ -1,6 +1,6 @@
 //! Limits how fast bodies pass.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -88,8 +88,8 @@ struct OfConnection {
 #[derive(Debug, Default)]
 pub struct Throttle {
     held: SmallVec<[Held; 2]>,
-    /// When more may pass, each way.
-    free_at: [Option<Instant>; 2],
+    /// When the next of the request may be read, since somebody asked.
+    due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -152,21 +152,31 @@ impl Throttle {
         }
     }
 
-    /// When more may pass, where that is not now.
-    pub fn free_at(&self, way: Way) -> Option<Instant> {
-        self.free_at[way as usize]
-    }
-
     /// How many bytes may pass at once; `None`: as many as there are.
     pub fn piece(&self, way: Way) -> Option<usize> {
         self.limits(way).map(|held| held.speed.piece()).min()
     }
 
-    /// These have passed.
-    pub fn passed(&mut self, bytes: usize, way: Way) {
-        let pauses = self.limits(way).map(|held| held.meter.passed(bytes, way, &held.speed));
-        let pause = pauses.max().unwrap_or_default();
-        self.free_at[way as usize] = (pause > Duration::ZERO).then(|| Instant::now() + pause);
+    /// Of the response these are next: when they may pass.
+    pub fn book(&self, bytes: usize) -> Instant {
+        self.booked(bytes, Way::Response)
+    }
+
+    /// When the next of the request may be read: asked again before it was, the same.
+    pub fn due(&mut self) -> Instant {
+        let due = self.due.unwrap_or_else(|| self.booked(0, Way::Request));
+        *self.due.insert(due)
+    }
+
+    /// These of the request have been read.
+    pub fn read(&mut self, bytes: usize) {
+        self.booked(bytes, Way::Request);
+        self.due = None;
+    }
+
+    fn booked(&self, bytes: usize, way: Way) -> Instant {
+        let pauses = self.limits(way).map(|held| held.meter.book(bytes, way, &held.speed));
+        Instant::now() + pauses.max().unwrap_or_default()
     }
 
     fn limits(&self, way: Way) -> impl Iterator<Item = &Held> {
@@ -186,6 +196,8 @@ impl Direction {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::middleware::limit::{Place, Registry, Within};
 
@@ -229,15 +241,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_passed_bytes_waits_until_they_are_paid_for() {
+    async fn what_has_passed_is_paid_for_before_more_does() {
         let registry = Registry::new(Clock::manual());
-        let mut exchange = Exchange::for_tests("GET", "/");
-        limit(&registry, Per::Request, Direction::Response).on_request(&mut exchange);
-        let throttle = exchange.throttle.as_mut().unwrap();
-        throttle.passed(2048, Way::Response);
-        assert_eq!(throttle.free_at(Way::Response).unwrap() - Instant::now(), Duration::from_secs(2));
-        throttle.passed(2048, Way::Request);
-        assert_eq!((throttle.free_at(Way::Request), throttle.piece(Way::Request)), (None, None));
-        assert_eq!(throttle.piece(Way::Response), Some(1024));
+        let throttle = |direction| {
+            let mut exchange = Exchange::for_tests("GET", "/");
+            limit(&registry, Per::All, direction).on_request(&mut exchange);
+            exchange.throttle.unwrap()
+        };
+        let (now, later) = (Instant::now(), |seconds| Instant::now() + Duration::from_secs(seconds));
+        let response = throttle(Direction::Response);
+        assert_eq!((response.book(2048), response.book(1024)), (now, later(2)));
+        assert_eq!(throttle(Direction::Response).book(1), later(3), "another request waits for it too");
+        assert_eq!((response.piece(Way::Request), response.piece(Way::Response)), (None, Some(1024)));
+
+        let (mut one, mut other) = (throttle(Direction::Request), throttle(Direction::Request));
+        assert_eq!((one.due(), other.due()), (now, now));
+        one.read(2048);
+        assert_eq!(other.due(), now, "what was said holds");
+        other.read(1024);
+        assert_eq!((one.due(), other.due()), (later(3), later(3)));
+        assert_eq!(throttle(Direction::Response).due(), now);
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, Refusal, Verdict,
-    auth::{Public, Vouched},
+    auth::{Public, Vouched, take_away},
     header_edits::refuse_ours,
 };
 use crate::{
@@ -99,6 +99,9 @@ const MOST_BODY: usize = 1 << 20;
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
+const TOLD: [HeaderName; 5] =
+    [X_FORWARDED_METHOD, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_URI, X_FORWARDED_FOR];
 
 const SHOWN: [HeaderName; 10] = [
     header::ACCEPT,
@@ -301,6 +304,8 @@ impl Shown {
                 to.clone_from(from);
                 hop_by_hop::strip(to);
                 NEVER_SHOWN.iter().chain([&header::CONTENT_LENGTH]).for_each(|name| drop(to.remove(name)));
+                // What we tell it of the request, nobody else tells it, in no spelling that it may read alike.
+                TOLD.iter().for_each(|name| take_away(name, to));
             }
             Self::These(names) => {
                 for name in names {
@@ -369,4 +374,21 @@ fn reason(error: &CallError) -> Reason {
 
 fn value(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("parts of a request's target and addresses can stand in a field")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_shown_all_fields_is_told_of_the_request_by_us_alone() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-forwarded-uri", "x_forwarded_uri", "x-forwarded_method", "x_forwarded-for", "x-other"]
+        {
+            headers.append(name, HeaderValue::from_static("forged"));
+        }
+        let mut shown = HeaderMap::new();
+        Shown::All.copy(&headers, &mut shown);
+        assert_eq!(shown.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-other"]);
+    }
 }

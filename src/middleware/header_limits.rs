@@ -72,7 +72,7 @@ impl HeadSize {
 impl OnRequest for HeaderLimits {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
         // What is answered without a head that could be read has no size.
-        let Some(size) = exchange.head_size else { return Next::Continue };
+        let Some(size) = &exchange.head_size else { return Next::Continue };
         if size.target > self.most.target {
             return Refusal::new(Reason::UriTooLong).into();
         }
@@ -91,7 +91,7 @@ mod tests {
         let mut exchange = Exchange::for_tests("GET", "/abc?d");
         exchange.head.headers.insert("a", "1234".parse().unwrap());
         exchange.head.headers.append("a", "5".parse().unwrap());
-        exchange.head_size = Some(HeadSize::of(&exchange.head));
+        exchange.head_size = Some(Box::new(HeadSize::of(&exchange.head)));
         match (HeaderLimits { most }).on_request(&mut exchange) {
             Next::Refuse(refusal) => Some(refusal.reason),
             _ => None,

@@ -126,10 +126,13 @@ impl<S: Session> Downstream<S> {
 
     /// The next piece of the body as it comes.
     async fn read_coded(&mut self) -> Result<Option<Bytes>, Reason> {
-        self.wait(Way::Request).await.map_err(ClientError::reason)?;
+        if let Some(throttle) = &mut self.exchange.throttle {
+            let due = throttle.due();
+            self.wait(due).await.map_err(ClientError::reason)?;
+        }
         let data = self.session.read_body().await.map_err(ClientError::reason)?;
         if let (Some(throttle), Some(data)) = (&mut self.exchange.throttle, &data) {
-            throttle.passed(data.len(), Way::Request);
+            throttle.read(data.len());
         }
         let Exchange { body_limits, observed, .. } = &mut self.exchange;
         let decisions = || self.chain.decisions(body_limit::KIND);
@@ -223,11 +226,9 @@ impl<S: Session> Downstream<S> {
         loop {
             let most = self.exchange.throttle.as_ref().and_then(|throttle| throttle.piece(Way::Response));
             let piece = data.split_to(most.map_or(data.len(), |most| most.min(data.len())));
-            if !piece.is_empty() {
-                self.wait(Way::Response).await?;
-            }
-            if let Some(throttle) = &mut self.exchange.throttle {
-                throttle.passed(piece.len(), Way::Response);
+            if let Some(throttle) = self.exchange.throttle.as_ref().filter(|_| !piece.is_empty()) {
+                let due = throttle.book(piece.len());
+                self.wait(due).await?;
             }
             self.session.send_data(piece, end && data.is_empty()).await?;
             if data.is_empty() {
@@ -237,11 +238,10 @@ impl<S: Session> Downstream<S> {
     }
 
     /// Waits until more may pass. No deadline of the session runs meanwhile: the client is not to blame.
-    async fn wait(&mut self, way: Way) -> Result<(), ClientError> {
-        let free_at = self.exchange.throttle.as_ref().and_then(|throttle| throttle.free_at(way));
-        match free_at.filter(|at| *at > Instant::now()) {
-            None => Ok(()),
-            Some(at) => Box::pin(self.wait_until(at)).await,
+    async fn wait(&mut self, due: Instant) -> Result<(), ClientError> {
+        match due > Instant::now() {
+            false => Ok(()),
+            true => Box::pin(self.wait_until(due)).await,
         }
     }
 

@@ -141,10 +141,11 @@ impl Engine {
         let exchange = &mut downstream.exchange;
         if proxy.rewrites() {
             let target = proxy.target(&exchange.path, exchange.query.as_deref(), exchange);
-            match PathAndQuery::try_from(target) {
-                Ok(target) => exchange.head.uri = target.into(),
+            match target.map(PathAndQuery::try_from) {
+                Some(Ok(target)) => exchange.head.uri = target.into(),
                 // Escaped as it is, only its length can make it unfit.
-                Err(_) => exchange.reason = Some(Reason::UriTooLong),
+                Some(Err(_)) => exchange.reason = Some(Reason::UriTooLong),
+                None => exchange.reason = Some(Reason::BadPath),
             }
         }
         let facts = upstream::Facts {
@@ -186,7 +187,7 @@ impl Handler for Engine {
         let target = head.uri.clone();
         let arrival = Arrival::of(&listener, connection, &mut head);
         let asked = Asked::of(&head, target, &arrival.route);
-        let head_size = arrival.route.chain.measures_heads().then(|| HeadSize::of(&head));
+        let head_size = arrival.route.chain.measures_heads().then(|| Box::new(HeadSize::of(&head)));
         prepare(&mut head, &arrival, &connection.hop, &listener);
         let (place, expose) = (listener.place, listener.expose);
         drop(listener);
@@ -260,7 +261,8 @@ async fn enter<S: Session>(
     match proxy.and_then(|proxy| proxy.timeouts.total) {
         None => downstream.hold_body(most).await,
         Some(total) => {
-            let held = tokio::time::timeout(total, downstream.hold_body(most)).await;
+            let left = total.saturating_sub(downstream.exchange.started.elapsed());
+            let held = tokio::time::timeout(left, downstream.hold_body(most)).await;
             held.unwrap_or(Err(Reason::BodyTimeout))
         }
     }

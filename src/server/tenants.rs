@@ -86,7 +86,13 @@ impl<'a> Trial<'a> {
     /// where that would not help.
     fn goes_back(&mut self, attempt: &Attempt) -> bool {
         let mut faults: BTreeMap<Name, Diagnostics> = BTreeMap::new();
-        for problem in attempt.diagnostics.iter().filter(|problem| problem.is_error()) {
+        let (own, shared): (Vec<_>, Vec<_>) = attempt
+            .diagnostics
+            .iter()
+            .filter(|problem| problem.is_error())
+            .partition(|problem| concerned(problem, attempt).count() <= 1);
+        // What is between tenants may be over when those have gone back who are at fault by themselves.
+        for problem in if own.is_empty() { shared } else { own } {
             match self.at_fault(problem, attempt) {
                 Some(delegated) if delegated.grant.on_error == OnError::Keep => {
                     faults.entry(delegated.grant.tenant.value.clone()).or_default().push(problem.clone());
@@ -108,10 +114,10 @@ impl<'a> Trial<'a> {
     /// Whose fault a problem is. Of several tenants it is one whose files are not those that serve already; of
     /// these the one that is included last.
     fn at_fault<'d>(&self, problem: &Diagnostic, attempt: &'d Attempt) -> Option<&'d Delegated> {
-        let concerned = || attempt.delegated.iter().filter(|delegated| delegated.concerns(problem));
         let is_new =
             |delegated: &&Arc<Delegated>| self.is_new(&delegated.grant.tenant, delegated.source.as_ref());
-        concerned().rfind(is_new).or_else(|| concerned().next_back()).map(|delegated| &**delegated)
+        let all = || concerned(problem, attempt);
+        all().rfind(is_new).or_else(|| all().next_back()).map(|delegated| &**delegated)
     }
 
     fn good(&self, tenant: &Name) -> Option<&Arc<Source>> {
@@ -158,6 +164,14 @@ impl<'a> Trial<'a> {
             good: source.or_else(|| self.good(name)).cloned(),
         }
     }
+}
+
+/// The tenants whose files a problem is about.
+fn concerned<'d>(
+    problem: &Diagnostic,
+    attempt: &'d Attempt,
+) -> impl DoubleEndedIterator<Item = &'d Arc<Delegated>> {
+    attempt.delegated.iter().filter(|delegated| delegated.concerns(problem))
 }
 
 // === impl Tenants ===

@@ -89,6 +89,24 @@ fn requests_of_a_connection_share_what_it_has() {
     });
 }
 
+/// Each is one piece: what passes at once may do so once, not with each of them.
+#[test]
+fn many_small_bodies_are_no_faster_than_a_large_one() {
+    let small = body(2 * KIB);
+    let origin = Origin::saying(&small);
+    for direction in ["response", "request"] {
+        let limit = format!("{{ rate: 32KiB/s, burst: 16KiB, per: connection, direction: {direction} }}");
+        let proxy = limited(&limit, "", &origin);
+        let mut client = proxy.client();
+        let start = Instant::now();
+        for _ in 0..40 {
+            assert_eq!(post(&mut client, 2 * KIB), 200);
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!(took > (80.0 - 16.0 - 4.0) / 32.0, "{direction}: {took}");
+    }
+}
+
 #[test]
 fn the_hosts_of_a_tenant_share_what_it_has() {
     let origin = Origin::saying(&body(256 * KIB));

@@ -186,6 +186,25 @@ fn a_conflict_is_the_fault_of_who_came_later() {
     assert_eq!(state(&proxy, "acme"), "current");
 }
 
+/// What a tenant claims that it may not have is nobody else's conflict, even of one who has nothing to go back to.
+#[test]
+fn who_claims_the_host_of_another_harms_nobody_else() {
+    let claims = site("acme", "one").replace("[www.acme.example]", "[www.acme.example, www.globex.example]");
+    let tree = tree();
+    tree.write(ACME, &claims);
+    let proxy = Proxy::start_in(tree, MAIN);
+    assert_eq!((state(&proxy, "acme"), state(&proxy, "globex")), ("absent".into(), "current".into()));
+    assert!(says(&proxy, "www.globex.example", "one"));
+
+    proxy.write(ACME, &site("acme", "one"));
+    until("it is mended", || state(&proxy, "acme") == "current");
+    proxy.write(ACME, &claims);
+    until("it is kept", || state(&proxy, "acme") == "kept");
+    proxy.write(GLOBEX, &site("globex", "two"));
+    until("the other goes on", || says(&proxy, "www.globex.example", "two"));
+    assert_eq!((state(&proxy, "acme"), state(&proxy, "globex")), ("kept".into(), "current".into()));
+}
+
 #[test]
 fn without_on_error_a_broken_tenant_refuses_all() {
     let main = MAIN.replace(", on_error: keep", "");

@@ -18,6 +18,9 @@ hosts:
       users:
         path: "/users/**"
         proxy: { upstream: origin, rewrite: { regex: '^/users/(?<id>[0-9]+)(?<rest>/.*)?$', to: "/u/{id}{rest}" } }
+      files:
+        path: { regex: '^/files.*$' }
+        proxy: { upstream: origin, rewrite: { regex: '^/files(?<rest>.*)$', to: "/public/{rest}" } }
       found: { path: /found, middleware: [{ canonical_host: { to: a.example, status: 302 } }], respond: { body: here } }
       methods: { path: /methods, middleware: [{ methods: { allow: [GET, POST] } }], proxy: { upstream: origin } }
       types:
@@ -41,6 +44,19 @@ fn start() -> (Origin, Proxy) {
     let origin = Origin::saying("taken");
     let proxy = Proxy::start(&config(CONFIG, &[("ORIGIN", &origin.address())]));
     (origin, proxy)
+}
+
+/// "/files.." is a path like others until what follows the prefix stands by itself.
+#[test]
+fn no_rewrite_leads_out_of_where_it_leads() {
+    let (origin, proxy) = start();
+    for path in ["/files../secret", "/files..", "/files%2e%2E/secret"] {
+        assert_eq!(proxy.client().get(path).status, 400, "{path}");
+    }
+    assert_eq!(proxy.access_line_of("/files..")["reason"], "bad_path");
+    assert_eq!(proxy.client().get("/files/a?b=../c").text(), "taken");
+    let sent: Vec<String> = origin.requests().iter().map(|request| request.start.clone()).collect();
+    assert_eq!(sent, ["GET /public/a?b=../c HTTP/1.1"]);
 }
 
 fn send(proxy: &Proxy, request: &str) -> Response {

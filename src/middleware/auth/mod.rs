@@ -12,7 +12,7 @@ pub use credential::{Found, Source, conceal};
 pub use public::Public;
 pub use register::{Line, lines};
 pub use seen::{Seal, Seen, Tag};
-pub use vouched::Vouched;
+pub use vouched::{Vouched, take_away};
 
 use super::Context;
 use crate::{

@@ -20,15 +20,7 @@ impl Vouched {
     /// Takes away what the client sent, in the spellings that CGI and its like take for the same: those
     /// read `X_User` and `X-User` alike.
     pub fn take_away(&self, headers: &mut HeaderMap) {
-        headers.remove(&self.0);
-        let alike = |name: &&HeaderName| {
-            let hyphen = |byte| if byte == b'_' { b'-' } else { byte };
-            let (name, own) = (name.as_str(), self.0.as_str());
-            name.len() == own.len() && name.bytes().map(hyphen).eq(own.bytes().map(hyphen))
-        };
-        while let Some(name) = headers.keys().find(alike).cloned() {
-            headers.remove(name);
-        }
+        take_away(&self.0, headers);
     }
 
     pub fn set(&self, headers: &mut HeaderMap, value: HeaderValue) {
@@ -40,6 +32,19 @@ impl Vouched {
         for value in from.get_all(&self.0) {
             headers.append(self.0.clone(), value.clone());
         }
+    }
+}
+
+/// Takes a field away in all the spellings that are read for it.
+pub fn take_away(field: &HeaderName, headers: &mut HeaderMap) {
+    headers.remove(field);
+    let alike = |name: &&HeaderName| {
+        let hyphen = |byte| if byte == b'_' { b'-' } else { byte };
+        let (name, own) = (name.as_str(), field.as_str());
+        name.len() == own.len() && name.bytes().map(hyphen).eq(own.bytes().map(hyphen))
+    };
+    while let Some(name) = headers.keys().find(alike).cloned() {
+        headers.remove(name);
     }
 }
 

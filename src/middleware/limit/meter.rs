@@ -1,6 +1,6 @@
-//! How fast bytes pass: a token bucket that is paid after. Whoever has passed bytes on is told when they are paid for,
-//! and passes no more before; so the bucket may lack something, which the next pause makes good, and over time nothing
-//! is passed beyond the rate and the burst.
+//! How fast bytes pass: a token bucket that may lack something, which whoever comes next waits for. Bytes whose number is
+//! known are booked, and pass when what was booked before them is paid for; others are counted when they have passed,
+//! and nothing more passes before they are paid for. So over time nothing is passed beyond the rate and the burst.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -66,15 +66,15 @@ impl Meter {
         Self { began: clock.now(), clock, full_at: Default::default() }
     }
 
-    /// These bytes have passed; how long no more are to pass.
-    pub fn passed(&self, bytes: usize, way: Way, speed: &Speed) -> Duration {
+    /// Takes bytes out, which pass next or have passed; how long it lacks what was taken before them. Of none: how long
+    /// until any may pass.
+    pub fn book(&self, bytes: usize, way: Way, speed: &Speed) -> Duration {
         let now = time(self.clock.now().duration_since(self.began).as_nanos());
         let cost = cost(bytes as u64, speed.rate);
-        let after = |full_at: u64| full_at.max(now).saturating_add(cost);
+        let after = |full_at: u64| Some(full_at.max(now).saturating_add(cost));
         let bucket = &self.full_at[way as usize];
-        let (Ok(before) | Err(before)) =
-            bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| Some(after(full_at)));
-        let lacking = after(before).saturating_sub(now).saturating_sub(speed.depth);
+        let (Ok(before) | Err(before)) = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        let lacking = before.saturating_sub(now).saturating_sub(speed.depth);
         Duration::from_nanos(lacking / (PER_SECOND / 1_000_000_000))
     }
 }
@@ -85,6 +85,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// How long no more are to pass when these have.
+    fn passed(meter: &Meter, bytes: usize, way: Way, speed: &Speed) -> Duration {
+        meter.book(bytes, way, speed);
+        meter.book(0, way, speed)
+    }
+
     fn speed(rate: &str, burst: Option<&str>) -> Speed {
         Speed::new(rate.parse().unwrap(), burst.map(|burst| burst.parse().unwrap()))
     }
@@ -93,12 +99,12 @@ mod tests {
     fn a_burst_passes_at_once_and_then_the_rate() {
         let (clock, speed) = (Clock::manual(), speed("1000B/s", Some("100B")));
         let meter = Meter::new(clock.clone());
-        let passed = |bytes| meter.passed(bytes, Way::Response, &speed);
+        let passed = |bytes| passed(&meter, bytes, Way::Response, &speed);
         assert_eq!(passed(60), Duration::ZERO);
         assert_eq!(passed(40), Duration::ZERO);
         assert_eq!(passed(100), 100 * MS);
         assert_eq!(passed(1), 101 * MS);
-        assert_eq!(meter.passed(100, Way::Request, &speed), Duration::ZERO, "the other way is free");
+        assert_eq!(meter.book(0, Way::Request, &speed), Duration::ZERO, "the other way is free");
         clock.advance(101 * MS);
         assert_eq!(passed(1), MS);
         clock.advance(Duration::from_secs(3600));
@@ -117,7 +123,7 @@ mod tests {
                 let piece = pieces[nth % 3];
                 total += piece as u64;
                 // A timer is late now and then.
-                let pause = meter.passed(piece, Way::Request, &speed);
+                let pause = passed(&meter, piece, Way::Request, &speed);
                 clock.advance(pause + if nth % 10 == 0 && !pause.is_zero() { MS } else { Duration::ZERO });
             }
             let elapsed = clock.now().duration_since(start).as_secs_f64();
@@ -133,11 +139,22 @@ mod tests {
     fn those_who_share_it_have_one_rate_together() {
         let (clock, speed) = (Clock::manual(), speed("1MiB/s", Some("0B")));
         let meter = Meter::new(clock.clone());
-        let waits: Vec<_> = (0..8).map(|_| meter.passed(16384, Way::Response, &speed)).collect();
+        let waits: Vec<_> = (0..8).map(|_| passed(&meter, 16384, Way::Response, &speed)).collect();
         assert!(
             waits.windows(2).all(|pair| pair[1] - pair[0] == Duration::from_nanos(15_625_000)),
             "{waits:?}"
         );
+    }
+
+    #[test]
+    fn who_comes_new_waits_for_what_others_have_booked() {
+        let (clock, speed) = (Clock::manual(), speed("1000B/s", Some("100B")));
+        let meter = Meter::new(clock.clone());
+        let book = |bytes| meter.book(bytes, Way::Response, &speed);
+        assert_eq!((book(100), book(100), book(100)), (Duration::ZERO, Duration::ZERO, 100 * MS));
+        assert_eq!((book(0), book(0)), (200 * MS, 200 * MS));
+        clock.advance(200 * MS);
+        assert_eq!(book(1), Duration::ZERO);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Refuses requests that are not as a JSON Schema says.
 
+mod json;
 mod schema;
 
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub const ADDS_UP: bool = false;
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Validate")]
 pub struct Config {
-    /// The body's schema. A body that is no JSON by its Content-Type is refused with 415; POST, PUT and PATCH need one.
+    /// The body's schema. A body that is no JSON by its Content-Type is refused with 415; POST, PUT and PATCH need one. A
+    /// name that comes twice in one object is a violation, since readers disagree on which of its values counts.
     pub body: Option<Spanned<FilePath>>,
     /// The schema of the query's parameters.
     pub query: Option<Spanned<FilePath>>,

@@ -6,6 +6,7 @@ use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationEr
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
+use super::json::Unambiguous;
 use crate::http::errors::{Place, Violation};
 
 /// A compiled schema.
@@ -42,8 +43,8 @@ impl Schema {
     /// What is wrong with a body.
     pub fn check_body(&self, body: &[u8]) -> Vec<Violation> {
         match serde_json::from_slice(body) {
-            Ok(json) if body.len() > MOST_LISTED => self.check_first(Place::Body, &json),
-            Ok(json) => self.check(Place::Body, &json),
+            Ok(Unambiguous(json)) if body.len() > MOST_LISTED => self.check_first(Place::Body, &json),
+            Ok(Unambiguous(json)) => self.check(Place::Body, &json),
             Err(error) => vec![Violation::new(Place::Body, "", &format!("it is no JSON: {error}"))],
         }
     }
@@ -204,6 +205,52 @@ mod tests {
         assert_eq!(check(&[("name", "a"), ("name", "b")]), ["/name"]);
         assert_eq!(check(&[("ids", "1"), ("ids", "x"), ("ids", "3")]).len(), 2);
         assert_eq!(check(&[("other", "1")]), [""]);
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_refused_wherever_it_stands() {
+        let schema = schema(r#"{ "properties": { "role": { "const": "user" } } }"#);
+        for twice in [
+            r#"{ "role": "admin", "role": "user" }"#,
+            r#"{ "role": "admin", "r\u006fle": "user" }"#,
+            r#"[{ "a": [{ "b": 1, "c": 2, "b": 1 }] }]"#,
+        ] {
+            let wrong = schema.check_body(twice.as_bytes());
+            assert!(said(&wrong)[0].1.contains("comes twice"), "{twice}: {wrong:?}");
+        }
+        assert_eq!(schema.check_body(br#"{ "role": "user", "a": [{ "b": 1 }, { "b": 1 }], "c": {} }"#), []);
+    }
+
+    #[test]
+    fn numbers_and_texts_beyond_what_json_has_are_refused() {
+        let any = schema("{}");
+        for wrong in
+            [&b"1e999"[..], b"-1e999", b"\"\xff\"", b"\"\\ud800\"", b"\xef\xbb\xbf{}", b"{} {}", b"NaN", b""]
+        {
+            assert_eq!(any.check_body(wrong).len(), 1, "{wrong:?}");
+        }
+        for right in [&b"123456789012345678901234567890"[..], b"-0.0", b"1e-999", b" null\n"] {
+            assert_eq!(any.check_body(right), [], "{right:?}");
+        }
+        let small = schema(r#"{ "type": "integer", "maximum": 10 }"#);
+        assert_eq!(small.check_body(b"123456789012345678901234567890").len(), 1);
+    }
+
+    #[test]
+    fn a_schema_that_refers_to_itself_ends() {
+        for text in [
+            r##"{ "$ref": "#" }"##,
+            r##"{ "allOf": [{ "$ref": "#" }] }"##,
+            r##"{ "anyOf": [{ "$ref": "#" }, { "not": { "$ref": "#" } }] }"##,
+            r##"{ "$dynamicRef": "#" }"##,
+            r##"{ "$defs": { "a": { "allOf": [{ "$ref": "#/$defs/b" }] }, "b": { "allOf": [{ "$ref": "#/$defs/a" }] } }, "$ref": "#/$defs/a" }"##,
+            r##"{ "if": { "$ref": "#" }, "then": { "$ref": "#" }, "unevaluatedProperties": { "$ref": "#" } }"##,
+        ] {
+            eprintln!("{text}");
+            if let Ok(schema) = Schema::parse(text.as_bytes()) {
+                schema.check_body(b"{\"a\": 1}");
+            }
+        }
     }
 
     #[test]
