@@ -29,6 +29,7 @@ mod load;
 mod maintenance;
 mod metrics;
 mod middleware;
+mod mtls;
 mod rate_limit;
 mod reload;
 mod requests;

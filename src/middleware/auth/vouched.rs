@@ -35,11 +35,23 @@ impl Vouched {
         headers.insert(self.0.clone(), value);
     }
 
+    /// A further line of it.
+    pub fn add(&self, headers: &mut HeaderMap, value: HeaderValue) {
+        headers.append(self.0.clone(), value);
+    }
+
     /// Sets it to what is said there, which may be nothing or several lines.
     pub fn copy(&self, from: &HeaderMap, headers: &mut HeaderMap) {
         for value in from.get_all(&self.0) {
             headers.append(self.0.clone(), value.clone());
         }
+    }
+}
+
+#[cfg(test)]
+impl Vouched {
+    pub(crate) fn of(name: HeaderName) -> Self {
+        Self(name)
     }
 }
 
