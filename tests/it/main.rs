@@ -42,4 +42,5 @@ mod tenants;
 mod tls;
 mod upstream;
 mod validate;
+mod waits;
 mod websocket;
