@@ -73,6 +73,7 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", 405, Client, "http_request_denied", "The method is not allowed here.";
     IpRefused = "ip_refused", 403, Client, "http_request_denied", "Access from this address is not allowed.";
     Unauthorized = "unauthorized", 401, Client, "http_request_denied", "Who asks for this has to say who they are.";
+    CertificateRequired = "certificate_required", 403, Client, "http_request_denied", "Who asks for this has to show a certificate.";
     Forbidden = "forbidden", 403, Client, "http_request_denied", "This is not allowed to those who ask for it.";
     ClientGone = "client_gone", 499, Client, "http_request_error", "The client has gone.";
     ClientTooSlow = "client_too_slow", 499, Client, "http_request_error", "The client took the response too slowly.";

@@ -1,7 +1,12 @@
 //! Tables: the hosts of a listener with their routes, each with all that applies to it. Listeners with the
 //! same hosts share one, unless they have a say in the routes' chains or logs.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::{
     access_log::OwnLog,
@@ -27,6 +32,8 @@ pub(super) struct Tables<'a> {
     chains: Chains<'a>,
     built: RefCell<HashMap<Key<'a>, Built>>,
     unmatched: Name,
+    /// Hosts to which nobody can show the certificate that is asked for there: each is told once.
+    certificateless: RefCell<HashSet<(Span, Span)>>,
 }
 
 /// The hosts, by their places, and the listener where it has a say.
@@ -58,6 +65,7 @@ impl<'a> Tables<'a> {
             chains: Chains::new(cx, upstreams),
             built: RefCell::default(),
             unmatched: "unmatched".parse().expect("it is a name"),
+            certificateless: RefCell::default(),
         }
     }
 
@@ -139,6 +147,7 @@ impl<'a> Tables<'a> {
                 own.as_ref(),
             ]),
         };
+        self.check_certificates(host, &chain);
         let route = Route {
             names: host.names(draft.name.value.clone()),
             captures: draft.captures.clone(),
@@ -154,6 +163,25 @@ impl<'a> Tables<'a> {
             conditions: draft.conditions.clone(),
             priority: draft.config.priority.map_or(0, |priority| priority.value),
             payload: Arc::new(route),
+        }
+    }
+
+    /// Who lets in by certificates lets in nobody where none can be shown.
+    fn check_certificates(&self, host: &hosts::Draft<'a>, chain: &Chain) {
+        let Some(written) = chain.certificates_asked() else { return };
+        let asks = |place: &usize| {
+            let tls = self.cx.document.listeners.0[*place].value.tls.as_ref();
+            tls.is_some_and(|tls| tls.client_auth.is_some())
+        };
+        if host.listeners.is_empty() || host.listeners.iter().any(asks) {
+            return;
+        }
+        if self.certificateless.borrow_mut().insert((written, host.name.span)) {
+            let message = format!("nobody can show a certificate to host {}", host.name);
+            let problem = Diagnostic::error(Code::NoEffect, written, message);
+            let problem = problem.label(host.name.span, "none of its listeners asks for one");
+            let help = "client_auth: { ca: clients-ca.pem, mode: optional } in a listener's tls does";
+            self.cx.lacks("listeners", problem.help(help));
         }
     }
 

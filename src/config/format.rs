@@ -7,11 +7,12 @@ use crate::{
         Source,
         jwt::{Algorithm, KeySet},
         limit::KeyText as LimitKey,
+        mtls::{DnsPattern, EmailPattern, Fingerprint, UriPattern},
     },
     upstream::{DeniedAddress, config::BalanceKey},
     value::{
         Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size,
-        Status, StatusRange, Url,
+        Status, StatusRange, Subject, Url,
     },
 };
 
@@ -25,9 +26,12 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:bandwidth", parses::<Bandwidth>),
     ("portolan:bind", parses::<Bind>),
     ("portolan:cidr", parses::<Cidr>),
+    ("portolan:certificate-fingerprint", parses::<Fingerprint>),
     ("portolan:credential-source", parses::<Source>),
     ("portolan:denied-address", parses::<DeniedAddress>),
+    ("portolan:dns-pattern", parses::<DnsPattern>),
     ("portolan:duration", parses::<Duration>),
+    ("portolan:email-pattern", parses::<EmailPattern>),
     ("portolan:field-name", parses::<FieldName>),
     ("portolan:jwk-set", parses::<KeySet>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),
@@ -40,6 +44,8 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:size", parses::<Size>),
     ("portolan:status", parses::<Status>),
     ("portolan:status-range", parses::<StatusRange>),
+    ("portolan:subject", parses::<Subject>),
+    ("portolan:uri-pattern", parses::<UriPattern>),
     ("portolan:url", parses::<Url>),
 ];
 

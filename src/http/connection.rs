@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::forwarded::Hop;
-use crate::value::{Bind, Name};
+use crate::value::{Bind, Name, Subject};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -58,12 +58,20 @@ pub struct Tls {
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    pub subject: String,
-    pub issuer: String,
+    pub subject: Subject,
+    pub issuer: Subject,
     pub serial: String,
     /// SHA-256 of the certificate, lower-case hex.
     pub fingerprint: String,
-    pub sans: Vec<String>,
+    pub sans: AlternativeNames,
+}
+
+/// The other names of whom a certificate is of (RFC 5280 section 4.2.1.6), as they stand in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlternativeNames {
+    pub dns: Vec<String>,
+    pub uri: Vec<String>,
+    pub email: Vec<String>,
 }
 
 impl Kept {

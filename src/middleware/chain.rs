@@ -28,6 +28,8 @@ pub struct Chain {
     recovers: bool,
     answers_preflights: bool,
     measures_heads: bool,
+    /// Where certificates of clients are asked for.
+    certificates_asked: Option<Span>,
     secret_parameters: Vec<Box<str>>,
     secret_fields: Vec<HeaderName>,
 }
@@ -134,6 +136,11 @@ impl Chain {
     /// Whether a part asks how large the head came.
     pub fn measures_heads(&self) -> bool {
         self.measures_heads
+    }
+
+    /// Where a part asks for clients' certificates, so that a listener has to.
+    pub fn certificates_asked(&self) -> Option<Span> {
+        self.certificates_asked
     }
 
     /// Parameters of the query whose values are nobody's business: logs leave them out.
@@ -301,6 +308,11 @@ impl<'a> Builder<'a> {
             Source::Header(name) => self.chain.secret_fields.push(name.clone()),
             Source::Cookie(_) => {}
         }
+    }
+
+    /// For what lets in by certificates, and is written there.
+    pub fn ask_for_certificates(&mut self, written: Span) {
+        self.chain.certificates_asked = Some(written);
     }
 
     pub fn measure_heads(&mut self) {

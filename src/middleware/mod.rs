@@ -27,6 +27,7 @@ pub mod jwt;
 pub mod limit;
 pub mod maintenance;
 pub mod methods;
+pub mod mtls;
 pub mod rate_limit;
 pub mod recover;
 pub mod request_headers;
@@ -116,6 +117,7 @@ kinds! {
     ApiKey = api_key,
     Jwt = jwt,
     ForwardAuth = forward_auth,
+    Mtls = mtls,
 }
 
 /// What a middleware is compiled with.

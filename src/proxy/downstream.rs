@@ -7,7 +7,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header, response};
 use tokio::time::{Instant, sleep_until};
 
-use super::session::{ClientError, Session};
+use super::{
+    patience::{passed, patiently},
+    session::{ClientError, Session},
+};
 use crate::{
     error::Reason,
     http::{date, hop_by_hop},
@@ -53,7 +56,7 @@ impl<S: Session> Downstream<S> {
 
     /// Reads the body, where it has one, up to `most` bytes or its end, and shows it to the parts of the chain that look
     /// at bodies.
-    pub async fn hold_body(&mut self, most: u64) -> Result<Option<Stop>, Reason> {
+    pub async fn hold_body(&mut self, most: u64, deadline: Option<Instant>) -> Result<Option<Stop>, Reason> {
         if !self.exchange.has_body {
             return Ok(None);
         }
@@ -61,13 +64,18 @@ impl<S: Session> Downstream<S> {
         // What is known to be too large need not be held in part.
         let held = match length.is_some_and(|length| length > most) {
             true => Held::default(),
-            false => self.read_up_to(most).await?,
+            // That the client goes is found by reading.
+            false => tokio::select! {
+                biased;
+                held = self.read_up_to(most) => held?,
+                () = passed(deadline) => return Err(Reason::BodyTimeout),
+            },
         };
         if held.is_whole && length.is_none() {
             self.exchange.head.headers.insert(header::CONTENT_LENGTH, held.data.len().into());
         }
         let held = self.held.insert(held);
-        Ok(self.chain.inspect(&mut self.exchange, held).await)
+        patiently(self.chain.inspect(&mut self.exchange, held), &mut self.session, deadline).await
     }
 
     async fn read_up_to(&mut self, most: u64) -> Result<Held, Reason> {

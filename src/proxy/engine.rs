@@ -11,6 +11,8 @@ use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request, uri::PathAndQuery,
 };
 
+use tokio::time::Instant;
+
 use super::{
     adapter::Waits,
     answers,
@@ -18,6 +20,7 @@ use super::{
     call::Call,
     downstream::{Downstream, Progress},
     forward::{Forwarder, Limits},
+    patience::patiently,
     record, recover,
     session::{Handler, Session},
 };
@@ -245,26 +248,25 @@ async fn enter<S: Session>(
     plan: &Plan,
     action: &Action,
 ) -> Result<Option<Stop>, Reason> {
+    let proxy = match (plan, action) {
+        (Plan::Act, Action::Proxy(proxy)) => Some(proxy),
+        _ => None,
+    };
+    let total = proxy.and_then(|proxy| proxy.timeouts.total);
+    let deadline =
+        total.and_then(|total| downstream.exchange.started.checked_add(total)).map(Instant::from_std);
     let chain = downstream.chain.clone();
-    let stopped = chain.enter(&mut downstream.exchange).await;
+    let Downstream { exchange, session, .. } = downstream;
+    let stopped = patiently(chain.enter(exchange), session, deadline).await?;
     if stopped.is_some() || !matches!(plan, Plan::Act) {
         return Ok(stopped);
     }
-    let proxy = match action {
-        Action::Proxy(proxy) => Some(proxy),
-        _ => None,
-    };
     if proxy.is_some() {
         downstream.send_early_hints().await?;
     }
-    let Some(most) = chain.held(proxy.is_some()) else { return Ok(None) };
-    match proxy.and_then(|proxy| proxy.timeouts.total) {
-        None => downstream.hold_body(most).await,
-        Some(total) => {
-            let left = total.saturating_sub(downstream.exchange.started.elapsed());
-            let held = tokio::time::timeout(left, downstream.hold_body(most)).await;
-            held.unwrap_or(Err(Reason::BodyTimeout))
-        }
+    match chain.held(proxy.is_some()) {
+        Some(most) => downstream.hold_body(most, deadline).await,
+        None => Ok(None),
     }
 }
 

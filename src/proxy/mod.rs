@@ -9,6 +9,7 @@ mod downstream;
 mod engine;
 mod forward;
 mod gateway;
+mod patience;
 mod record;
 mod recover;
 pub mod session;

@@ -8,9 +8,18 @@ use std::{
 
 use rustls::{ProtocolVersion, ServerConnection};
 use sha2::{Digest, Sha256};
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
+use x509_parser::{
+    asn1_rs::ToDer,
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    prelude::FromDer,
+    x509::{AttributeTypeAndValue, X509Name},
+};
 
-use crate::http::connection::{ClientCertificate, Tls};
+use crate::{
+    http::connection::{AlternativeNames, ClientCertificate, Tls},
+    value::{Attribute, Subject},
+};
 
 /// A certificate that was verified and yet cannot be described.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,27 +45,41 @@ pub fn facts(session: &ServerConnection) -> Result<Tls, ClientCertificateError> 
 fn client_certificate(der: &[u8]) -> Result<ClientCertificate, ClientCertificateError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|error| ClientCertificateError(error.to_string()))?;
-    let sans = match certificate.subject_alternative_name() {
-        Ok(Some(extension)) => extension.value.general_names.iter().filter_map(alternative).collect(),
-        _ => Vec::new(),
-    };
+    let mut sans = AlternativeNames::default();
+    if let Ok(Some(extension)) = certificate.subject_alternative_name() {
+        extension.value.general_names.iter().for_each(|name| sort(name, &mut sans));
+    }
     Ok(ClientCertificate {
-        subject: certificate.subject().to_string(),
-        issuer: certificate.issuer().to_string(),
+        subject: subject(certificate.subject())?,
+        issuer: subject(certificate.issuer())?,
         serial: hex(certificate.raw_serial()),
         fingerprint: hex(&Sha256::digest(der)),
         sans,
     })
 }
 
-fn alternative(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => {
-            Some((*text).to_owned())
-        }
-        GeneralName::IPAddress(octets) => address(octets),
-        _ => None,
-    }
+fn sort(name: &GeneralName<'_>, sans: &mut AlternativeNames) {
+    let (kind, text) = match name {
+        GeneralName::DNSName(text) => (&mut sans.dns, text),
+        GeneralName::URI(text) => (&mut sans.uri, text),
+        GeneralName::RFC822Name(text) => (&mut sans.email, text),
+        _ => return,
+    };
+    kind.push((*text).to_owned());
+}
+
+fn subject(name: &X509Name<'_>) -> Result<Subject, ClientCertificateError> {
+    let sets: Result<_, _> = name.iter().map(|set| set.iter().map(attribute).collect()).collect();
+    sets.map(|sets: Vec<_>| Subject::of(&sets))
+}
+
+fn attribute(written: &AttributeTypeAndValue<'_>) -> Result<Attribute, ClientCertificateError> {
+    let der = written.attr_value().to_der_vec();
+    Ok(Attribute {
+        oid: written.attr_type().to_id_string(),
+        text: written.as_str().ok().map(str::to_owned),
+        der: der.map_err(|error| ClientCertificateError(error.to_string()))?,
+    })
 }
 
 /// An address as a certificate holds it (RFC 5280 section 4.2.1.6).

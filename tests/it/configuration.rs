@@ -208,6 +208,8 @@ fn supply(tree: &Tree) {
     for (from, to) in [
         ("example.pem", "certs/example.com.pem"),
         ("example.key", "certs/example.com.key"),
+        ("example.pem", "certs/inside.pem"),
+        ("example.key", "certs/inside.key"),
         ("ca.pem", "certs/clients-ca.pem"),
         ("ca.pem", "certs/internal-ca.pem"),
     ] {

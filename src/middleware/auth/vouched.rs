@@ -27,6 +27,11 @@ impl Vouched {
         headers.insert(self.0.clone(), value);
     }
 
+    /// A further line of it.
+    pub fn add(&self, headers: &mut HeaderMap, value: HeaderValue) {
+        headers.append(self.0.clone(), value);
+    }
+
     /// Sets it to what is said there, which may be nothing or several lines.
     pub fn copy(&self, from: &HeaderMap, headers: &mut HeaderMap) {
         for value in from.get_all(&self.0) {
@@ -45,6 +50,13 @@ pub fn take_away(field: &HeaderName, headers: &mut HeaderMap) {
     };
     while let Some(name) = headers.keys().find(alike).cloned() {
         headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+impl Vouched {
+    pub(crate) fn of(name: HeaderName) -> Self {
+        Self(name)
     }
 }
 

@@ -1,0 +1,148 @@
+//! What a chain waits for ends with the client's patience, and with the route's.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use super::support::{Origin, Proxy, Reply, Tree, config, curl, until};
+
+/// How long a service may take: longer than any test.
+const FOREVER: &str = "60s";
+/// What is over by then did not wait for the service.
+const SOON: Duration = Duration::from_secs(20);
+
+const TREE: &str = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { origin: { endpoints: ["ORIGIN"] }, auth: { endpoints: ["AUTH"] } }
+middleware:
+  guarded: [concurrency: { max: 1 }, forward_auth: { upstream: auth, timeout: FOREVER, public: /free }]
+hosts:
+  all:
+    names: ["*"]
+    middleware: [guarded]
+    routes: { all: { path: "/**", proxy: { upstream: origin }, TIMEOUTS } }
+"#;
+
+/// A service that answers nobody as long as it is told not to.
+struct Service {
+    origin: Origin,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Service {
+    fn new() -> Self {
+        let gate = Arc::new(Mutex::new(()));
+        let waiting = gate.clone();
+        let origin = Origin::serving(move |exchange| {
+            drop(waiting.lock());
+            let _ = exchange.try_send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            Reply::Keep
+        });
+        Self { origin, gate }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap()
+    }
+
+    fn proxy(&self, origin: &Origin, timeouts: &str) -> Proxy {
+        let (origin, auth) = (origin.address(), self.origin.address());
+        Proxy::start(&config(
+            TREE,
+            &[("ORIGIN", &origin), ("AUTH", &auth), ("FOREVER", &FOREVER), ("TIMEOUTS", &timeouts)],
+        ))
+    }
+}
+
+fn status(proxy: &Proxy, path: &str) -> u16 {
+    proxy.client().get(path).status
+}
+
+/// A request that waits for the service, and holds the only place there is.
+fn assert_waits(proxy: &Proxy, service: &Service) {
+    until("the service is asked", || !service.origin.requests().is_empty());
+    until("the place is taken", || status(proxy, "/free") == 503);
+}
+
+/// Its place is free, and its end is in the log.
+fn assert_over(proxy: &Proxy, path: &str, since: Instant) {
+    until("the place is free", || status(proxy, "/free") == 200);
+    let line = proxy.access_line_of(path);
+    assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_gone".into()), "{line}");
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+}
+
+#[test]
+fn a_client_that_goes_ends_the_wait_for_a_service() {
+    let (service, origin) = (Service::new(), Origin::saying(""));
+    let proxy = service.proxy(&origin, "");
+    let silent = service.silent();
+    let since = Instant::now();
+    let mut client = proxy.client();
+    client.send("GET /gone HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_waits(&proxy, &service);
+    drop(client);
+    assert_over(&proxy, "/gone", since);
+    drop(silent);
+    assert_eq!(status(&proxy, "/served"), 200, "others are still asked about");
+}
+
+#[test]
+fn one_that_resets_its_stream_does_so_too() {
+    let (service, origin) = (Service::new(), Origin::saying(""));
+    let proxy = service.proxy(&origin, "");
+    let _silent = service.silent();
+    let since = Instant::now();
+    let url = proxy.url("web", "/reset");
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| curl(&["--http2-prior-knowledge", "--max-time", "3", &url]));
+        assert_waits(&proxy, &service);
+        assert_eq!(run.join().unwrap().code, 28, "curl gives up");
+    });
+    assert_over(&proxy, "/reset", since);
+}
+
+#[test]
+fn the_routes_deadline_ends_the_wait() {
+    let (service, origin) = (Service::new(), Origin::saying(""));
+    let proxy = service.proxy(&origin, "timeouts: { total: 300ms }");
+    let silent = service.silent();
+    let since = Instant::now();
+    assert_eq!(status(&proxy, "/late"), 504);
+    assert!((Duration::from_millis(300)..SOON).contains(&since.elapsed()), "{:?}", since.elapsed());
+    assert_eq!(proxy.access_line_of("/late")["reason"], "total_timeout");
+    until("the place is free", || status(&proxy, "/free") == 200);
+    drop(silent);
+    assert_eq!(status(&proxy, "/served"), 200);
+}
+
+#[test]
+fn the_deadline_counts_what_came_before_the_body() {
+    let origin = Origin::saying("");
+    let tree = Tree::new();
+    tree.write("any.json", "{}");
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { origin: { endpoints: ["ORIGIN"] } }
+hosts:
+  all:
+    names: ["*"]
+    middleware: [{ buffer: {} }, { validate: { body: any.json } }]
+    routes: { all: { path: "/**", proxy: { upstream: origin }, timeouts: { total: 300ms } } }
+"#;
+    let proxy = Proxy::start_in(tree, &config(yaml, &[("ORIGIN", &origin.address())]));
+    let head =
+        "POST /PATH HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{";
+    let mut stalled = proxy.client();
+    stalled.send(head.replace("PATH", "stalled"));
+    assert_eq!(stalled.response().status, 408);
+    assert_eq!(proxy.access_line_of("/stalled")["reason"], "body_timeout");
+    let mut gone = proxy.client();
+    gone.send(head.replace("PATH", "gone"));
+    drop(gone);
+    assert_eq!(proxy.access_line_of("/gone")["reason"], "client_gone");
+    let mut whole = proxy.client();
+    whole.send(head.replace("PATH", "whole") + "}");
+    assert_eq!(whole.response().status, 200);
+}
