@@ -12,5 +12,6 @@ mod gateway;
 mod record;
 mod recover;
 pub mod session;
+mod spans;
 
 pub use engine::Engine;

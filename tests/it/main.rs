@@ -34,6 +34,7 @@ mod reload;
 mod requests;
 mod routing;
 mod security_headers;
+mod spans;
 mod streaming;
 mod strictness;
 mod support;

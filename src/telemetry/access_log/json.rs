@@ -9,6 +9,9 @@ use crate::{error::Reason, value::Timestamp};
 pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     put(line, format_args!("{{\"time\":\"{}\"", Timestamp(record.time)));
     text(line, "request_id", record.request_id);
+    if let Some(id) = record.trace_id {
+        shown(line, "trace_id", id);
+    }
     shown(line, "client_ip", &record.client_ip);
     text(line, "method", Some(record.method).filter(|method| !method.is_empty()));
     text(line, "scheme", Some(record.scheme));
@@ -148,7 +151,8 @@ mod tests {
     fn a_line_says_all_there_is_and_nothing_else() {
         let line = parsed(&Record::for_tests());
         let expected = serde_json::json!({
-            "time": "2023-11-14T22:13:20.123Z", "request_id": "id-1", "client_ip": "192.0.2.1",
+            "time": "2023-11-14T22:13:20.123Z", "request_id": "id-1",
+            "trace_id": "0af7651916cd43dd8448eb211c80319c", "client_ip": "192.0.2.1",
             "method": "GET", "scheme": "https", "authority": "www.example.com", "path": "/a/b", "query": "c=d",
             "protocol": "HTTP/1.1", "status": 200, "received": 0, "sent": 5, "duration_ms": 1234.567,
             "first_byte_ms": 0.9, "listener": "web", "host": "www", "route": "all", "upstream": "origin",
