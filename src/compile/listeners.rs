@@ -13,7 +13,7 @@ use super::{
     certificates::Certificates,
     chains::Scope,
     context::Context,
-    handshake, hosts,
+    handshake, hosts, spans,
     tables::{Outer, Tables},
     upstreams::Upstreams,
 };
@@ -67,6 +67,7 @@ pub(super) fn finish<'a>(
     let tables = Tables::new(cx, hosts, upstreams);
     let default_log = access_log::access_log(cx, cx.document.access_log.as_ref())
         .unwrap_or_else(|| Some(access_log::default(cx)));
+    let tracer = spans::compile(cx);
     let finish = |(place, draft): (usize, &Draft<'a>)| {
         let (name, config) = (&draft.entry.name.value, &draft.entry.value);
         let outer = Outer {
@@ -95,6 +96,7 @@ pub(super) fn finish<'a>(
             expose: config.expose.as_ref().map_or(Expose::default(), told),
             encoded_slash: cx.document.defaults.paths.encoded_slash.unwrap_or_default(),
             trusted_proxies: config.trusted_proxies.as_ref().and_then(|proxies| trusted(cx, draft, proxies)),
+            tracer: tracer.clone(),
             redirect: redirect.map(|action| tables.of_listener(&outer, action, errors.clone())),
             table: built.table,
             hosts: built.hosts,

@@ -18,6 +18,7 @@ mod query;
 mod route;
 pub mod routes;
 mod settings;
+mod spans;
 mod tables;
 mod tests_section;
 mod upstreams;
@@ -36,7 +37,7 @@ use crate::{
     snapshot::Snapshot,
     telemetry::{access_log::Sinks, metrics::Metrics},
     tls::SelfSigned,
-    upstream,
+    trace, upstream,
     value::Clock,
 };
 use context::Context;
@@ -48,6 +49,7 @@ pub struct Registries {
     pub jwks: jwt::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
+    pub spans: trace::Registry,
     pub metrics: Arc<Metrics>,
     pub heavy_work: HeavyWork,
 }
@@ -61,6 +63,7 @@ impl Default for Registries {
             jwks: jwt::Registry::new(Clock::machine()),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
+            spans: trace::Registry::new(metrics.spans()),
             metrics,
             heavy_work: HeavyWork::default(),
         }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     middleware,
     telemetry::{access_log, log},
-    tls, upstream,
+    tls, trace, upstream,
     value::{Bandwidth, Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Spanned, TextOr},
 };
 
@@ -35,6 +35,8 @@ pub struct Document {
     pub log: log::Config,
     /// A line for each request. Without it: json on stdout. `false` turns it off.
     pub access_log: Option<Spanned<access_log::Setting>>,
+    /// Which requests are traced, and where their spans go. Without it: none.
+    pub tracing: Option<trace::Config>,
     /// What holds for every listener, host and route that does not say otherwise.
     pub defaults: Defaults,
     /// Certificates with their keys, by name.

@@ -3,7 +3,7 @@
 
 /// The schema's definition (the root is "") and its words to come.
 const LATER: &[(&str, &[&str])] = &[
-    ("", &["tracing", "redis", "database", "audit", "events"]),
+    ("", &["redis", "database", "audit", "events"]),
     ("Process", &["upgrade_socket"]),
     ("Admin", &["token", "debug"]),
     ("Certificate", &["acme"]),

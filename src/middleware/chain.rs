@@ -1,6 +1,6 @@
 //! The middleware of a route, outermost first, compiled per phase: a request walks only what acts.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, response};
@@ -75,6 +75,7 @@ struct RequestStep {
 }
 
 struct BodyStep {
+    order: usize,
     judge: Judge,
     run: Arc<dyn OnBody>,
 }
@@ -155,20 +156,36 @@ impl Chain {
 
     /// Takes the request through; where it is stopped, the action is not to run.
     pub async fn enter(&self, exchange: &mut Exchange) -> Option<Stop> {
+        let is_recorded = exchange.is_recorded();
         for step in &self.request {
             exchange.entered = step.order + 1;
-            let verdict = match step.run.on_request(exchange) {
+            let (verdict, waited_since) = match step.run.on_request(exchange) {
                 Next::Continue => continue,
-                Next::Answer(answer) => Verdict::Answer(answer),
-                Next::Refuse(refusal) => Verdict::Refuse(refusal),
-                Next::Wait(verdict) => verdict.await,
+                Next::Answer(answer) => (Verdict::Answer(answer), None),
+                Next::Refuse(refusal) => (Verdict::Refuse(refusal), None),
+                Next::Wait(verdict) => {
+                    let began = is_recorded.then(Instant::now);
+                    (verdict.await, began)
+                }
             };
+            if let Some(began) = waited_since {
+                self.record_wait(step.order, began, &verdict, exchange);
+            }
             if let Some(stop) = step.judge.stops(verdict, exchange) {
                 return Some(stop);
             }
         }
         exchange.entered = self.parts.len();
         None
+    }
+
+    /// Records that a part had the request wait since then, and what it said.
+    fn record_wait(&self, order: usize, began: Instant, verdict: &Verdict, exchange: &mut Exchange) {
+        let refused = match verdict {
+            Verdict::Refuse(refusal) => Some(refusal.reason),
+            Verdict::Continue | Verdict::Answer(_) => None,
+        };
+        exchange.record_wait(self.parts[order].kind, began, refused);
     }
 
     /// How much of a body is to be read before the action; for one that leaves bodies unread, only where a part looks
@@ -179,13 +196,20 @@ impl Chain {
 
     /// Shows the body to the parts that look at it; where one stops the request, the action is not to run.
     pub async fn inspect(&self, exchange: &mut Exchange, body: &Held) -> Option<Stop> {
+        let is_recorded = exchange.is_recorded();
         for step in &self.body {
-            let verdict = match step.run.on_body(exchange, body) {
+            let (verdict, waited_since) = match step.run.on_body(exchange, body) {
                 Next::Continue => continue,
-                Next::Answer(answer) => Verdict::Answer(answer),
-                Next::Refuse(refusal) => Verdict::Refuse(refusal),
-                Next::Wait(verdict) => verdict.await,
+                Next::Answer(answer) => (Verdict::Answer(answer), None),
+                Next::Refuse(refusal) => (Verdict::Refuse(refusal), None),
+                Next::Wait(verdict) => {
+                    let began = is_recorded.then(Instant::now);
+                    (verdict.await, began)
+                }
             };
+            if let Some(began) = waited_since {
+                self.record_wait(step.order, began, &verdict, exchange);
+            }
             if let Some(stop) = step.judge.stops(verdict, exchange) {
                 return Some(stop);
             }
@@ -275,8 +299,8 @@ impl<'a> Builder<'a> {
     /// For what looks at bodies up to this size, and may refuse them.
     pub fn guard_body(&mut self, mode: Mode, size: u64, run: Arc<dyn OnBody>) {
         self.hold_bodies(size);
-        let judge = self.judge(mode);
-        self.chain.body.push(BodyStep { judge, run });
+        let (order, judge) = (self.order(), self.judge(mode));
+        self.chain.body.push(BodyStep { order, judge, run });
     }
 
     fn judge(&self, mode: Mode) -> Judge {

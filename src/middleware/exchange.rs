@@ -16,6 +16,7 @@ use crate::{
         coding::Coding,
         connection::{ClientCertificate, Connection, Tls},
     },
+    trace::{Attributes, Kind, Recorded, SpanId, Trace},
     value::{Name, Params, Variable, Variables},
 };
 
@@ -48,6 +49,8 @@ pub struct Exchange {
     pub captures: Params,
     pub routed: Arc<Routed>,
     pub request_id: Option<HeaderValue>,
+    /// Its place in a trace, where requests are traced.
+    pub trace: Option<Trace>,
     /// Why the answer is ours, where it is.
     pub reason: Option<Reason>,
     /// What made a part of the chain refuse it, or say that it would: for the log alone.
@@ -108,6 +111,7 @@ impl Exchange {
             captures: Params::default(),
             routed,
             request_id: None,
+            trace: None,
             reason: None,
             cause: None,
             observed: SmallVec::new(),
@@ -129,6 +133,22 @@ impl Exchange {
     /// Notes what a part would have refused it for.
     pub fn observe(&mut self, reason: Reason) {
         self.observed.push(reason);
+    }
+
+    /// Whether what it causes is recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.trace.as_ref().is_some_and(Trace::is_recorded)
+    }
+
+    /// Records that a part of this kind has had it wait until now; `refused`: for what it was refused then.
+    pub(super) fn record_wait(&mut self, kind: &'static str, began: Instant, refused: Option<Reason>) {
+        let Some(trace) = &mut self.trace else { return };
+        let mut attributes = Attributes::default();
+        attributes.text("portolan.middleware", kind);
+        attributes.some("portolan.reason", refused.map(Reason::code));
+        let failed = refused.is_some_and(|reason| reason.status().is_server_error());
+        let (span, name, ended) = (SpanId::random(), kind.to_owned(), Instant::now());
+        trace.add(Recorded { span, name, kind: Kind::Internal, began, ended, attributes, failed });
     }
 
     fn tls(&self) -> Option<&Tls> {

@@ -22,6 +22,7 @@ use crate::{
         forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO},
         hop_by_hop, media_type,
     },
+    trace::TRACEPARENT,
     upstream::{Bounds, CallError, Caller, Destination, Site},
     value::{Duration, FieldName, Method, Name, OneOrMany, Spanned, Url},
 };
@@ -201,6 +202,9 @@ impl ForwardAuth {
         headers.insert(X_FORWARDED_HOST, host.unwrap_or_else(|| value(exchange.host.clone())));
         headers.insert(X_FORWARDED_URI, value(target));
         headers.insert(X_FORWARDED_FOR, value(exchange.client_ip.to_string()));
+        if let Some(trace) = &exchange.trace {
+            headers.insert(TRACEPARENT, trace.context().traceparent());
+        }
         request
     }
 

@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use pingora::{Error, http::RequestHeader, protocols::ALPN, upstreams::peer::HttpPeer};
 
-use super::adapter;
+use super::{adapter, spans::Traced};
 use crate::{
     action::proxy::{HostHeader, Proxy},
     error::{Blame, Reason},
     http::hop_by_hop,
+    trace::TRACEPARENT,
     upstream::{self, Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
 };
 
@@ -37,10 +38,12 @@ pub struct Call {
     pub connected_after: Option<Duration>,
     pub first_byte_after: Option<Duration>,
     pub failure: Option<Reason>,
+    /// What is recorded of it, where it is.
+    pub traced: Option<Box<Traced>>,
 }
 
 impl Call {
-    pub fn new(proxy: Arc<Proxy>, key: PickKey, host: String) -> Self {
+    pub fn new(proxy: Arc<Proxy>, key: PickKey, host: String, traced: Option<Box<Traced>>) -> Self {
         let began = Instant::now();
         Self {
             proxy,
@@ -57,6 +60,7 @@ impl Call {
             connected_after: None,
             first_byte_after: None,
             failure: None,
+            traced,
         }
     }
 
@@ -96,6 +100,9 @@ impl Call {
             self.attempt_began = Instant::now();
         }
         self.tried.add(&pick);
+        if let Some(traced) = &mut self.traced {
+            traced.begin(&pick.endpoint);
+        }
         pick.endpoint.state.metrics().tried();
         let mut peer = pick.endpoint.peer(&self.host);
         // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
@@ -124,6 +131,9 @@ impl Call {
         if request.version != Version::HTTP_2 && hop_by_hop::has_rare(&request.headers, &header::TE) {
             request.remove_header(&header::TE);
         }
+        if let Some(traced) = &self.traced {
+            request.insert_header(TRACEPARENT, traced.traceparent())?;
+        }
         let host = match &self.proxy.host_header {
             // A client of HTTP/1.0 may have named none; upstream there must be one (RFC 9112 section 3.2).
             HostHeader::Original if request.headers.contains_key(header::HOST) => return Ok(()),
@@ -137,8 +147,11 @@ impl Call {
     }
 
     /// The final head is there.
-    pub(super) fn answered(&mut self) {
+    pub(super) fn answered(&mut self, status: StatusCode) {
         let now = Instant::now();
+        if let Some(traced) = &mut self.traced {
+            traced.answered(status);
+        }
         self.first_byte_after = Some(now - self.began);
         if let Some(pick) = &self.pick {
             pick.first_byte(now - self.attempt_began);
@@ -158,8 +171,10 @@ impl Call {
     /// tells nothing of the endpoint but that it closed it meanwhile (RFC 9112 section 9.3.1).
     pub(super) fn failed(&mut self, error: &Error, stale: bool) -> bool {
         self.stale = stale && self.first_byte_after.is_none();
-        if !self.stale {
-            self.note(error, false);
+        match (self.stale, &mut self.traced) {
+            (false, _) => self.note(error, false),
+            (true, Some(traced)) => traced.failed(upstream::reason_for(error, false)),
+            (true, None) => {}
         }
         self.stale
     }
@@ -186,5 +201,8 @@ impl Call {
             (&self.proxy.upstream.name, self.endpoint().map(|endpoint| &endpoint.address));
         tracing::debug!(%upstream, ?endpoint, reason = reason.code(), cause = %error, "an attempt failed");
         self.failure = Some(reason);
+        if let Some(traced) = &mut self.traced {
+            traced.failed(reason);
+        }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     patience::patiently,
     record, recover,
     session::{Handler, Session},
+    spans::{self, Traced},
 };
 use crate::{
     action::proxy::Proxy,
@@ -36,7 +37,11 @@ use crate::{
     },
     middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
-    telemetry::{access_log::Chosen, metrics},
+    telemetry::{
+        access_log::{AccessLog, Chosen},
+        metrics,
+    },
+    trace::{TRACEPARENT, Trace},
     upstream,
 };
 
@@ -57,7 +62,8 @@ pub(super) struct Asked {
     /// Those that its log asks for.
     pub fields: Vec<Option<HeaderValue>>,
     pub at: SystemTime,
-    pub chosen: Chosen,
+    /// `None`: it is not logged, whatever becomes of it.
+    pub chosen: Option<Chosen>,
 }
 
 impl Engine {
@@ -88,8 +94,9 @@ impl Engine {
     ) -> S {
         let running = route.metrics.of(place).map(metrics::Route::begin);
         let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
-        let (downstream, call) = self.run(downstream, route, plan).await;
+        let (mut downstream, call) = self.run(downstream, route, plan).await;
         let ended = record::outcome(&downstream);
+        spans::end(&mut downstream, &ended, route, call.as_deref(), asked.as_ref());
         record::write(&downstream, &ended, route, call.as_deref(), asked);
         if let Some(running) = running {
             running.end(&ended);
@@ -159,7 +166,8 @@ impl Engine {
             headers: &exchange.head.headers,
         };
         let key = proxy.upstream.key(&facts);
-        let call = Arc::new(Mutex::new(Call::new(proxy.clone(), key, exchange.host.clone())));
+        let traced = exchange.trace.as_ref().and_then(Traced::of);
+        let call = Arc::new(Mutex::new(Call::new(proxy.clone(), key, exchange.host.clone(), traced)));
         if exchange.reason.is_none() {
             proxy.upstream.asked();
             let timeouts = &proxy.timeouts;
@@ -189,9 +197,10 @@ impl Handler for Engine {
         };
         let target = head.uri.clone();
         let arrival = Arrival::of(&listener, connection, &mut head);
-        let asked = Asked::of(&head, target, &arrival.route);
+        let trace = listener.tracer.as_ref().map(|tracer| tracer.begin(&mut head.headers));
+        let asked = Asked::of(&head, target, &arrival.route, trace.as_ref());
         let head_size = arrival.route.chain.measures_heads().then(|| Box::new(HeadSize::of(&head)));
-        prepare(&mut head, &arrival, &connection.hop, &listener);
+        prepare(&mut head, &arrival, &connection.hop, &listener, trace.as_ref());
         let (place, expose) = (listener.place, listener.expose);
         drop(listener);
         let Arrival { route, plan, client, host, path, query, params } = arrival;
@@ -206,6 +215,7 @@ impl Handler for Engine {
             head_size,
             has_body: !session.body_is_empty(),
             captures: params,
+            trace,
             accept,
             ..Exchange::new(connection.clone(), head, route.names.clone())
         };
@@ -217,17 +227,22 @@ impl Handler for Engine {
         head.method = Method::GET;
         let Some(listener) = self.listener(connection) else { return refuse_plainly(session, reason).await };
         let route = listener.unmatched.clone();
-        let asked = Asked::of(&head, head.uri.clone(), &route);
-        let exchange = Exchange::new(connection.clone(), head, route.names.clone());
+        let trace = listener.tracer.as_ref().map(|tracer| tracer.begin(&mut head.headers));
+        let asked = Asked::of(&head, head.uri.clone(), &route, trace.as_ref());
+        let exchange = Exchange { trace, ..Exchange::new(connection.clone(), head, route.names.clone()) };
         self.carry_out(session, exchange, &route, listener.place, Plan::Refuse(reason, None), asked).await
     }
 }
 
 impl Asked {
-    /// `None` where it is not logged, whatever becomes of it.
-    fn of(head: &request::Parts, target: http::Uri, route: &Route) -> Option<Self> {
-        let log = route.access_log.as_ref()?;
-        let chosen = log.selection().choose()?;
+    /// `None` where it is neither logged nor recorded, whatever becomes of it.
+    fn of(head: &request::Parts, target: http::Uri, route: &Route, trace: Option<&Trace>) -> Option<Self> {
+        let log = route.access_log.as_ref();
+        let chosen = log.and_then(|log| log.selection().choose());
+        if chosen.is_none() && !trace.is_some_and(Trace::is_recorded) {
+            return None;
+        }
+        let fields = log.filter(|_| chosen.is_some()).map_or(&[][..], AccessLog::fields);
         let field = |name: &HeaderName| head.headers.get(name).cloned();
         Some(Self {
             authority: field(&header::HOST),
@@ -235,7 +250,7 @@ impl Asked {
             version: head.version,
             referer: field(&header::REFERER),
             user_agent: field(&header::USER_AGENT),
-            fields: log.fields().iter().map(field).collect(),
+            fields: fields.iter().map(field).collect(),
             at: SystemTime::now(),
             chosen,
         })
@@ -272,7 +287,13 @@ async fn enter<S: Session>(
 
 /// Makes of the head that came the one that goes on: without what is the connection's own, with what the
 /// upstream is told of the client.
-fn prepare(head: &mut request::Parts, arrival: &Arrival, hop: &Hop, listener: &Listener) {
+fn prepare(
+    head: &mut request::Parts,
+    arrival: &Arrival,
+    hop: &Hop,
+    listener: &Listener,
+    trace: Option<&Trace>,
+) {
     if !matches!((&arrival.plan, &arrival.route.action), (Plan::Act, Action::Proxy(_))) {
         return;
     }
@@ -291,6 +312,10 @@ fn prepare(head: &mut request::Parts, arrival: &Arrival, hop: &Hop, listener: &L
     }
     let trust = listener.trusted_proxies.as_ref();
     forwarded::tell(&mut head.headers, head.version, &arrival.client, hop, trust);
+    // Where the trace is recorded, each attempt to come says where it stands in it.
+    if let Some(trace) = trace.filter(|trace| !trace.is_recorded()) {
+        head.headers.insert(TRACEPARENT, trace.context().traceparent());
+    }
 }
 
 /// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:

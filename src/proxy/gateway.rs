@@ -75,7 +75,7 @@ impl ProxyHttp for Gateway {
             if switching && !call.asks_upgrade() {
                 return Err(adapter::ours(Reason::UpstreamProtocol).into_up());
             }
-            call.answered();
+            call.answered(response.status);
         }
         Ok(())
     }

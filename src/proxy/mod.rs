@@ -13,5 +13,6 @@ mod patience;
 mod record;
 mod recover;
 pub mod session;
+mod spans;
 
 pub use engine::Engine;

@@ -14,6 +14,7 @@ use crate::{
     middleware::conceal,
     snapshot::Route,
     telemetry::{access_log::Record, metrics::Outcome},
+    trace::Trace,
     value::Name,
 };
 
@@ -39,7 +40,8 @@ pub(super) fn write<S: Session>(
     asked: Option<Asked>,
 ) {
     let (Some(log), Some(mut asked)) = (&route.access_log, asked) else { return };
-    if !log.selection().takes(asked.chosen, ended.status, ended.reason, ended.duration) {
+    let Some(chosen) = asked.chosen else { return };
+    if !log.selection().takes(chosen, ended.status, ended.reason, ended.duration) {
         return;
     }
     let exchange = &downstream.exchange;
@@ -49,9 +51,11 @@ pub(super) fn write<S: Session>(
     blot_out(&mut asked.fields, log.fields(), downstream.chain.secret_fields());
     let referer = asked.referer.as_ref().map(|value| conceal(value.as_bytes(), secrets));
     let endpoint = call.as_ref().and_then(|call| call.endpoint().cloned());
+    let trace_id = exchange.trace.as_ref().map(Trace::id);
     log.write(&Record {
         time: asked.at,
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
+        trace_id: trace_id.as_ref().map(|id| id as &dyn std::fmt::Display),
         client_ip: exchange.client_ip,
         method: exchange.method.as_str(),
         scheme: exchange.scheme,

@@ -34,6 +34,9 @@ use crate::{
 /// A request holds the table while it is looked up: far shorter, unless its thread does not run.
 const LONGEST_LOOKUP: Duration = Duration::from_secs(10);
 
+/// What spans that wait have to be sent, where seeing connections off took all the time there was.
+const LAST_SPANS: Duration = Duration::from_secs(1);
+
 /// What the reloader is told to do.
 #[derive(Debug)]
 pub enum Order {
@@ -80,7 +83,10 @@ impl Reloader {
                     Order::Drain(done) => {
                         let limit = self.current.as_ref().map_or_else(Default::default, |s| s.drain_timeout);
                         self.status.draining();
-                        let _ = done.send(self.sockets.drain(limit).await);
+                        let end = Instant::now() + limit;
+                        let clean = self.sockets.drain(limit).await;
+                        self.registries.spans.flush(end.max(Instant::now() + LAST_SPANS)).await;
+                        let _ = done.send(clean);
                     }
                     Order::Reload(cause, asked) => {
                         next = self.reload_for_all(cause, asked, &mut orders).await
@@ -207,6 +213,9 @@ impl Reloader {
         }
         for task in self.registries.jwks.tasks() {
             self.tasks.spawn(Kind::Jwks, task.run());
+        }
+        for task in self.registries.spans.tasks() {
+            self.tasks.spawn(Kind::Spans, task.run());
         }
         self.log.apply(&snapshot.log);
         self.status.applied(snapshot.clone(), self.sockets.list(), self.tenants.clone());

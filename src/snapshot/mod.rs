@@ -18,6 +18,7 @@ use crate::{
     middleware::{Chain, Expose, Routed},
     routing::{HostPattern, Table},
     telemetry::{access_log::AccessLog, log, metrics::ByListener},
+    trace::Tracer,
     upstream::Upstream,
     value::{Bind, Name},
 };
@@ -70,6 +71,8 @@ pub struct Listener {
     pub encoded_slash: EncodedSlash,
     /// Proxies whose word about the client is taken, where there are any.
     pub trusted_proxies: Option<Trust>,
+    /// Decides which requests are traced, where some are.
+    pub tracer: Option<Arc<Tracer>>,
     /// Takes every request, where the listener redirects all.
     pub redirect: Option<Arc<Route>>,
     /// Hosts and routes. Its hosts' indices are those of `hosts`.

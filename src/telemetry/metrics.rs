@@ -122,6 +122,10 @@ metrics! {
         "1, with the version that runs.";
     lines_dropped: IntCounterVec = "portolan_access_log_dropped_lines_total" ["to"],
         "Lines of the access log that were lost: nobody read fast enough, or they could not be written.";
+    spans_exported: IntCounterVec = "portolan_spans_exported_total" [],
+        "Spans of traces that the collector has taken.";
+    spans_dropped: IntCounterVec = "portolan_spans_dropped_total" ["cause"],
+        "Spans of traces that were lost: queue_full (the collector is too slow or gone) or not_taken (it refused them, or did not answer to the end).";
     tasks: IntGaugeVec = "portolan_tasks" ["kind"],
         "Tasks that run beside requests.";
     cpu: FloatCounter = "process_cpu_seconds_total" [],
@@ -151,6 +155,16 @@ pub struct Metrics {
 pub struct Decisions {
     pub refused: IntCounter,
     pub observed: IntCounter,
+}
+
+/// What became of the spans of traces.
+#[derive(Clone, Debug)]
+pub struct Spans {
+    pub exported: IntCounter,
+    /// There was no place in the queue.
+    pub queue_full: IntCounter,
+    /// The collector refused them, or did not answer to the end.
+    pub not_taken: IntCounter,
 }
 
 /// The state of limits that have one name.
@@ -209,6 +223,16 @@ impl Metrics {
     pub fn decisions(&self, kind: &'static str) -> Decisions {
         let of = |decision| self.families.decisions.with_label_values(&[kind, decision]);
         Decisions { refused: of("refused"), observed: of("observed") }
+    }
+
+    /// For the exporters of spans.
+    pub fn spans(&self) -> Spans {
+        let dropped = |cause| self.families.spans_dropped.with_label_values(&[cause]);
+        Spans {
+            exported: self.families.spans_exported.with_label_values(NONE),
+            queue_full: dropped("queue_full"),
+            not_taken: dropped("not_taken"),
+        }
     }
 
     /// The configuration was read, `failed` or not, and this generation is live.

@@ -14,7 +14,7 @@ use pingora::{
     Error,
     connectors::{ConnectorOptions, http::Connector},
     http::RequestHeader,
-    protocols::http::client::HttpSession,
+    protocols::{http::client::HttpSession, tls::ALPN},
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, Peer},
 };
 
@@ -44,6 +44,7 @@ pub enum Destination {
 #[derive(Debug)]
 pub struct Site {
     url: Url,
+    protocol: Protocol,
     group_key: u64,
     addresses: Mutex<Option<Addresses>>,
 }
@@ -69,6 +70,10 @@ pub struct CallError {
     pub reason: Reason,
     cause: String,
 }
+
+/// What came after the body of a response over HTTP/2: among its extensions, where something did.
+#[derive(Clone, Debug)]
+pub struct Trailers(pub HeaderMap);
 
 /// How far a try came that failed.
 enum Failed {
@@ -274,6 +279,11 @@ async fn receive(session: &mut HttpSession, most: usize) -> Result<Response<Byte
     let mut response = Response::new(body.freeze());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    if let HttpSession::H2(session) = session
+        && let Some(trailers) = session.read_trailers().await.map_err(|error| broken(&error))?
+    {
+        response.extensions_mut().insert(Trailers(trailers));
+    }
     Ok(response)
 }
 
@@ -298,14 +308,24 @@ async fn final_head(session: &mut HttpSession) -> Result<(StatusCode, HeaderMap)
 
 impl Site {
     pub fn new(url: Url) -> Self {
+        Self::speaking(Protocol::H1, url)
+    }
+
+    /// Of one that speaks HTTP/2 alone: over TLS by ALPN, else by prior knowledge.
+    pub fn over_http2(url: Url) -> Self {
+        let protocol = if url.is_https { Protocol::H2 } else { Protocol::H2c };
+        Self::speaking(protocol, url)
+    }
+
+    fn speaking(protocol: Protocol, url: Url) -> Self {
         let tls = Tls {
             server_name: ServerName::Fixed(url.host().to_owned()),
             authorities: None,
             client_certificate: None,
             verify: Verify::Full,
         };
-        let group_key = Identity::of(Protocol::H1, url.is_https.then_some(&tls)).0;
-        Self { url, group_key, addresses: Mutex::default() }
+        let group_key = Identity::of(protocol, url.is_https.then_some(&tls)).0;
+        Self { url, protocol, group_key, addresses: Mutex::default() }
     }
 
     pub fn url(&self) -> &Url {
@@ -317,6 +337,9 @@ impl Site {
         let mut peer = HttpPeer::new(address, self.url.is_https, name);
         peer.group_key = self.group_key;
         peer.options.idle_timeout = Some(SITE_IDLE);
+        if self.protocol != Protocol::H1 {
+            peer.options.alpn = ALPN::H2;
+        }
         peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         peer
     }

@@ -21,7 +21,7 @@ mod tls;
 
 use std::sync::Arc;
 
-pub use call::{Bounds, CallError, Caller, Destination, Site};
+pub use call::{Bounds, CallError, Caller, Destination, Site, Trailers};
 pub use compile::{Context, ReadFile, settings};
 pub use config::Config;
 pub use endpoint::{Endpoint, EndpointState};

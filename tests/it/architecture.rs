@@ -20,22 +20,23 @@ const ARROWS: &[(&str, &str)] = &[
     // L1b
     ("matcher", "diagnostic http tls value"),
     ("upstream", "diagnostic error http telemetry tls value"),
+    ("trace", "http telemetry upstream value"),
     // L1c
-    ("middleware", "diagnostic error http matcher telemetry tls upstream value"),
+    ("middleware", "diagnostic error http matcher telemetry tls trace upstream value"),
     // L1d
     ("action", "diagnostic error http matcher middleware telemetry tls upstream value"),
     // L1e
     ("routing", "action diagnostic error http matcher middleware telemetry tls upstream value"),
     // L2
-    ("config", "action diagnostic http matcher middleware telemetry tls upstream value"),
+    ("config", "action diagnostic http matcher middleware telemetry tls trace upstream value"),
     // L3
-    ("snapshot", "action config error http matcher middleware routing telemetry tls upstream value"),
+    ("snapshot", "action config error http matcher middleware routing telemetry tls trace upstream value"),
     (
         "compile",
-        "action config diagnostic error http matcher middleware routing snapshot telemetry tls upstream value",
+        "action config diagnostic error http matcher middleware routing snapshot telemetry tls trace upstream value",
     ),
     // L4
-    ("proxy", "action error http matcher middleware routing snapshot telemetry tls upstream value"),
+    ("proxy", "action error http matcher middleware routing snapshot telemetry tls trace upstream value"),
     // L5
     ("listen", "config error http proxy snapshot telemetry tls value"),
     ("admin", "diagnostic http snapshot telemetry value"),

@@ -18,6 +18,10 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     put::time(line, record.time);
     line.push(b'"');
     text(line, key!("request_id"), record.request_id);
+    if let Some(id) = record.trace_id {
+        line.extend_from_slice(key!("trace_id"));
+        put::text(line, format_args!("\"{id}\""));
+    }
     line.extend_from_slice(key!("client_ip"));
     line.push(b'"');
     put::ip(line, record.client_ip);
@@ -147,7 +151,8 @@ mod tests {
     fn a_line_says_all_there_is_and_nothing_else() {
         let line = parsed(&Record::for_tests());
         let expected = serde_json::json!({
-            "time": "2023-11-14T22:13:20.123Z", "request_id": "id-1", "client_ip": "192.0.2.1",
+            "time": "2023-11-14T22:13:20.123Z", "request_id": "id-1",
+            "trace_id": "0af7651916cd43dd8448eb211c80319c", "client_ip": "192.0.2.1",
             "method": "GET", "scheme": "https", "authority": "www.example.com", "path": "/a/b", "query": "c=d",
             "protocol": "HTTP/1.1", "status": 200, "received": 0, "sent": 5, "duration_ms": 1234.567,
             "first_byte_ms": 0.9, "listener": "web", "host": "www", "route": "all", "upstream": "origin",

@@ -15,6 +15,7 @@ pub struct Record<'a> {
     /// When its head had arrived.
     pub time: SystemTime,
     pub request_id: Option<&'a str>,
+    pub trace_id: Option<&'a dyn std::fmt::Display>,
     pub client_ip: IpAddr,
     /// Empty where the head could not be read.
     pub method: &'a str,
@@ -90,6 +91,7 @@ impl Record<'static> {
         Self {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             request_id: Some("id-1"),
+            trace_id: Some(&"0af7651916cd43dd8448eb211c80319c"),
             client_ip: IpAddr::from([192, 0, 2, 1]),
             method: "GET",
             scheme: "https",

@@ -55,6 +55,7 @@ logged! {
     Upstream = "upstream";
     Endpoint = "endpoint";
     Attempts = "attempts";
+    TraceId = "trace_id";
     Reason = "reason";
     Cause = "cause";
     Observed = "observed";
@@ -188,6 +189,7 @@ impl Logged {
             Self::Endpoint => text(record.endpoint),
             Self::Reason => text(record.reason),
             Self::Cause => text(record.cause),
+            Self::TraceId => record.trace_id.into_iter().for_each(|id| put::text(line, format_args!("{id}"))),
             Self::Target => escaped(line, record.target),
             Self::Authority => escaped(line, record.authority.unwrap_or_default()),
             Self::Time => put::time(line, record.time),

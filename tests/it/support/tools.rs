@@ -25,7 +25,8 @@ pub fn openssl(arguments: &[&str]) -> Run {
     output.expect("openssl is installed: tests/install").into()
 }
 
-/// A Python program that has `websockets`, `prometheus_client`, `jwt` and `cryptography`; it is killed with this.
+/// A Python program that has `websockets`, `prometheus_client`, `jwt`, `cryptography`, `grpc` and OpenTelemetry's
+/// messages; it is killed with this.
 pub struct Python {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -71,18 +72,16 @@ impl Drop for Python {
     }
 }
 
+const MODULES: &str =
+    "import cryptography, grpc, jwt, opentelemetry.proto.collector.trace.v1, prometheus_client, websockets";
+
 /// The first interpreter that has all that is imported: the one that `tests/install` made, the system's, the user's.
 fn interpreter() -> String {
     let made = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python3");
     let has_all = |python: &&str| {
-        let probe = Command::new(python)
-            .args(["-c", "import cryptography, jwt, prometheus_client, websockets"])
-            .stderr(Stdio::null())
-            .status();
+        let probe = Command::new(python).args(["-c", MODULES]).stderr(Stdio::null()).status();
         probe.is_ok_and(|status| status.success())
     };
     let found = [made, "/usr/bin/python3", "python3"].into_iter().find(has_all);
-    found
-        .expect("a Python with websockets, prometheus_client, PyJWT and cryptography: tests/install")
-        .to_owned()
+    found.expect("a Python with all that tests/install puts there").to_owned()
 }

@@ -1,0 +1,209 @@
+//! What is recorded of a request in a trace, by OpenTelemetry's semantic conventions for HTTP: a span for the request,
+//! one for each attempt at its upstream.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use http::{HeaderValue, Method, StatusCode, Version};
+
+use super::{
+    call::Call,
+    downstream::Downstream,
+    engine::{Asked, lock},
+    session::Session,
+};
+use crate::{
+    error::Reason,
+    middleware::conceal,
+    snapshot::Route,
+    telemetry::metrics::Outcome,
+    trace::{Attributes, Context, Kind, Recorded, SpanId, Trace},
+    upstream::Endpoint,
+    value::{Address, Name},
+};
+
+/// What is recorded of a call: its attempts, in their order.
+pub struct Traced {
+    /// The request's own place: the attempts are caused there.
+    context: Context,
+    attempts: Vec<Attempt>,
+}
+
+struct Attempt {
+    span: SpanId,
+    endpoint: Arc<Endpoint>,
+    began: Instant,
+    /// `None` while it goes on.
+    ended: Option<Instant>,
+    status: Option<StatusCode>,
+    failure: Option<Reason>,
+}
+
+// === impl Traced ===
+
+impl Traced {
+    /// `None`: the trace is not recorded.
+    pub fn of(trace: &Trace) -> Option<Box<Self>> {
+        trace.is_recorded().then(|| Box::new(Self { context: trace.context(), attempts: Vec::new() }))
+    }
+
+    pub fn begin(&mut self, endpoint: &Arc<Endpoint>) {
+        self.attempts.push(Attempt {
+            span: SpanId::random(),
+            endpoint: endpoint.clone(),
+            began: Instant::now(),
+            ended: None,
+            status: None,
+            failure: None,
+        });
+    }
+
+    pub fn answered(&mut self, status: StatusCode) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.status = Some(status);
+        }
+    }
+
+    pub fn failed(&mut self, reason: Reason) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.failure.get_or_insert(reason);
+            attempt.ended.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// What the attempt that goes on is to tell its endpoint.
+    pub fn traceparent(&self) -> HeaderValue {
+        let span = self.attempts.last().map_or(self.context.span, |attempt| attempt.span);
+        self.context.with_span(span).traceparent()
+    }
+}
+
+/// Exports what was recorded of a request that has ended.
+pub(super) fn end<S: Session>(
+    downstream: &mut Downstream<S>,
+    ended: &Outcome,
+    route: &Route,
+    call: Option<&Mutex<Call>>,
+    asked: Option<&Asked>,
+) {
+    if !downstream.exchange.is_recorded() {
+        return;
+    }
+    let call = call.map(lock);
+    let (method, _) = known(&downstream.exchange.method);
+    let place = route.names.host.as_ref().map(|_| route.names.route.as_str());
+    let name = place.map_or_else(|| method.to_owned(), |place| format!("{method} {place}"));
+    let mut said = server(downstream, ended, asked);
+    said.some("http.route", place);
+    said.some("portolan.upstream", call.as_ref().map(|call| call.upstream().name.as_str()));
+
+    let Some(trace) = &mut downstream.exchange.trace else { return };
+    if let Some(mut call) = call
+        && let Some(traced) = call.traced.take()
+    {
+        let upstream = &call.upstream().name;
+        let attempts = traced.attempts.into_iter().enumerate();
+        attempts.for_each(|(nth, attempt)| trace.add(attempt.recorded(nth, method, upstream)));
+    }
+    let failed = failure(ended).is_some();
+    trace.end(name, said, failed);
+}
+
+fn server<S: Session>(downstream: &Downstream<S>, ended: &Outcome, asked: Option<&Asked>) -> Attributes {
+    let exchange = &downstream.exchange;
+    let mut said = Attributes::default();
+    method(&mut said, &exchange.method);
+    said.text("url.scheme", exchange.scheme);
+    if let Some(asked) = asked {
+        let target = asked.target.path_and_query().map_or("", |target| target.as_str());
+        let target = conceal(target.as_bytes(), downstream.chain.secret_parameters());
+        let mut parts = target.splitn(2, |byte| *byte == b'?');
+        said.told("url.path", parts.next());
+        said.told("url.query", parts.next());
+        said.told("user_agent.original", asked.user_agent.as_ref().map(HeaderValue::as_bytes));
+        said.text("network.protocol.version", version(asked.version));
+    }
+    said.told("server.address", Some(exchange.host.as_bytes()).filter(|host| !host.is_empty()));
+    said.text("client.address", exchange.client_ip.to_string());
+    if let Some(status) = exchange.status {
+        said.number("http.response.status_code", status.as_u16());
+    }
+    said.some("error.type", failure(ended));
+    said.text("portolan.listener", exchange.connection.listener.as_str());
+    said.some("portolan.host", exchange.routed.host.as_ref().map(Name::as_str));
+    said.some("portolan.tenant", exchange.routed.tenant.as_ref().map(Name::as_str));
+    said.some("portolan.reason", ended.reason.map(Reason::code));
+    said.told("portolan.request_id", exchange.request_id.as_ref().map(HeaderValue::as_bytes));
+    said
+}
+
+/// Why the request counts as failed: what a client does wrong is no failure of a server.
+fn failure(ended: &Outcome) -> Option<String> {
+    let reason = ended.reason.filter(|reason| reason.status().is_server_error());
+    let status = ended.status.is_server_error().then(|| ended.status.as_str().to_owned());
+    reason.map(|reason| reason.code().to_owned()).or(status)
+}
+
+impl Attempt {
+    fn recorded(self, nth: usize, name: &str, upstream: &Name) -> Recorded {
+        let mut said = Attributes::default();
+        said.text("http.request.method", name);
+        said.text("portolan.upstream", upstream.as_str());
+        said.text("portolan.endpoint", self.endpoint.address.to_string());
+        match &self.endpoint.address {
+            Address::Tcp(address) => {
+                said.text("server.address", address.ip().to_string());
+                said.number("server.port", address.port());
+            }
+            Address::Unix(path) => said.text("server.address", path.display().to_string()),
+        }
+        if nth > 0 {
+            said.number("http.request.resend_count", i64::try_from(nth).unwrap_or(i64::MAX));
+        }
+        if let Some(status) = self.status {
+            said.number("http.response.status_code", status.as_u16());
+        }
+        // To who sent a request, 4xx is a failure as well.
+        let status = self.status.filter(|status| status.as_u16() >= 400);
+        let failure = self.failure.map(|reason| reason.code().to_owned());
+        let failure = failure.or_else(|| status.map(|status| status.as_str().to_owned()));
+        let failed = failure.is_some();
+        said.some("error.type", failure);
+        Recorded {
+            span: self.span,
+            name: format!("{name} {upstream}"),
+            kind: Kind::Client,
+            began: self.began,
+            ended: self.ended.unwrap_or_else(Instant::now),
+            attributes: said,
+            failed,
+        }
+    }
+}
+
+fn method(said: &mut Attributes, method: &Method) {
+    let (name, is_known) = known(method);
+    said.text("http.request.method", if is_known { name } else { "_OTHER" });
+    if !is_known {
+        said.told("http.request.method_original", Some(method.as_str().as_bytes()));
+    }
+}
+
+/// A method as spans are called by, and whether it is a well-known one: anybody can make up others.
+fn known(method: &Method) -> (&'static str, bool) {
+    const KNOWN: [&str; 10] =
+        ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+    let found = KNOWN.iter().find(|known| **known == method.as_str());
+    (found.copied().unwrap_or("HTTP"), found.is_some())
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    }
+}
