@@ -19,7 +19,7 @@ use crate::{
     routing::{HostPattern, Table},
     telemetry::{access_log::AccessLog, log, metrics::ByListener},
     upstream::Upstream,
-    value::{Bind, Name},
+    value::{Bind, Name, Secret},
 };
 
 /// A compiled configuration.
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub drain_timeout: Duration,
     /// Where the administration listens, where that is said.
     pub admin: Option<Bind>,
+    /// What who asks there has to show.
+    pub admin_token: Option<Secret>,
     /// Where it shows the metrics.
     pub metrics_path: String,
     pub log: log::Config,
