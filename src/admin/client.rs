@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{serve::LONGEST_ANSWER, socket::Stream};
-use crate::value::Bind;
+use crate::value::{Bind, Secret};
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,12 @@ const LARGEST_REPLY: usize = 64 << 20;
 /// For connecting, and for what is sent beside the wait for a reload.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks the process that listens there, and waits for its reply.
-pub fn ask(place: &Bind, question: Question) -> Result<Value, AskError> {
+/// Asks the process that listens there, showing the token, and waits for its reply.
+pub fn ask(place: &Bind, token: Option<&Secret>, question: Question) -> Result<Value, AskError> {
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let stream = timeout(PATIENCE, connect(place)).await.unwrap_or_else(|_| Err(late()));
         let stream = stream.map_err(|source| AskError::NotRunning { place: place.clone(), source })?;
-        let reply = converse(stream, place, question);
+        let reply = converse(stream, request(place, token, question));
         timeout(LONGEST_ANSWER + PATIENCE, reply).await.unwrap_or_else(|_| Err(late().into()))
     })
 }
@@ -61,11 +61,11 @@ async fn connect(place: &Bind) -> io::Result<Box<dyn Stream>> {
     }
 }
 
-async fn converse(stream: Box<dyn Stream>, place: &Bind, question: Question) -> Result<Value, AskError> {
+async fn converse(stream: Box<dyn Stream>, request: Request<Empty<Bytes>>) -> Result<Value, AskError> {
     let broken = |error: hyper::Error| AskError::Io(io::Error::other(error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async {
-        let response = sender.send_request(request(place, question)).await.map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LARGEST_REPLY).collect().await;
         let body = body.map_err(|error| AskError::Reply(error.to_string()))?.to_bytes();
@@ -84,7 +84,7 @@ async fn converse(stream: Box<dyn Stream>, place: &Bind, question: Question) -> 
     understand(status, &body)
 }
 
-fn request(place: &Bind, question: Question) -> Request<Empty<Bytes>> {
+fn request(place: &Bind, token: Option<&Secret>, question: Question) -> Request<Empty<Bytes>> {
     let (method, path) = match question {
         Question::Reload => (Method::POST, "/reload"),
         Question::Status => (Method::GET, "/status"),
@@ -94,7 +94,13 @@ fn request(place: &Bind, question: Question) -> Request<Empty<Bytes>> {
         Bind::Any(_) | Bind::Unix(_) => "localhost".to_owned(),
     };
     let request = Request::builder().method(method).uri(path).header(header::HOST, host);
-    request.body(Empty::new()).expect("an address is a Host")
+    let mut request = request.body(Empty::new()).expect("an address is a Host");
+    let shown = token.and_then(|token| HeaderValue::try_from(format!("Bearer {}", token.0)).ok());
+    if let Some(mut shown) = shown {
+        shown.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, shown);
+    }
+    request
 }
 
 /// A refused configuration is an answer like another; what the process itself refuses is none.

@@ -5,6 +5,7 @@ mod origin;
 mod place;
 pub mod serve;
 mod socket;
+mod token;
 
 pub use place::{candidates, default_path};
 pub use serve::Desk;

@@ -18,13 +18,20 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{
     origin,
     socket::{AdminSocket, Stream},
+    token::{self, TurnedAway},
 };
-use crate::{snapshot::ADMIN_PATHS, value::Bind};
+use crate::{
+    http::connection::Peer,
+    snapshot::ADMIN_PATHS,
+    value::{Bind, Secret},
+};
 
 /// Who answers.
 pub trait Desk: Send + Sync + 'static {
     /// Where the metrics are, as it is configured now.
     fn metrics_path(&self) -> String;
+    /// What who asks has to show, where that is said.
+    fn token(&self) -> Option<Secret>;
     /// In Prometheus' text format.
     fn metrics(&self) -> String;
     /// How the process does, for people and programs.
@@ -67,21 +74,30 @@ const LARGEST_HEAD: usize = 16 << 10;
 /// The text format's media type (Prometheus, exposition formats).
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Answered to everybody: who sends requests here, as load balancers and kubelets, has no token.
+const OPEN: [&str; 2] = ["/live", "/ready"];
+
 type Answer = Response<Full<Bytes>>;
+
+/// Where requests come in.
+struct Door {
+    local: Bind,
+    turned_away: TurnedAway,
+}
 
 impl AdminSocket {
     /// Answers until it is dropped.
     pub async fn serve<D: Desk>(self, desk: Arc<D>) {
         let places = Arc::new(Semaphore::new(CLIENTS));
-        let local = Arc::new(self.local().clone());
+        let door = Arc::new(Door { local: self.local().clone(), turned_away: TurnedAway::default() });
         loop {
             let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
             match self.accept().await {
-                Ok(stream) => {
-                    let (desk, local) = (desk.clone(), local.clone());
+                Ok((stream, peer)) => {
+                    let (desk, door) = (desk.clone(), door.clone());
                     tokio::spawn(async move {
                         let _place = place;
-                        if let Err(error) = converse(stream, desk, local).await {
+                        if let Err(error) = converse(stream, peer, desk, door).await {
                             tracing::debug!(%error, "a client of the administration went wrong");
                         }
                     });
@@ -95,10 +111,15 @@ impl AdminSocket {
     }
 }
 
-async fn converse<D: Desk>(stream: Box<dyn Stream>, desk: Arc<D>, local: Arc<Bind>) -> hyper::Result<()> {
+async fn converse<D: Desk>(
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    desk: Arc<D>,
+    door: Arc<Door>,
+) -> hyper::Result<()> {
     let service = service_fn(move |request| {
-        let (desk, local) = (desk.clone(), local.clone());
-        async move { Ok::<_, Infallible>(answer(&request, &*desk, &local).await) }
+        let (desk, door) = (desk.clone(), door.clone());
+        async move { Ok::<_, Infallible>(answer(&request, peer, &*desk, &door).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -115,9 +136,15 @@ async fn converse<D: Desk>(stream: Box<dyn Stream>, desk: Arc<D>, local: Arc<Bin
     }
 }
 
-async fn answer<D: Desk>(request: &Request<Incoming>, desk: &D, local: &Bind) -> Answer {
-    if let Err(problem) = origin::check(request, local) {
+async fn answer<D: Desk>(request: &Request<Incoming>, peer: Peer, desk: &D, door: &Door) -> Answer {
+    let token = desk.token();
+    if let Err(problem) = origin::check(request, &door.local, token.is_some()) {
         return refusal(StatusCode::FORBIDDEN, problem);
+    }
+    let is_admitted = token::admits(request.headers(), token.as_ref(), &door.local);
+    if !is_admitted && !OPEN.contains(&request.uri().path()) {
+        door.turned_away.note(peer);
+        return unauthorized();
     }
     if !request.body().is_end_stream() {
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, "requests have no body here");
@@ -132,7 +159,7 @@ async fn answer<D: Desk>(request: &Request<Incoming>, desk: &D, local: &Bind) ->
         }
         _ if !reads => not_allowed("GET, HEAD"),
         "/live" => said(StatusCode::OK, &json!({ "status": "ok" })),
-        "/ready" => ready(&desk.readiness()),
+        "/ready" => ready(&desk.readiness(), is_admitted),
         "/health" => health(desk),
         "/status" => said(StatusCode::OK, &desk.status()),
         _ => text(desk.metrics()),
@@ -148,12 +175,16 @@ async fn reload<D: Desk>(desk: &D) -> Answer {
     }
 }
 
-fn ready(readiness: &Readiness) -> Answer {
+/// Why not is for those who may know the upstreams.
+fn ready(readiness: &Readiness, is_admitted: bool) -> Answer {
     let (status, word) = match readiness.causes.is_empty() {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
-    said(status, &json!({ "status": word, "causes": readiness.causes }))
+    match is_admitted {
+        true => said(status, &json!({ "status": word, "causes": readiness.causes })),
+        false => said(status, &json!({ "status": word })),
+    }
 }
 
 /// Whoever asks is answered 200 as long as anything is: what is amiss is said, not acted upon.
@@ -175,6 +206,15 @@ fn said(status: StatusCode, value: &Value) -> Answer {
 fn refusal(status: StatusCode, message: &str) -> Answer {
     let error = status.canonical_reason().unwrap_or("Error");
     said(status, &json!({ "error": error, "message": message, "status": status.as_u16() }))
+}
+
+/// Each further try takes a connection of its own.
+fn unauthorized() -> Answer {
+    let mut answer = refusal(StatusCode::UNAUTHORIZED, "a token is asked for here: it is missing or wrong");
+    let fields = answer.headers_mut();
+    fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portolan\""));
+    fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn not_allowed(allow: &'static str) -> Answer {

@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
 };
 
-use crate::value::Bind;
+use crate::{http::connection::Peer, value::Bind};
 
 /// A connection to it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -70,10 +70,13 @@ impl AdminSocket {
         &self.local
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
         match &self.kind {
-            Kind::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
-            Kind::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            Kind::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Box::new(stream), Peer::Tcp(peer)))
+            }
+            Kind::Unix { listener, .. } => Ok((Box::new(listener.accept().await?.0), Peer::Unix)),
         }
     }
 }

@@ -104,6 +104,7 @@ pub fn compile(
         process: settings.process,
         drain_timeout: settings.drain_timeout,
         admin: settings.admin,
+        admin_token: settings.admin_token,
         metrics_path: settings.metrics_path,
         log: document.log.clone(),
         listeners,

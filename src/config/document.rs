@@ -16,7 +16,9 @@ use crate::{
     middleware,
     telemetry::{access_log, log},
     tls, trace, upstream,
-    value::{Bandwidth, Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Spanned, TextOr},
+    value::{
+        Bandwidth, Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Secret, Spanned, TextOr,
+    },
 };
 
 /// A Portolan configuration.
@@ -82,8 +84,13 @@ pub struct Process {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// A unix socket, "unix:/run/portolan/admin.sock", or an address of this machine alone, "127.0.0.1:9901".
+    /// A unix socket, "unix:/run/portolan/admin.sock", an address of this machine alone, "127.0.0.1:9901", or with a token
+    /// one that others reach, "0.0.0.0:9901". It is spoken in cleartext.
     pub bind: Spanned<Bind>,
+    /// What who asks has to show, as "Authorization: Bearer TOKEN", for everything but /live and /ready: "${file:PATH}" or
+    /// "${NAME}", of 16 visible ASCII characters at least. Required unless bind is a unix socket or a loopback address.
+    #[serde(default)]
+    pub token: Option<Spanned<Secret>>,
 }
 
 /// What Prometheus scrapes.

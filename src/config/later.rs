@@ -5,7 +5,7 @@
 const LATER: &[(&str, &[&str])] = &[
     ("", &["redis", "database", "audit", "events"]),
     ("Process", &["upgrade_socket"]),
-    ("Admin", &["token", "debug"]),
+    ("Admin", &["debug"]),
     ("Certificate", &["acme"]),
     ("Listener", &["quic", "proxy_protocol"]),
     ("ListenerProtocol", &["h3"]),

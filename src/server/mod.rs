@@ -39,7 +39,7 @@ use crate::{
     diagnostic::Code,
     proxy::Engine,
     telemetry::log::Log,
-    value::Bind,
+    value::{Bind, Secret},
 };
 use reload::{Fixed, Order, Reloader};
 use signals::{Signal, Signals};
@@ -185,6 +185,10 @@ struct Desk {
 impl admin::Desk for Desk {
     fn metrics_path(&self) -> String {
         self.status.metrics_path()
+    }
+
+    fn token(&self) -> Option<Secret> {
+        self.status.admin_token()
     }
 
     fn metrics(&self) -> String {

@@ -20,7 +20,7 @@ use crate::{
     snapshot::{Action, Snapshot},
     telemetry::metrics::Present,
     upstream::Upstream,
-    value::{Bind, Name, Timestamp},
+    value::{Bind, Name, Secret, Timestamp},
 };
 
 /// What is known of the process. Reloads write it, whoever asks reads it.
@@ -120,6 +120,10 @@ impl Status {
     pub fn metrics_path(&self) -> String {
         let now = self.now();
         now.snapshot.as_ref().map_or_else(String::new, |snapshot| snapshot.metrics_path.clone())
+    }
+
+    pub fn admin_token(&self) -> Option<Secret> {
+        self.now().snapshot.as_ref().and_then(|snapshot| snapshot.admin_token.clone())
     }
 
     /// The metrics, with what is looked up for them.

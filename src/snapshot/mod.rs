@@ -20,7 +20,7 @@ use crate::{
     telemetry::{access_log::AccessLog, log, metrics::ByListener},
     trace::Tracer,
     upstream::Upstream,
-    value::{Bind, Name},
+    value::{Bind, Name, Secret},
 };
 
 /// A compiled configuration.
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub drain_timeout: Duration,
     /// Where the administration listens, where that is said.
     pub admin: Option<Bind>,
+    /// What who asks there has to show.
+    pub admin_token: Option<Secret>,
     /// Where it shows the metrics.
     pub metrics_path: String,
     pub log: log::Config,

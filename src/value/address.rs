@@ -74,6 +74,11 @@ impl Bind {
             Self::Unix(_) => None,
         }
     }
+
+    /// Whether nobody outside this machine reaches it.
+    pub fn is_of_this_machine(&self) -> bool {
+        self.socket_addr().is_none_or(|address| address.ip().to_canonical().is_loopback())
+    }
 }
 
 impl fmt::Display for Bind {

@@ -1,6 +1,6 @@
 //! The administration over HTTP: who is answered, what probes say, and that nothing of the traffic is in its way.
 
-use super::support::{Client, Origin, Proxy, config, eventually, free_port, portolan, until};
+use super::support::{Client, Origin, Proxy, Tree, config, eventually, free_port, portolan, until};
 
 const YAML: &str = r#"
 admin: { bind: "127.0.0.1:ADMIN" }
@@ -122,4 +122,77 @@ EXTRA
     busy.send("12345");
     assert_eq!(busy.response().status, 200);
     assert!(proxy.ended().success());
+}
+
+#[test]
+fn from_afar_it_is_asked_by_token_alone() {
+    let (port, token) = (free_port(), "a-token-of-some-length");
+    let tree = Tree::new();
+    tree.write("admin.token", format!("{token}\n"));
+    let yaml = r#"
+admin: { bind: "0.0.0.0:ADMIN", token: "${file:admin.token}" }
+listeners: { web: { bind: "127.0.0.1:0" } }
+hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok } } } } }
+"#;
+    let main = tree.write("portolan.yaml", config(yaml, &[("ADMIN", &port)]));
+    let place = format!("0.0.0.0:{port}");
+    // That it is up is found out by the token that the configuration names.
+    let mut proxy = Proxy::run_by(tree, &main, place.clone());
+
+    let field = |shown: &str| format!("Host: admin.example\r\nAuthorization: {shown}\r\n\r\n");
+    let (right, none) = (field(&format!("Bearer {token}")), "Host: admin.example\r\n\r\n".to_owned());
+    for (line, fields, expected) in [
+        ("GET /live", &none, 200),
+        ("GET /ready", &none, 200),
+        ("GET /health", &none, 401),
+        ("GET /metrics", &none, 401),
+        ("GET /status", &none, 401),
+        ("GET /nothing", &none, 401),
+        ("POST /reload", &none, 401),
+        ("POST /reload", &field("Bearer a-token-of-some-lengt"), 401),
+        ("POST /reload", &field("Basic a-token-of-some-length"), 401),
+        ("GET /status", &right, 200),
+        ("GET /metrics", &right, 200),
+        ("GET /nothing", &right, 404),
+        ("POST /reload", &right, 200),
+        ("GET /status", &format!("Origin: http://a.example\r\n{right}"), 403),
+    ] {
+        assert_eq!(ask(port, &format!("{line} HTTP/1.1\r\n{fields}")).0, expected, "{line} {fields}");
+    }
+    assert_eq!(ask(port, &format!("GET /ready HTTP/1.1\r\n{none}")).1, r#"{"status":"ok"}"#);
+    let mut client = Client::tcp(port);
+    client.send(format!("GET /status HTTP/1.1\r\n{none}"));
+    let response = client.response();
+    assert_eq!(response.field("www-authenticate"), Some("Bearer realm=\"portolan\""));
+    assert!(client.is_closed(), "each try takes a connection");
+    let log = proxy.log();
+    assert_eq!(log.matches("turned a request away").count(), 1, "{log}");
+    assert!(!log.contains("a-token"), "{log}");
+
+    let directory = proxy.tree().path("");
+    let elsewhere = Tree::new();
+    elsewhere.write("token", token);
+    for (directory, arguments, code) in [
+        (directory.as_path(), &["status"][..], 0),
+        (directory.as_path(), &["reload", "--config", "portolan.yaml"], 0),
+        (elsewhere.path("").as_path(), &["status", "--socket", &place, "--token-file", "token"], 0),
+        (elsewhere.path("").as_path(), &["status", "--socket", &place], 3),
+    ] {
+        let outcome = portolan(directory, arguments);
+        assert_eq!(outcome.code, code, "{arguments:?} {outcome:?}");
+    }
+    // A new token holds at once; without one nobody is let in from afar.
+    let before = proxy.generation();
+    proxy.write("admin.token", "another-token-of-some-length");
+    proxy.wait_past(before);
+    assert_eq!(ask(port, &format!("GET /status HTTP/1.1\r\n{right}")).0, 401);
+    let config = config(yaml, &[("ADMIN", &port)]);
+    proxy.write(
+        "portolan.yaml",
+        &config.replace("0.0.0.0", "127.0.0.1").replace(", token: \"${file:admin.token}\"", ""),
+    );
+    until("the token is gone", || proxy.log().contains("admin.bind"));
+    let local = "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(ask(port, local).0, 401, "the address is the one of the start");
+    assert_eq!(ask(port, "GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n").0, 200);
 }

@@ -6,7 +6,7 @@ mod jwks;
 mod key;
 mod token;
 
-use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time, time::UNIX_EPOCH};
+use std::{borrow::Cow, str::FromStr, sync::Arc, time, time::UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
-    value::{Clock, Duration, FieldName, FilePath, Map, OneOrMany, Spanned, Url},
+    value::{Clock, Duration, FieldName, FilePath, Map, OneOrMany, Secret, Spanned, Url},
 };
 
 pub const ADDS_UP: bool = false;
@@ -89,12 +89,6 @@ pub struct Config {
     #[serde(default)]
     pub mode: Mode,
 }
-
-/// A text that is not shown.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(transparent)]
-#[schemars(inline)]
-pub struct Secret(String);
 
 /// Where a JWK set is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -332,12 +326,6 @@ impl FromStr for KeySet {
             true => text.parse().map(Self::Url),
             false => text.parse().map(Self::File),
         }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }
 

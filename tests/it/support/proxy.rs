@@ -85,7 +85,7 @@ impl Proxy {
     }
 
     #[track_caller]
-    fn run_by(tree: Tree, main: &Path, socket: String) -> Self {
+    pub fn run_by(tree: Tree, main: &Path, socket: String) -> Self {
         let stdout = File::create(tree.path("stdout")).unwrap();
         let stderr = File::create(tree.path("stderr")).unwrap();
         let child = command()
