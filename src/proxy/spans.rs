@@ -101,8 +101,12 @@ pub(super) fn end<S: Session>(
 
     let Some(trace) = &mut downstream.exchange.trace else { return };
     if let Some(mut call) = call
-        && let Some(traced) = call.traced.take()
+        && let Some(mut traced) = call.traced.take()
     {
+        // One that was cut short, as by the route's time, has not heard of it.
+        if let Some(reason) = call.failure {
+            traced.failed(reason);
+        }
         let upstream = &call.upstream().name;
         let attempts = traced.attempts.into_iter().enumerate();
         attempts.for_each(|(nth, attempt)| trace.add(attempt.recorded(nth, method, upstream)));
