@@ -13,7 +13,7 @@ use super::{
     test::Test,
 };
 use crate::{
-    middleware,
+    middleware, store,
     telemetry::{access_log, log},
     tls, upstream,
     value::{Bandwidth, Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Spanned, TextOr},
@@ -35,6 +35,8 @@ pub struct Document {
     pub log: log::Config,
     /// A line for each request. Without it: json on stdout. `false` turns it off.
     pub access_log: Option<Spanned<access_log::Setting>>,
+    /// The Redis that several Portolans share. Only what asks for it uses it.
+    pub redis: Option<store::Config>,
     /// What holds for every listener, host and route that does not say otherwise.
     pub defaults: Defaults,
     /// Certificates with their keys, by name.

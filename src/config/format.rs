@@ -8,6 +8,7 @@ use crate::{
         jwt::{Algorithm, KeySet},
         limit::KeyText as LimitKey,
     },
+    store,
     upstream::{DeniedAddress, config::BalanceKey},
     value::{
         Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size,
@@ -37,6 +38,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:path", parses::<FilePath>),
     ("portolan:percent", parses::<Percent>),
     ("portolan:rate", parses::<Rate>),
+    ("portolan:redis-url", parses::<store::Address>),
     ("portolan:size", parses::<Size>),
     ("portolan:status", parses::<Status>),
     ("portolan:status-range", parses::<StatusRange>),

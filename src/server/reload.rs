@@ -208,6 +208,9 @@ impl Reloader {
         for task in self.registries.jwks.tasks() {
             self.tasks.spawn(Kind::Jwks, task.run());
         }
+        for task in self.registries.redis.tasks() {
+            self.tasks.spawn(Kind::Redis, task.run());
+        }
         self.log.apply(&snapshot.log);
         self.status.applied(snapshot.clone(), self.sockets.list(), self.tenants.clone());
         let old = self.current.replace(snapshot);

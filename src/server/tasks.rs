@@ -16,6 +16,8 @@ pub enum Kind {
     Health,
     /// Fetches a JWK set.
     Jwks,
+    /// Keeps the connection to Redis open.
+    Redis,
     /// Closes a socket and sees its connections off.
     Drain,
 }
@@ -39,6 +41,7 @@ impl Kind {
         match self {
             Self::Health => "health",
             Self::Jwks => "jwks",
+            Self::Redis => "redis",
             Self::Drain => "drain",
         }
     }

@@ -34,6 +34,7 @@ mod reload;
 mod requests;
 mod routing;
 mod security_headers;
+mod shared_limits;
 mod streaming;
 mod strictness;
 mod support;

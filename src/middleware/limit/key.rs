@@ -130,8 +130,13 @@ impl By {
     /// The key of what the request has of it. What it lacks is a key too.
     pub(super) fn key(&self, exchange: &Exchange, seed: &impl BuildHasher) -> Key {
         let mut hasher = seed.build_hasher();
-        self.0.iter().for_each(|aspect| aspect.write(exchange, &mut hasher));
+        self.write(exchange, &mut hasher);
         Key(hasher.finish())
+    }
+
+    /// Hashes what the request has of it.
+    pub(super) fn write(&self, exchange: &Exchange, hasher: &mut impl Hasher) {
+        self.0.iter().for_each(|aspect| aspect.write(exchange, hasher));
     }
 
     #[cfg(test)]
