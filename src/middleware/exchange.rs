@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     HeadSize, bandwidth::Throttle, body_limit::Limits, canonical_host::Expose, compress::Encoder, cors,
-    decompress::Decoder, limit::Permit, rate_limit,
+    decompress::Decoder, jwt, limit::Permit, rate_limit,
 };
 use crate::{
     error::Reason,
@@ -48,6 +48,10 @@ pub struct Exchange {
     pub captures: Params,
     pub routed: Arc<Routed>,
     pub request_id: Option<HeaderValue>,
+    /// The name of the user or the key that the chain found it to be from.
+    pub user: Option<HeaderValue>,
+    /// The token that the chain found right.
+    pub token: Option<Arc<jwt::Verified>>,
     /// Why the answer is ours, where it is.
     pub reason: Option<Reason>,
     /// What made a part of the chain refuse it, or say that it would: for the log alone.
@@ -108,6 +112,8 @@ impl Exchange {
             captures: Params::default(),
             routed,
             request_id: None,
+            user: None,
+            token: None,
             reason: None,
             cause: None,
             observed: SmallVec::new(),
@@ -129,6 +135,11 @@ impl Exchange {
     /// Notes what a part would have refused it for.
     pub fn observe(&mut self, reason: Reason) {
         self.observed.push(reason);
+    }
+
+    /// What its token says, as far as a part of the chain asks for it.
+    pub fn claim(&self, name: &str) -> Option<&str> {
+        self.token.as_ref()?.claim(name)
     }
 
     fn tls(&self) -> Option<&Tls> {

@@ -33,8 +33,9 @@ pub struct Config {
     #[serde(default)]
     pub burst: Option<Spanned<NonZeroU32>>,
     /// What requests are told apart by: client_ip (of IPv6 the /64; { client_ip: { v6_prefix: 56 } } says otherwise),
-    /// "header:NAME", "cookie:NAME", host, route, tenant, or a list of several together. Those that lack it are one; with []
-    /// all are. Default client_ip.
+    /// "header:NAME", "cookie:NAME", host, route, tenant, user (whom basic_auth, api_key or jwt before it found: the user's
+    /// name, the key's, the token's sub), "claim:NAME" (of the token that a jwt before it found right), or a list of several
+    /// together. Those that lack it are one; with [] all are. Default client_ip.
     #[serde(default)]
     pub by: Option<limit::Written>,
     /// A name for the count, which clients see. Places of one bucket share one count. Default: each place has its own.
@@ -100,7 +101,7 @@ const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
-    let by = config.by.as_ref().map_or_else(By::client_ip, |by| By::compile(by, cx.diagnostics));
+    let by = config.by.as_ref().map_or_else(By::client_ip, |by| By::compile(by, chain, cx.diagnostics));
     let place = config.bucket.as_ref().map_or_else(|| cx.place.clone(), |name| Place::Named(name.clone()));
     let identity = Identity { place, by };
     let (quota, shared) = (quota(config, &identity, cx), shared(config, &identity, cx));
