@@ -88,6 +88,7 @@ reasons! {
     AuthFailed = "auth_failed", 502, Upstream, "destination_unavailable", "Who may have this could not be found out.";
     AuthTimeout = "auth_timeout", 504, Upstream, "http_response_timeout", "Who may have this could not be found out in time.";
     KeysUnavailable = "keys_unavailable", 503, Upstream, "destination_unavailable", "Who asks for this cannot be found out at the moment.";
+    LimitUnavailable = "limit_unavailable", 503, Upstream, "destination_unavailable", "How often this is asked for cannot be found out at the moment.";
     NoEndpoint = "no_endpoint", 503, Upstream, "destination_unavailable", "The service is not available at the moment.";
     ConnectRefused = "connect_refused", 502, Upstream, "connection_refused", "The service could not be reached.";
     ConnectFailed = "connect_failed", 502, Upstream, "destination_unavailable", "The service could not be reached.";

@@ -13,7 +13,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, closest},
     middleware::{
         self, Calls, Chain, Item, Mode, Site, World, bandwidth, concurrency,
-        limit::{Place, Within},
+        limit::{Place, Scope as Counting, Within},
         maintenance, rate_limit,
     },
     value::{Name, OneOrMany, Span, Spanned, TextOr},
@@ -116,6 +116,7 @@ impl<'a> Chains<'a> {
             caller: registries.upstreams.caller().clone(),
             upstreams: Box::new(|name| upstreams.find(cx, name)),
             jwks: &registries.jwks,
+            redis: Box::new(|place| cx.redis.find(cx, place)),
         };
         let world =
             World::new(cx, registries.heavy_work.clone(), &registries.metrics, calls, &registries.limits);
@@ -224,7 +225,8 @@ fn limits(written: &document::TenantLimits) -> Vec<Own> {
             burst: written.burst,
             by: Some(OneOrMany::default()),
             bucket: None,
-            scope: rate_limit::Scope::Local,
+            scope: Spanned::new(Counting::Local, rate.span),
+            unavailable: None,
             mode: Mode::Enforce,
         })
     });

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Registries, access_log::Rotations, names::Names};
+use super::{Registries, access_log::Rotations, names::Names, redis};
 use crate::{
     config::{Delegated, Document, Inputs, document::File},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
@@ -22,6 +22,7 @@ pub(super) struct Context<'a> {
     pub names: Names<'a>,
     pub report: Report,
     pub rotations: Rotations,
+    pub redis: redis::Shared,
     /// The files that others than the operator write.
     delegated: HashMap<FileId, &'a Delegated>,
 }
@@ -43,13 +44,16 @@ impl<'a> Context<'a> {
         let names = Names::of(document, sources);
         let of_file = |delegated: &'a Arc<Delegated>| delegated.files().map(|file| (file, &**delegated));
         let delegated = document.delegated.iter().flat_map(of_file).collect();
+        let report = Report::default();
+        let redis = report.collect(|diagnostics| redis::Shared::compile(document, registries, diagnostics));
         Self {
             document,
             sources,
             inputs,
             registries,
             names,
-            report: Report::default(),
+            report,
+            redis,
             rotations: Rotations::default(),
             delegated,
         }

@@ -15,6 +15,7 @@ mod hosts;
 mod listeners;
 mod names;
 mod query;
+mod redis;
 mod route;
 pub mod routes;
 mod settings;
@@ -35,6 +36,7 @@ use crate::{
     diagnostic::{Diagnostics, Sources},
     middleware::{HeavyWork, jwt, limit},
     snapshot::Snapshot,
+    store,
     telemetry::{access_log::Sinks, metrics::Metrics},
     tls::SelfSigned,
     trace, upstream,
@@ -47,6 +49,7 @@ pub struct Registries {
     pub upstreams: upstream::Registry,
     pub limits: limit::Registry,
     pub jwks: jwt::Registry,
+    pub redis: store::Registry,
     pub self_signed: SelfSigned,
     pub access_logs: Sinks,
     pub spans: trace::Registry,
@@ -61,6 +64,7 @@ impl Default for Registries {
             upstreams: upstream::Registry::new(Clock::machine(), None, metrics.clone()),
             limits: limit::Registry::new(Clock::machine()),
             jwks: jwt::Registry::new(Clock::machine()),
+            redis: store::Registry::default(),
             self_signed: SelfSigned::default(),
             access_logs: Sinks::default(),
             spans: trace::Registry::new(metrics.spans()),
@@ -93,6 +97,7 @@ pub fn compile(
     let tests = tests_section::compile(&cx, &listeners);
     let settings = settings::compile(&cx);
     cx.names.warn_of_unused(&cx);
+    cx.redis.warn_if_unused(&cx);
 
     // Whatever was wrong is known by now: only then may a part be missing.
     let diagnostics = cx.report.into_diagnostics();

@@ -13,7 +13,7 @@ use super::{
     test::Test,
 };
 use crate::{
-    middleware,
+    middleware, store,
     telemetry::{access_log, log},
     tls, trace, upstream,
     value::{
@@ -39,6 +39,8 @@ pub struct Document {
     pub access_log: Option<Spanned<access_log::Setting>>,
     /// Which requests are traced, and where their spans go. Without it: none.
     pub tracing: Option<trace::Config>,
+    /// The Redis that several Portolans share. Only what asks for it uses it.
+    pub redis: Option<store::Config>,
     /// What holds for every listener, host and route that does not say otherwise.
     pub defaults: Defaults,
     /// Certificates with their keys, by name.

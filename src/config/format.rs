@@ -9,6 +9,7 @@ use crate::{
         limit::KeyText as LimitKey,
         mtls::{DnsPattern, EmailPattern, Fingerprint, UriPattern},
     },
+    store,
     upstream::{DeniedAddress, config::BalanceKey},
     value::{
         Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size,
@@ -41,6 +42,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:path", parses::<FilePath>),
     ("portolan:percent", parses::<Percent>),
     ("portolan:rate", parses::<Rate>),
+    ("portolan:redis-url", parses::<store::Address>),
     ("portolan:size", parses::<Size>),
     ("portolan:status", parses::<Status>),
     ("portolan:status-range", parses::<StatusRange>),

@@ -3,7 +3,7 @@
 
 /// The schema's definition (the root is "") and its words to come.
 const LATER: &[(&str, &[&str])] = &[
-    ("", &["redis", "database", "audit", "events"]),
+    ("", &["database", "audit", "events"]),
     ("Process", &["upgrade_socket"]),
     ("Admin", &["debug"]),
     ("Certificate", &["acme"]),
@@ -11,7 +11,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("ListenerProtocol", &["h3"]),
     ("ListenerTls", &["early_data", "session_tickets"]),
     ("Tenant", &["cache"]),
-    ("RateLimitScope", &["shared"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),
     ("UpstreamHealth", &["grpc"]),

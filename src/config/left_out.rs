@@ -113,7 +113,11 @@ impl Sieve<'_> {
             Kind::List(items) => {
                 Kind::List(items.iter().filter(|item| !self.faults.touch(item)).cloned().collect())
             }
-            kind => (!self.faults.touch(node)).then(|| kind.clone())?,
+            _ if self.faults.touch(node) => {
+                self.left_out.sections.insert(key.text.clone());
+                return None;
+            }
+            kind => kind.clone(),
         };
         Some((key.clone(), Node { span: node.span, kind }))
     }

@@ -117,8 +117,9 @@ impl OnRequest for ApiKey {
         let Some(name) = name.cloned() else { return self.refusal("unknown_key").into() };
         self.from.take_out(exchange);
         if let Some(field) = &self.forward_name {
-            field.set(&mut exchange.head.headers, name);
+            field.set(&mut exchange.head.headers, name.clone());
         }
+        exchange.user = Some(name);
         Next::Continue
     }
 }

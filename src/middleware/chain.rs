@@ -7,7 +7,7 @@ use http::{HeaderName, response};
 
 use super::{
     Config, Context, Exchange, Held, Mode, Next, OnBody, OnRequest, OnResponse, Refusal, Source, Verdict,
-    World, limit,
+    World, jwt, limit,
 };
 use crate::{
     diagnostic::Diagnostics,
@@ -66,6 +66,8 @@ pub struct Item<'a> {
 pub struct Builder<'a> {
     chain: Chain,
     metrics: &'a Metrics,
+    /// What those further in ask the chain's tokens for.
+    claims: Option<Arc<jwt::Asked>>,
 }
 
 struct RequestStep {
@@ -278,7 +280,7 @@ impl Judge {
 
 impl<'a> Builder<'a> {
     fn new(metrics: &'a Metrics) -> Self {
-        Self { chain: Chain::default(), metrics }
+        Self { chain: Chain::default(), metrics, claims: None }
     }
 
     pub fn on_request(&mut self, run: Arc<dyn OnRequest>) {
@@ -337,6 +339,25 @@ impl<'a> Builder<'a> {
     /// For what lets in by certificates, and is written there.
     pub fn ask_for_certificates(&mut self, written: Span) {
         self.chain.certificates_asked = Some(written);
+    }
+
+    /// For what finds tokens right: what it is asked for from here on.
+    pub fn offer_claims(&mut self, asked: &Arc<jwt::Asked>) {
+        self.claims = Some(asked.clone());
+    }
+
+    /// Has a claim of the request's token kept; says whether there is anybody before who looks at tokens.
+    pub fn ask_for_claim(&self, name: &str) -> bool {
+        self.claims.as_ref().is_some_and(|claims| {
+            claims.ask(name);
+            true
+        })
+    }
+
+    /// Whether anything before finds out who a request is from.
+    pub fn asks_who(&self) -> bool {
+        let names = |part: &Part| matches!(part.kind, "basic_auth" | "api_key");
+        self.ask_for_claim(limit::SUBJECT) || self.chain.parts.iter().any(names)
     }
 
     pub fn measure_heads(&mut self) {

@@ -39,7 +39,7 @@ struct Concurrency {
 const RETRY_AFTER: u64 = 1;
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
-    let by = config.by.as_ref().map_or_else(By::all_together, |by| By::compile(by, cx.diagnostics));
+    let by = config.by.as_ref().map_or_else(By::all_together, |by| By::compile(by, chain, cx.diagnostics));
     let identity = Identity { place: cx.place.clone(), by };
     let part = Concurrency { in_flight: cx.world.limits.in_flight(identity), max: config.max.get() };
     chain.guard(config.mode, Arc::new(part));

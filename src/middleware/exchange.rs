@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     HeadSize, bandwidth::Throttle, body_limit::Limits, canonical_host::Expose, compress::Encoder, cors,
-    decompress::Decoder, limit::Permit, rate_limit,
+    decompress::Decoder, jwt, limit::Permit, rate_limit,
 };
 use crate::{
     error::Reason,
@@ -51,6 +51,10 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// Its place in a trace, where requests are traced.
     pub trace: Option<Trace>,
+    /// The name of the user or the key that the chain found it to be from.
+    pub user: Option<HeaderValue>,
+    /// The token that the chain found right.
+    pub token: Option<Arc<jwt::Verified>>,
     /// Why the answer is ours, where it is.
     pub reason: Option<Reason>,
     /// What made a part of the chain refuse it, or say that it would: for the log alone.
@@ -112,6 +116,8 @@ impl Exchange {
             routed,
             request_id: None,
             trace: None,
+            user: None,
+            token: None,
             reason: None,
             cause: None,
             observed: SmallVec::new(),
@@ -149,6 +155,11 @@ impl Exchange {
         let failed = refused.is_some_and(|reason| reason.status().is_server_error());
         let (span, name, ended) = (SpanId::random(), kind.to_owned(), Instant::now());
         trace.add(Recorded { span, name, kind: Kind::Internal, began, ended, attributes, failed });
+    }
+
+    /// What its token says, as far as a part of the chain asks for it.
+    pub fn claim(&self, name: &str) -> Option<&str> {
+        self.token.as_ref()?.claim(name)
     }
 
     fn tls(&self) -> Option<&Tls> {

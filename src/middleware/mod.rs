@@ -166,6 +166,15 @@ pub enum Verdict {
     Refuse(Box<Refusal>),
 }
 
+impl From<Result<(), Box<Refusal>>> for Verdict {
+    fn from(said: Result<(), Box<Refusal>>) -> Self {
+        match said {
+            Ok(()) => Self::Continue,
+            Err(refusal) => Self::Refuse(refusal),
+        }
+    }
+}
+
 /// Why a request goes no further.
 #[derive(Clone, Debug)]
 pub struct Refusal {

@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal,
-    limit::{self, Buckets, By, Identity, Key, Place, Problem, Quota, Refused, Taken, seconds},
+    limit::{
+        self, Buckets, By, Identity, Key, Place, Problem, Quota, Refused, Scope, Shared, Taken, seconds,
+    },
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -31,33 +33,45 @@ pub struct Config {
     #[serde(default)]
     pub burst: Option<Spanned<NonZeroU32>>,
     /// What requests are told apart by: client_ip (of IPv6 the /64; { client_ip: { v6_prefix: 56 } } says otherwise),
-    /// "header:NAME", "cookie:NAME", host, route, tenant, or a list of several together. Those that lack it are one; with []
-    /// all are. Default client_ip.
+    /// "header:NAME", "cookie:NAME", host, route, tenant, user (whom basic_auth, api_key or jwt before it found: the user's
+    /// name, the key's, the token's sub), "claim:NAME" (of the token that a jwt before it found right), or a list of several
+    /// together. Those that lack it are one; with [] all are. Default client_ip.
     #[serde(default)]
     pub by: Option<limit::Written>,
     /// A name for the count, which clients see. Places of one bucket share one count. Default: each place has its own.
     #[serde(default)]
     pub bucket: Option<Name>,
-    /// Where it is counted. Default local.
+    /// Where it is counted: local (in this process), or shared (in the Redis that `redis` says, with all who share it).
+    /// Default local.
     #[serde(default)]
-    pub scope: Scope,
+    pub scope: Spanned<Scope>,
+    /// What becomes of requests while Redis is gone or too slow, for scope: shared: allow (they pass uncounted), refuse
+    /// (503) or local (each process counts by itself). Default local.
+    #[serde(default)]
+    pub unavailable: Option<Spanned<Unavailable>>,
     /// enforce, or observe: requests go on, and the access log says what would have been refused.
     #[serde(default)]
     pub mode: Mode,
 }
 
-/// Where it is counted.
+/// What becomes of requests that Redis does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(rename = "RateLimitScope")]
-pub enum Scope {
-    /// In this process
+#[schemars(rename = "RateLimitUnavailable")]
+pub enum Unavailable {
+    /// They pass uncounted
+    Allow,
+    /// They are answered 503
+    Refuse,
+    /// Each process counts by itself
     #[default]
     Local,
 }
 
 struct RateLimit {
     buckets: Arc<Buckets>,
+    /// Where others share them; the ones here stand in for them.
+    shared: Option<(Shared, Unavailable)>,
     quota: Quota,
     /// What clients are told it is called, and what it allows; where it only observes they are told nothing.
     told: Option<Told>,
@@ -72,25 +86,53 @@ struct Told {
 #[derive(Debug)]
 pub struct Reading {
     buckets: Arc<Buckets>,
-    key: Key,
+    key: Counted,
     said: Result<Taken, Refused>,
+}
+
+/// Where a request was counted, and as what.
+#[derive(Debug)]
+enum Counted {
+    Here(Key),
+    Shared(String),
 }
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
-    let by = config.by.as_ref().map_or_else(By::client_ip, |by| By::compile(by, cx.diagnostics));
+    let by = config.by.as_ref().map_or_else(By::client_ip, |by| By::compile(by, chain, cx.diagnostics));
     let place = config.bucket.as_ref().map_or_else(|| cx.place.clone(), |name| Place::Named(name.clone()));
     let identity = Identity { place, by };
-    let Some(quota) = quota(config, &identity, cx) else { return };
+    let (quota, shared) = (quota(config, &identity, cx), shared(config, &identity, cx));
+    let Some(quota) = quota else { return };
     let part = Arc::new(RateLimit {
         buckets: cx.world.limits.buckets(identity),
+        shared,
         quota,
         told: (config.mode == Mode::Enforce).then(|| Told::of(config)),
     });
     chain.guard(config.mode, part.clone());
     chain.on_response(part);
+}
+
+/// Where it is counted for all, and what is done while that is gone.
+fn shared(config: &Config, identity: &Identity, cx: &mut Context<'_>) -> Option<(Shared, Unavailable)> {
+    match config.scope.value {
+        Scope::Shared => {
+            let redis = (cx.world.calls.redis)(config.scope.span)?;
+            let unavailable = config.unavailable.map(|unavailable| unavailable.value).unwrap_or_default();
+            Some((Shared::new(redis, identity), unavailable))
+        }
+        Scope::Local => {
+            if let Some(unavailable) = &config.unavailable {
+                let message = "unavailable has no effect: what is counted here is always there";
+                let problem = Diagnostic::error(Code::NoEffect, unavailable.span, message);
+                cx.diagnostics.push(problem.help("scope: shared counts in redis"));
+            }
+            None
+        }
+    }
 }
 
 /// The quota; none where a problem was reported.
@@ -113,7 +155,12 @@ fn quota(config: &Config, identity: &Identity, cx: &mut Context<'_>) -> Option<Q
         }
     });
     let agreed = quota.and_then(|quota| {
-        match cx.world.quotas.borrow_mut().other(identity, Spanned::new(quota, rate.span)) {
+        match cx
+            .world
+            .quotas
+            .borrow_mut()
+            .other(identity, Spanned::new((quota, config.scope.value), rate.span))
+        {
             None => Ok(quota),
             Some(other) => Err(Diagnostic::error(
                 Code::BadValue,
@@ -121,7 +168,7 @@ fn quota(config: &Config, identity: &Identity, cx: &mut Context<'_>) -> Option<Q
                 "the same bucket allows something else here",
             )
             .label(other, "than here")
-            .help("one bucket has one rate and one burst: give one of the two another name")),
+            .help("one bucket has one rate, one burst and one scope: give one of the two another name")),
         }
     });
     agreed.map_err(|problem| cx.diagnostics.push(problem)).ok()
@@ -133,20 +180,94 @@ fn default_burst(rate: &Rate) -> NonZeroU32 {
     NonZeroU32::new(in_a_second).unwrap_or(NonZeroU32::MIN)
 }
 
+impl RateLimit {
+    fn take_here(&self, exchange: &mut Exchange) -> Result<(), Box<Refusal>> {
+        let key = self.buckets.key(exchange);
+        let said = self.buckets.take(key, &self.quota);
+        self.note(exchange, Counted::Here(key), said)
+    }
+
+    async fn take_shared(
+        &self,
+        shared: &Shared,
+        unavailable: Unavailable,
+        exchange: &mut Exchange,
+    ) -> Result<(), Box<Refusal>> {
+        let key = shared.key(exchange);
+        let metrics = shared.redis().metrics();
+        let Ok(said) = shared.take(&key, &self.quota).await else {
+            return self.go_without(shared, unavailable, exchange);
+        };
+        match said {
+            Ok(_) => metrics.passed.inc(),
+            Err(_) => {
+                metrics.refused.inc();
+                self.buckets.count_refusal();
+            }
+        }
+        self.note(exchange, Counted::Shared(key), said)
+    }
+
+    /// While Redis is gone.
+    fn go_without(
+        &self,
+        shared: &Shared,
+        unavailable: Unavailable,
+        exchange: &mut Exchange,
+    ) -> Result<(), Box<Refusal>> {
+        shared.redis().metrics().unavailable.inc();
+        match unavailable {
+            Unavailable::Allow => Ok(()),
+            Unavailable::Refuse => {
+                Err(Box::new(Refusal::new(Reason::LimitUnavailable).because("redis_unavailable")))
+            }
+            Unavailable::Local => self.take_here(exchange),
+        }
+    }
+
+    fn note(
+        &self,
+        exchange: &mut Exchange,
+        key: Counted,
+        said: Result<Taken, Refused>,
+    ) -> Result<(), Box<Refusal>> {
+        exchange.rate_limits.push(Reading { buckets: self.buckets.clone(), key, said });
+        let refusal = |Refused { more_in }| {
+            let seconds = HeaderValue::from(seconds(more_in));
+            Box::new(Refusal::new(Reason::RateLimited).with(header::RETRY_AFTER, seconds))
+        };
+        said.map(drop).map_err(refusal)
+    }
+
+    fn give_back(&self, key: &Counted, taken: Taken) {
+        match (key, &self.shared) {
+            (Counted::Here(key), _) => self.buckets.give_back(*key, &self.quota, taken),
+            (Counted::Shared(key), Some((shared, _))) => shared.give_back(key, &self.quota, taken),
+            // A bucket that is counted here and there is refused at compile.
+            (Counted::Shared(_), None) => {}
+        }
+    }
+}
+
 impl OnRequest for RateLimit {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
-        let key = self.buckets.key(exchange);
         if exchange.rate_limits.iter().any(|other| other.is_of(&self.buckets)) {
             // One bucket in two places of a chain: the request is one.
             return Next::Continue;
         }
-        let said = self.buckets.take(key, &self.quota);
-        exchange.rate_limits.push(Reading { buckets: self.buckets.clone(), key, said });
+        let said = match &self.shared {
+            None => self.take_here(exchange),
+            Some((shared, unavailable)) if shared.redis().is_down() => {
+                self.go_without(shared, *unavailable, exchange)
+            }
+            Some((shared, unavailable)) => {
+                let said = self.take_shared(shared, *unavailable, exchange);
+                return Next::Wait(Box::pin(async { said.await.into() }));
+            }
+        };
         match said {
-            Ok(_) => Next::Continue,
-            Err(Refused { more_in }) => Refusal::new(Reason::RateLimited)
-                .with(header::RETRY_AFTER, HeaderValue::from(seconds(more_in)))
-                .into(),
+            Ok(()) => Next::Continue,
+            Err(refusal) => Next::Refuse(refusal),
         }
     }
 }
@@ -160,9 +281,9 @@ impl OnResponse for RateLimit {
         let Some(at) = readings.iter().position(|reading| reading.is_of(&self.buckets)) else { return };
         let Reading { key, said, .. } = readings.swap_remove(at);
         // A request that another one refused has not been let through by this one.
-        let refused = exchange.reason == Some(Reason::RateLimited);
+        let refused = matches!(exchange.reason, Some(Reason::RateLimited | Reason::LimitUnavailable));
         if let (true, Ok(taken)) = (refused, said) {
-            self.buckets.give_back(key, &self.quota, taken);
+            self.give_back(&key, taken);
         }
         if let Some(told) = &self.told {
             head.headers.append(POLICY, told.policy.clone());
@@ -219,6 +340,7 @@ mod tests {
         let told = Told { name: name.into(), policy: value(&format!("\"{name}\";q=1;w=1")) };
         RateLimit {
             buckets: registry.buckets(Identity { place, by: By::client_ip() }),
+            shared: None,
             quota: Quota::new(rate, burst.try_into().unwrap()).unwrap(),
             told: Some(told),
         }

@@ -6,9 +6,10 @@ use tokio::sync::Semaphore;
 
 use super::{Context, jwt, limit};
 use crate::{
+    store::Redis,
     telemetry::metrics::Metrics,
     upstream::{Caller, Upstream},
-    value::{FilePath, Name, Spanned},
+    value::{FilePath, Name, Span, Spanned},
 };
 
 /// Files as the configuration sees them: read once, and watched.
@@ -24,6 +25,8 @@ pub struct Calls<'a> {
     pub upstreams: Box<FindUpstream<'a>>,
     /// JWK sets that are fetched.
     pub jwks: &'a jwt::Registry,
+    /// The Redis that is shared, for what asks for it at a place; that there is none is reported by who looks.
+    pub redis: Box<dyn Fn(Span) -> Option<Arc<Redis>> + 'a>,
 }
 
 pub type FindUpstream<'a> = dyn Fn(&Spanned<Name>) -> Option<Arc<Upstream>> + 'a;
@@ -87,6 +90,7 @@ impl World<'static> {
             caller: Arc::new(Caller::new(None)),
             upstreams: Box::new(|_| None),
             jwks: Box::leak(Box::new(jwt::Registry::new(clock))),
+            redis: Box::new(|_| None),
         };
         Self::new(
             &NoFiles,

@@ -217,6 +217,9 @@ impl Reloader {
         for task in self.registries.spans.tasks() {
             self.tasks.spawn(Kind::Spans, task.run());
         }
+        for task in self.registries.redis.tasks() {
+            self.tasks.spawn(Kind::Redis, task.run());
+        }
         self.log.apply(&snapshot.log);
         self.status.applied(snapshot.clone(), self.sockets.list(), self.tenants.clone());
         let old = self.current.replace(snapshot);

@@ -114,7 +114,9 @@ impl Status {
         let broken = now.tenants.broken().map(|(tenant, state)| {
             json!({ "cause": "delegated_files_wrong", "tenant": tenant.as_str(), "state": state.word() })
         });
-        refused.into_iter().chain(broken).collect()
+        let redis = self.registries.redis.is_up().filter(|is_up| !is_up);
+        let redis = redis.map(|_| json!({ "cause": "redis_unavailable" }));
+        refused.into_iter().chain(broken).chain(redis).collect()
     }
 
     pub fn metrics_path(&self) -> String {
@@ -142,6 +144,7 @@ impl Status {
             tenants: tenants.states().map(|(tenant, state)| (tenant.clone(), state.word())).collect(),
             tasks: tasks.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect(),
             limits: self.registries.limits.states(),
+            redis_up: self.registries.redis.is_up(),
         })
     }
 

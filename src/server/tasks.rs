@@ -18,6 +18,8 @@ pub enum Kind {
     Jwks,
     /// Sends spans to a collector.
     Spans,
+    /// Keeps the connection to Redis open.
+    Redis,
     /// Closes a socket and sees its connections off.
     Drain,
 }
@@ -42,6 +44,7 @@ impl Kind {
             Self::Health => "health",
             Self::Jwks => "jwks",
             Self::Spans => "spans",
+            Self::Redis => "redis",
             Self::Drain => "drain",
         }
     }

@@ -11,6 +11,7 @@ mod family;
 mod kept;
 mod listener;
 mod process;
+mod redis;
 mod route;
 
 use std::{
@@ -23,6 +24,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 pub use endpoint::{Endpoint, Upstream};
 pub use listener::{Limit, Listener, Open, Protocol};
+pub use redis::Redis;
 pub use route::{ByListener, InFlight, Outcome, Route};
 
 use crate::value::Name;
@@ -84,6 +86,15 @@ metrics! {
         "Requests that a concurrency counts in flight.";
     limit_refused: IntCounterVec = "portolan_limit_refused_total" ["kind", "bucket"],
         "Requests that a rate_limit or concurrency refused, or with mode: observe would have refused.";
+    // what several processes share
+    shared_decisions: IntCounterVec = "portolan_shared_limit_decisions_total" ["outcome"],
+        "Requests that a rate_limit with scope: shared let pass (passed) or refused (refused) by Redis' word, or decided on without it (unavailable).";
+    redis_up: IntGaugeVec = "portolan_redis_up" [],
+        "1 where Redis answers in time, 0 where it is gone.";
+    redis_errors: IntCounterVec = "portolan_redis_errors_total" ["cause"],
+        "What Redis was asked in vain, by cause: timeout, connection, or reply (it answered with an error).";
+    redis_duration: Histograms = "portolan_redis_duration_seconds" [],
+        "From a question of a request's to Redis' answer.";
     // upstreams
     upstream_requests: IntCounterVec = "portolan_upstream_requests_total" ["upstream"],
         "Requests sent to an upstream, however many endpoints were tried.";
@@ -187,6 +198,8 @@ pub struct Present {
     /// Tasks that live, by kind.
     pub tasks: Vec<(&'static str, usize)>,
     pub limits: Vec<LimitState>,
+    /// Whether Redis answers, where one is used.
+    pub redis_up: Option<bool>,
     /// Tenants with delegated files, and by what they serve.
     pub tenants: Vec<(Name, &'static str)>,
 }
@@ -235,6 +248,11 @@ impl Metrics {
         }
     }
 
+    /// For a Redis.
+    pub fn redis(&self) -> Redis {
+        Redis::new(&self.families)
+    }
+
     /// The configuration was read, `failed` or not, and this generation is live.
     pub fn read(&self, result: &str, failed: bool, generation: u64) {
         let families = &self.families;
@@ -278,6 +296,10 @@ impl Metrics {
             if *kind == "concurrency" {
                 families.limit_in_flight.with_label_values(&labels).set(gauge(*in_flight));
             }
+        }
+        families.redis_up.reset();
+        if let Some(is_up) = present.redis_up {
+            families.redis_up.with_label_values(NONE).set(i64::from(is_up));
         }
         families.delegated_state.reset();
         for (tenant, state) in &present.tenants {

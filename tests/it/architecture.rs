@@ -21,19 +21,21 @@ const ARROWS: &[(&str, &str)] = &[
     ("matcher", "diagnostic http tls value"),
     ("upstream", "diagnostic error http telemetry tls value"),
     ("trace", "http telemetry upstream value"),
+    ("store", "telemetry value"),
     // L1c
-    ("middleware", "diagnostic error http matcher telemetry tls trace upstream value"),
+    ("middleware", "diagnostic error http matcher store telemetry tls trace upstream value"),
     // L1d
     ("action", "diagnostic error http matcher middleware telemetry tls upstream value"),
     // L1e
     ("routing", "action diagnostic error http matcher middleware telemetry tls upstream value"),
     // L2
-    ("config", "action diagnostic http matcher middleware telemetry tls trace upstream value"),
+    ("config", "action diagnostic http matcher middleware store telemetry tls trace upstream value"),
     // L3
     ("snapshot", "action config error http matcher middleware routing telemetry tls trace upstream value"),
     (
         "compile",
-        "action config diagnostic error http matcher middleware routing snapshot telemetry tls trace upstream value",
+        "action config diagnostic error http matcher middleware routing snapshot store telemetry tls trace \
+         upstream value",
     ),
     // L4
     ("proxy", "action error http matcher middleware routing snapshot telemetry tls trace upstream value"),

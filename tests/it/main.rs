@@ -35,6 +35,7 @@ mod reload;
 mod requests;
 mod routing;
 mod security_headers;
+mod shared_limits;
 mod spans;
 mod streaming;
 mod strictness;

@@ -172,7 +172,7 @@ for family in text_string_to_metric_families(open(sys.argv[1]).read()):
 fn the_parser_of_prometheus_client_reads_them_all() {
     let origin = Origin::saying("hello");
     let yaml = config(YAML, &[("ORIGIN", &origin.address()), ("GONE", &free_port())]);
-    let proxy = Proxy::start(&(yaml + "metrics: { path: /m }\n"));
+    let proxy = Proxy::start(&(yaml + "metrics: { path: /m }\nredis: { url: \"redis://127.0.0.1:1\" }\n"));
     let mut client = proxy.client();
     assert_eq!(get(&mut client, "www.example", "/api/1"), 200);
     assert_eq!(proxy.admin().get("/metrics").status, 404);

@@ -1,7 +1,7 @@
 //! How often requests may come: who is refused, what everybody is told, and what a reload leaves as it was. The
 //! rates are so slow that no test sees a token come back.
 
-use super::support::{Client, Proxy, Response, config, until};
+use super::support::{Client, Proxy, Python, Response, config, until};
 
 const YAML: &str = r#"
 listeners: { web: { bind: "127.0.0.1:0" } }
@@ -126,4 +126,49 @@ fn what_limits_hold_is_shown_by_the_names_of_the_configuration_alone() {
     proxy.change(&config(YAML, &[("MIDDLEWARE", &bucket), ("MORE", &"")]));
     assert_eq!(of(&proxy, "refused_total", "rate_limit", "logins"), Some(7.0), "it goes on");
     until("what is gone is not shown", || of(&proxy, "keys", "concurrency", "route all/other").is_none());
+}
+
+#[test]
+fn users_of_keys_are_told_apart_by_name_however_they_come() {
+    let keys = "app: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b, \
+                other: d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
+    let limits = "{ rate_limit: { rate: 1/h, burst: 2, by: user } }, { concurrency: { max: 9, by: user } }";
+    let public = "public: [\"/open/**\"]";
+    let proxy = Proxy::start(&with(&format!("{{ api_key: {{ keys: {{ {keys} }}, {public} }} }}, {limits}")));
+    let ask = |path: &str, key: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n\r\n");
+        proxy.client().send(head).response().status
+    };
+    assert_eq!(["secret", "secret", "secret"].map(|key| ask("/", key)), [200, 200, 429]);
+    assert_eq!(["other", "other", "other"].map(|key| ask("/", key)), [200, 200, 429]);
+    assert_eq!(["a", "b"].map(|key| ask("/", key)), [401, 401], "who is not let in is nobody's count");
+    assert_eq!(["a", "b", "c"].map(|key| ask("/open/", key)), [200, 200, 429], "nobody is one");
+}
+
+/// Tokens of ann's in two organisations, of bob's and of none's.
+const TOKENS: &str = r#"
+import jwt, time
+for claims in [{'sub': 'ann', 'org': {'id': 7}}, {'sub': 'ann', 'org': {'id': 8}}, {'sub': 'bob', 'org': {'id': 8}}, {}]:
+    print(jwt.encode({'exp': time.time() + 600, **claims}, 'a-secret-of-thirty-two-bytes-or-more', 'HS256'), flush=True)
+"#;
+
+#[test]
+fn claims_of_tokens_tell_requests_apart() {
+    let mut python = Python::run(TOKENS, &[]);
+    let tokens: [String; 4] = std::array::from_fn(|_| python.line());
+    let jwt = "{ jwt: { secret: a-secret-of-thirty-two-bytes-or-more } }";
+    for (by, expected) in [
+        ("\"claim:sub\"", [200, 429, 200, 200]),
+        ("user", [200, 429, 200, 200]),
+        ("\"claim:org.id\"", [200, 200, 429, 200]),
+        ("[user, \"claim:org.id\"]", [200, 200, 200, 200]),
+    ] {
+        let proxy = Proxy::start(&with(&format!("{jwt}, {{ rate_limit: {{ rate: 1/h, by: {by} }} }}")));
+        let ask = |token: &String| {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+            proxy.client().send(head).response().status
+        };
+        assert_eq!(tokens.each_ref().map(ask), expected, "{by}");
+        assert_eq!(tokens.each_ref().map(ask), [429; 4], "{by}");
+    }
 }

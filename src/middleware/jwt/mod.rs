@@ -6,7 +6,15 @@ mod jwks;
 mod key;
 mod token;
 
-use std::{borrow::Cow, str::FromStr, sync::Arc, time, time::UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time,
+    time::UNIX_EPOCH,
+};
 
 use http::{HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
@@ -116,9 +124,15 @@ struct Jwt {
     strip: bool,
     public: Public,
     challenges: Challenges,
+    /// The claims that parts further in go by.
+    asked: Arc<Asked>,
     seen: Seen<Arc<Verified>>,
     clock: Clock,
 }
+
+/// The claims of a token that are kept for those who go by them: named while chains are compiled.
+#[derive(Debug, Default)]
+pub struct Asked(Mutex<BTreeSet<Box<str>>>);
 
 enum Keys {
     Given(Vec<Key>),
@@ -141,7 +155,7 @@ struct Challenges {
 }
 
 /// A token whose signature and issuer are right.
-struct Verified {
+pub struct Verified {
     /// Of the keys by which it was found right.
     version: u64,
     /// Seconds since the epoch.
@@ -149,6 +163,8 @@ struct Verified {
     suffices: bool,
     /// The values of the fields, in their order.
     values: Vec<Option<HeaderValue>>,
+    /// What it says of what is asked for.
+    claims: Box<[(Box<str>, Box<str>)]>,
 }
 
 const REFRESH: time::Duration = time::Duration::from_secs(600);
@@ -158,6 +174,7 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
         chain.conceal(from);
     }
     if let Some(part) = cx.once(config, |cx| Some(Jwt::compile(config, cx))) {
+        chain.offer_claims(&part.asked);
         chain.guard(config.mode, part);
     }
 }
@@ -187,6 +204,7 @@ impl Jwt {
                 invalid: challenge("Bearer", realm, ", error=\"invalid_token\"", cx),
                 insufficient: challenge("Bearer", realm, ", error=\"insufficient_scope\"", cx),
             },
+            asked: Arc::default(),
             seen: Seen::new(),
             clock: Clock::machine(),
         }
@@ -235,6 +253,7 @@ impl Jwt {
             until,
             suffices: self.require.iter().all(|(name, wanted)| claims.has(name, wanted)),
             values: self.fields.iter().map(|(name, _)| value(name)).collect(),
+            claims: self.asked.of(&claims),
         });
         self.seen.put(tag, verified.clone());
         Ok(verified)
@@ -268,7 +287,8 @@ impl Jwt {
         }
     }
 
-    fn admit(&self, exchange: &mut Exchange, verified: &Verified) {
+    fn admit(&self, exchange: &mut Exchange, verified: &Arc<Verified>) {
+        exchange.token = Some(verified.clone());
         if self.strip {
             self.from.take_out(exchange);
         }
@@ -315,6 +335,33 @@ impl Keys {
             Self::Given(keys) => Some(run(keys, 0)),
             Self::Fetched(jwks) => jwks.set().as_ref().map(|set| run(&set.keys, set.version)),
         }
+    }
+}
+
+impl Asked {
+    pub fn ask(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+    }
+
+    fn of(&self, claims: &Claims) -> Box<[(Box<str>, Box<str>)]> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let said =
+            asked.iter().filter_map(|name| Some((name.clone(), token::text(claims.get(name)?)?.into())));
+        said.collect()
+    }
+}
+
+impl Verified {
+    /// What it says, as far as that was asked for.
+    pub fn claim(&self, name: &str) -> Option<&str> {
+        self.claims.iter().find(|(asked, _)| **asked == *name).map(|(_, said)| &**said)
+    }
+}
+
+/// Without what it says.
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verified").field("until", &self.until).finish_non_exhaustive()
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Taken {
     pub left: u64,
     /// When there is one more.
     pub more_in: u64,
-    /// When the bucket is full again, as things stand.
+    /// When the bucket is full again, as things stand, by the clock of whoever keeps it.
     full_at: u64,
 }
 
@@ -80,13 +80,32 @@ impl Quota {
                 return Err(Refused { more_in: used - self.depth });
             };
             match bucket.compare_exchange_weak(found, full_at, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => {
-                    let more_in = self.interval - free % self.interval;
-                    return Ok(Taken { left: free / self.interval, more_in, full_at });
-                }
+                Ok(_) => return Ok(self.taken(free, full_at)),
                 Err(other) => found = other,
             }
         }
+    }
+
+    /// The time in which a token comes.
+    pub(super) fn interval(&self) -> u64 {
+        self.interval
+    }
+
+    /// The time in which an empty bucket becomes full.
+    pub(super) fn depth(&self) -> u64 {
+        self.depth
+    }
+
+    /// What a bucket that is kept elsewhere says: what is used of it, or with a minus the time until there is a token.
+    pub(super) fn told(&self, answer: i64, full_at: u64) -> Result<Taken, Refused> {
+        match u64::try_from(answer) {
+            Ok(used) => Ok(self.taken(self.depth.saturating_sub(used), full_at)),
+            Err(_) => Err(Refused { more_in: answer.unsigned_abs() }),
+        }
+    }
+
+    fn taken(&self, free: u64, full_at: u64) -> Taken {
+        Taken { left: free / self.interval, more_in: self.interval - free % self.interval, full_at }
     }
 
     /// Puts a token back, unless the bucket has become full by itself since: then nothing is lacking.
@@ -96,6 +115,12 @@ impl Quota {
             // It always yields something, so it cannot fail.
             let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
+    }
+}
+
+impl Taken {
+    pub(super) fn full_at(self) -> u64 {
+        self.full_at
     }
 }
 

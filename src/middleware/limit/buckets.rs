@@ -79,9 +79,14 @@ impl Buckets {
         let now = self.now();
         let said = self.with(key, now, |bucket| quota.take(bucket, now));
         if said.is_err() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.count_refusal();
         }
         said
+    }
+
+    /// Counts a request that was refused by the word of somebody else.
+    pub fn count_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many requests were refused.

@@ -7,15 +7,15 @@ use std::{
     str::FromStr,
 };
 
-use http::header;
+use http::{HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     matcher,
-    middleware::Exchange,
-    value::{FieldName, OneOrMany, Spanned, TextOr},
+    middleware::{Builder, Exchange},
+    value::{FieldName, OneOrMany, Span, Spanned, TextOr},
 };
 
 /// What requests are told apart by, as written: one thing or several together.
@@ -30,6 +30,10 @@ pub enum KeyText {
     Host,
     Route,
     Tenant,
+    /// Who the authentication before it found.
+    User,
+    /// A claim of the token that a jwt before it found right.
+    Claim(Box<str>),
 }
 
 /// The same with more to say.
@@ -63,11 +67,16 @@ enum Aspect {
     Host,
     Route,
     Tenant,
+    User,
+    Claim(Box<str>),
 }
 
 /// A request's key: a hash with a seed that only this process knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(u64);
+
+/// The claim that says who a token's holder is (RFC 7519 section 4.1.2).
+pub const SUBJECT: &str = "sub";
 
 /// What providers commonly give to one customer, and what one machine chooses its addresses from (RFC 6177).
 const V6_PREFIX: u8 = 64;
@@ -75,9 +84,10 @@ const V6_PREFIX: u8 = 64;
 crate::value::text_value!(
     KeyText,
     "limit-key",
-    "client_ip, header:NAME, cookie:NAME, host, route or tenant.",
+    "client_ip, header:NAME, cookie:NAME, host, route, tenant, user or claim:NAME.",
     "client_ip",
-    "header:X-API-Key"
+    "header:X-API-Key",
+    "claim:sub"
 );
 
 impl FromStr for KeyText {
@@ -89,11 +99,13 @@ impl FromStr for KeyText {
             None if text == "host" => Ok(Self::Host),
             None if text == "route" => Ok(Self::Route),
             None if text == "tenant" => Ok(Self::Tenant),
+            None if text == "user" => Ok(Self::User),
+            Some(("claim", name)) if !name.is_empty() => Ok(Self::Claim(name.into())),
             Some(("header", name)) => name.parse::<FieldName>().map(|name| Self::Header(name.0)),
             Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.into())),
-            _ => {
-                Err(format!("{text:?} is no key: client_ip, header:NAME, cookie:NAME, host, route or tenant"))
-            }
+            _ => Err(format!(
+                "{text:?} is no key: client_ip, header:NAME, cookie:NAME, host, route, tenant, user or claim:NAME"
+            )),
         }
     }
 }
@@ -108,13 +120,17 @@ impl By {
         Self([Aspect::ClientIp { v6_prefix: V6_PREFIX }].into())
     }
 
-    pub fn compile(written: &Written, diagnostics: &mut Diagnostics) -> Self {
+    /// For a part of this chain, which is asked for what others have to find out before it.
+    pub fn compile(written: &Written, chain: &Builder<'_>, diagnostics: &mut Diagnostics) -> Self {
         let mut places = HashMap::new();
         for key in written.iter() {
             let what = match &key.value {
                 TextOr::Text(text) => text.clone(),
                 TextOr::Map(KeyMap::ClientIp(_)) => KeyText::ClientIp,
             };
+            if let Some(problem) = lacking(&what, chain, key.span) {
+                diagnostics.push(problem);
+            }
             if let Some(first) = places.insert(what, key.span) {
                 let problem = Diagnostic::error(Code::NoEffect, key.span, "the same key stands twice");
                 diagnostics.push(problem.reason("the second time").label(first, "the first time"));
@@ -130,8 +146,13 @@ impl By {
     /// The key of what the request has of it. What it lacks is a key too.
     pub(super) fn key(&self, exchange: &Exchange, seed: &impl BuildHasher) -> Key {
         let mut hasher = seed.build_hasher();
-        self.0.iter().for_each(|aspect| aspect.write(exchange, &mut hasher));
+        self.write(exchange, &mut hasher);
         Key(hasher.finish())
+    }
+
+    /// Hashes what the request has of it.
+    pub(super) fn write(&self, exchange: &Exchange, hasher: &mut impl Hasher) {
+        self.0.iter().for_each(|aspect| aspect.write(exchange, hasher));
     }
 
     #[cfg(test)]
@@ -177,6 +198,8 @@ impl Aspect {
             KeyText::Host => Self::Host,
             KeyText::Route => Self::Route,
             KeyText::Tenant => Self::Tenant,
+            KeyText::User => Self::User,
+            KeyText::Claim(name) => Self::Claim(name.clone()),
         }
     }
 
@@ -202,8 +225,29 @@ impl Aspect {
             // Routes have names of their own within their host alone.
             Self::Route => (&routed.host, &routed.route).hash(hasher),
             Self::Tenant => routed.tenant.hash(hasher),
+            Self::User => {
+                exchange.user.as_ref().map(HeaderValue::as_bytes).hash(hasher);
+                exchange.claim(SUBJECT).hash(hasher);
+            }
+            Self::Claim(name) => exchange.claim(name).hash(hasher),
         }
     }
+}
+
+/// What nobody before finds out.
+fn lacking(key: &KeyText, chain: &Builder<'_>, span: Span) -> Option<Diagnostic> {
+    let (message, help) = match key {
+        KeyText::Claim(name) if !chain.ask_for_claim(name) => (
+            "no jwt stands before this, so that nobody has a claim",
+            "put jwt before it, further out or earlier in the list",
+        ),
+        KeyText::User if !chain.asks_who() => (
+            "nothing before this asks who a request is from, so that nobody is a user",
+            "put basic_auth, api_key or jwt before it, further out or earlier in the list",
+        ),
+        _ => return None,
+    };
+    Some(Diagnostic::error(Code::NoEffect, span, message).help(help))
 }
 
 #[cfg(test)]
@@ -247,6 +291,16 @@ mod tests {
             };
             assert_eq!(key("2001:db8::1") == key("2001:db8:0:1::1"), expected, "{bits}");
         }
+    }
+
+    #[test]
+    fn users_are_told_apart_and_those_that_nobody_knows_are_one() {
+        let user = |name: &'static str| {
+            move |exchange: &mut Exchange| exchange.user = Some(HeaderValue::from_static(name))
+        };
+        assert!(!same("user", user("ann"), user("bob")) && same("user", user("ann"), user("ann")));
+        assert!(!same("user", |_| {}, user("")), "nobody is not somebody without a name");
+        assert!(same("user", |_| {}, |_| {}) && same("claim:sub", |_| {}, user("ann")));
     }
 
     #[test]

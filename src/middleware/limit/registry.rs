@@ -7,6 +7,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{Buckets, By, InFlight, Meter, Quota};
 use crate::{
     telemetry::metrics::LimitState,
@@ -46,9 +49,21 @@ pub struct Registry {
     meters: Mutex<Weaks<Identity, Meter>>,
 }
 
-/// The quotas of a configuration's counts: a count that stands in several places has one.
+/// The quotas of a configuration's counts, and where they are counted: a count that stands in several places has one.
 #[derive(Default)]
-pub struct Quotas(HashMap<Identity, Spanned<Quota>>);
+pub struct Quotas(HashMap<Identity, Spanned<(Quota, Scope)>>);
+
+/// Where it is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "RateLimitScope")]
+pub enum Scope {
+    /// In this process
+    #[default]
+    Local,
+    /// In Redis, with all who share it
+    Shared,
+}
 
 /// As the metrics call it.
 impl fmt::Display for Place {
@@ -125,9 +140,9 @@ impl Quotas {
     pub(in crate::middleware) fn other(
         &mut self,
         identity: &Identity,
-        quota: Spanned<Quota>,
+        quota: Spanned<(Quota, Scope)>,
     ) -> Option<Span> {
         let known = self.0.entry(identity.clone()).or_insert(quota);
-        (*known != quota).then_some(known.span)
+        (known.value != quota.value).then_some(known.span)
     }
 }

@@ -8,6 +8,7 @@ mod message;
 mod nginx;
 mod origin;
 mod proxy;
+mod redis;
 mod tools;
 mod tree;
 
@@ -21,6 +22,7 @@ pub use message::Response;
 pub use nginx::Nginx;
 pub use origin::{Origin, Reply};
 pub use proxy::{Outcome, Proxy, portolan, to};
+pub use redis::Redis;
 pub use tools::{Python, curl, openssl};
 pub use tree::{Tree, free_port};
 
