@@ -164,8 +164,10 @@ fn proxy(
     captures: &[&str],
 ) -> Option<Action> {
     let upstream = upstreams.find(cx, &written.upstream)?;
+    // The other defaults are the upstream's where it says nothing else.
+    let total = config.timeouts.total.or(cx.document.defaults.timeouts.total);
     let timeouts = proxy::Timeouts {
-        total: timeout(cx, config.timeouts.total),
+        total: timeout(cx, total),
         first_byte: timeout(cx, config.timeouts.first_byte).unwrap_or(upstream.timeouts.first_byte),
         body_idle: timeout(cx, config.timeouts.body_idle).unwrap_or(upstream.timeouts.body_idle),
     };

@@ -7,7 +7,7 @@ mod accept;
 mod admission;
 mod connection;
 mod deadline;
-mod h1;
+pub mod h1;
 mod h2;
 mod live;
 mod preface;

@@ -119,7 +119,7 @@ impl OnRequest for ApiKey {
         if let Some(field) = &self.forward_name {
             field.set(&mut exchange.head.headers, name.clone());
         }
-        exchange.user = Some(name);
+        exchange.user = Some(Box::new(name));
         Next::Continue
     }
 }

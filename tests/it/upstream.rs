@@ -79,7 +79,7 @@ fn an_endpoint_that_stops_in_the_middle_is_cut_off() {
 }
 
 #[test]
-fn a_routes_total_time_ends_it() {
+fn the_total_time_of_a_route_or_of_all_ends_it() {
     let origin = Origin::serving(|exchange| {
         exchange.read_to_end();
         Reply::Close
@@ -87,11 +87,20 @@ fn a_routes_total_time_ends_it() {
     let yaml = r#"
 listeners: { web: { bind: "127.0.0.1:0" } }
 upstreams: { origin: { endpoints: ["ORIGIN"] } }
-hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: origin }, timeouts: { total: 300ms } } } } }
+defaults: { timeouts: { total: 300ms } }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      default: { path: /default, proxy: { upstream: origin } }
+      own: { path: /own, proxy: { upstream: origin }, timeouts: { total: 1ms } }
 "#;
     let proxy = Proxy::start(&config(yaml, &[("ORIGIN", &origin.address())]));
-    assert_eq!(proxy.client().get("/total").status, 504);
-    assert_eq!(proxy.access_line_of("/total")["reason"], "total_timeout");
+    for path in ["/default", "/own"] {
+        assert_eq!(proxy.client().get(path).status, 504);
+        assert_eq!(proxy.access_line_of(path)["reason"], "total_timeout");
+    }
+    assert!(proxy.access_line_of("/default")["duration_ms"].as_f64() >= Some(300.0));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! HTTP/1.1 and 1.0: one connection's requests, one after the other.
 
 mod answer;
-mod body;
-mod head;
+pub mod body;
+pub mod head;
 mod session;
 
 use std::{

@@ -136,7 +136,7 @@ impl BasicAuth {
         if let Some(field) = &self.forward_user {
             field.set(headers, user.name.clone());
         }
-        exchange.user = Some(user.name.clone());
+        exchange.user = Some(Box::new(user.name.clone()));
     }
 
     fn refusal(&self, cause: &'static str) -> Refusal {
