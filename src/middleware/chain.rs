@@ -82,6 +82,12 @@ struct BodyStep {
     run: Arc<dyn OnBody>,
 }
 
+/// What a step says of a request, and since when that waited for it where waits are recorded.
+struct Said {
+    verdict: Verdict,
+    waited_since: Option<Instant>,
+}
+
 /// What becomes of what a step says.
 struct Judge {
     mode: Mode,
@@ -161,19 +167,8 @@ impl Chain {
         let is_recorded = exchange.is_recorded();
         for step in &self.request {
             exchange.entered = step.order + 1;
-            let (verdict, waited_since) = match step.run.on_request(exchange) {
-                Next::Continue => continue,
-                Next::Answer(answer) => (Verdict::Answer(answer), None),
-                Next::Refuse(refusal) => (Verdict::Refuse(refusal), None),
-                Next::Wait(verdict) => {
-                    let began = is_recorded.then(Instant::now);
-                    (verdict.await, began)
-                }
-            };
-            if let Some(began) = waited_since {
-                self.record_wait(step.order, began, &verdict, exchange);
-            }
-            if let Some(stop) = step.judge.stops(verdict, exchange) {
+            let said = said(step.run.on_request(exchange), is_recorded).await;
+            if let Some(stop) = self.judged(step.order, &step.judge, said, exchange) {
                 return Some(stop);
             }
         }
@@ -181,13 +176,16 @@ impl Chain {
         None
     }
 
-    /// Records that a part had the request wait since then, and what it said.
-    fn record_wait(&self, order: usize, began: Instant, verdict: &Verdict, exchange: &mut Exchange) {
-        let refused = match verdict {
-            Verdict::Refuse(refusal) => Some(refusal.reason),
-            Verdict::Continue | Verdict::Answer(_) => None,
-        };
-        exchange.record_wait(self.parts[order].kind, began, refused);
+    fn judged(&self, order: usize, judge: &Judge, said: Said, exchange: &mut Exchange) -> Option<Stop> {
+        let Said { verdict, waited_since } = said;
+        if let Some(began) = waited_since {
+            let refused = match &verdict {
+                Verdict::Refuse(refusal) => Some(refusal.reason),
+                Verdict::Continue | Verdict::Answer(_) => None,
+            };
+            exchange.record_wait(self.parts[order].kind, began, refused);
+        }
+        judge.stops(verdict, exchange)
     }
 
     /// How much of a body is to be read before the action; for one that leaves bodies unread, only where a part looks
@@ -200,19 +198,8 @@ impl Chain {
     pub async fn inspect(&self, exchange: &mut Exchange, body: &Held) -> Option<Stop> {
         let is_recorded = exchange.is_recorded();
         for step in &self.body {
-            let (verdict, waited_since) = match step.run.on_body(exchange, body) {
-                Next::Continue => continue,
-                Next::Answer(answer) => (Verdict::Answer(answer), None),
-                Next::Refuse(refusal) => (Verdict::Refuse(refusal), None),
-                Next::Wait(verdict) => {
-                    let began = is_recorded.then(Instant::now);
-                    (verdict.await, began)
-                }
-            };
-            if let Some(began) = waited_since {
-                self.record_wait(step.order, began, &verdict, exchange);
-            }
-            if let Some(stop) = step.judge.stops(verdict, exchange) {
+            let said = said(step.run.on_body(exchange, body), is_recorded).await;
+            if let Some(stop) = self.judged(step.order, &step.judge, said, exchange) {
                 return Some(stop);
             }
         }
@@ -249,6 +236,19 @@ impl Chain {
         builder.on_every_response(response);
         builder.chain.recovers = recovers;
         builder.chain
+    }
+}
+
+async fn said(next: Next<'_>, is_recorded: bool) -> Said {
+    let ready = |verdict| Said { verdict, waited_since: None };
+    match next {
+        Next::Continue => ready(Verdict::Continue),
+        Next::Answer(answer) => ready(Verdict::Answer(answer)),
+        Next::Refuse(refusal) => ready(Verdict::Refuse(refusal)),
+        Next::Wait(verdict) => {
+            let waited_since = is_recorded.then(Instant::now);
+            Said { verdict: verdict.await, waited_since }
+        }
     }
 }
 

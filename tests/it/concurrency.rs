@@ -1,40 +1,14 @@
 //! How many requests may be in flight: who is refused, and when a place is free again.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use super::support::{Client, Held, Origin, Proxy, config, until};
 
-use super::support::{Client, Origin, Proxy, Reply, config, until};
-
-/// An origin that answers when it may.
-struct Held {
-    origin: Origin,
-    gate: Arc<Mutex<()>>,
-}
-
-impl Held {
-    fn new() -> Self {
-        let gate = Arc::new(Mutex::new(()));
-        let waiting = gate.clone();
-        let origin = Origin::serving(move |exchange| {
-            drop(waiting.lock());
-            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-            Reply::Keep
-        });
-        Self { origin, gate }
-    }
-
-    /// Nobody is answered as long as this lives.
-    fn hold(&self) -> MutexGuard<'_, ()> {
-        self.gate.lock().unwrap()
-    }
-
-    /// A request that has come to the origin, which is held.
-    fn asked(&self, proxy: &Proxy, key: &str) -> Client {
-        let before = self.origin.requests().len();
-        let mut client = proxy.client();
-        client.send(request(key));
-        until("it is at the origin", || self.origin.requests().len() > before);
-        client
-    }
+/// A request that has come to the origin, which is held.
+fn asked(held: &Held, proxy: &Proxy, key: &str) -> Client {
+    let before = held.origin.requests().len();
+    let mut client = proxy.client();
+    client.send(request(key));
+    until("it is at the origin", || held.origin.requests().len() > before);
+    client
 }
 
 fn request(key: &str) -> String {
@@ -64,7 +38,7 @@ fn what_is_too_much_is_refused_and_what_ends_makes_room() {
     let held = Held::new();
     let proxy = Proxy::start(&tree("{ max: 2 }", &held.origin));
     let gate = held.hold();
-    let mut served = [held.asked(&proxy, "a"), held.asked(&proxy, "b")];
+    let mut served = [asked(&held, &proxy, "a"), asked(&held, &proxy, "b")];
     let refused = proxy.client().send(request("c")).response();
     assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")));
     assert_eq!(proxy.access_line_of("/c")["reason"], "too_many_in_flight");
@@ -78,12 +52,12 @@ fn a_client_that_goes_leaves_its_place() {
     let held = Held::new();
     let proxy = Proxy::start(&tree("{ max: 1, by: \"header:X-Key\" }", &held.origin));
     let gate = held.hold();
-    let gone = held.asked(&proxy, "a");
-    let other = held.asked(&proxy, "b");
+    let gone = asked(&held, &proxy, "a");
+    let other = asked(&held, &proxy, "b");
     assert!(refuses(&proxy, "a") && refuses(&proxy, "b"));
     drop(gone);
     proxy.access_line(|line| line["path"] == "/a" && line["reason"] == "client_gone");
-    let again = held.asked(&proxy, "a");
+    let again = asked(&held, &proxy, "a");
     assert!(refuses(&proxy, "b"), "the other is still there");
     drop((gate, other, again));
 }
@@ -93,9 +67,9 @@ fn a_reload_keeps_count_of_what_is_in_flight() {
     let held = Held::new();
     let mut proxy = Proxy::start(&tree("{ max: 1 }", &held.origin));
     let gate = held.hold();
-    let mut first = held.asked(&proxy, "a");
+    let mut first = asked(&held, &proxy, "a");
     proxy.change(&tree("{ max: 2 }", &held.origin));
-    let mut second = held.asked(&proxy, "b");
+    let mut second = asked(&held, &proxy, "b");
     assert!(refuses(&proxy, "c"));
     drop(gate);
     assert_eq!([first.response().status, second.response().status], [200, 200]);
@@ -106,7 +80,7 @@ fn what_observes_lets_everything_pass() {
     let held = Held::new();
     let proxy = Proxy::start(&tree("{ max: 1, mode: observe }", &held.origin));
     let gate = held.hold();
-    let mut clients = [held.asked(&proxy, "a"), held.asked(&proxy, "b")];
+    let mut clients = [asked(&held, &proxy, "a"), asked(&held, &proxy, "b")];
     drop(gate);
     assert!(clients.iter_mut().all(|client| client.response().status == 200));
     assert_eq!(proxy.access_line_of("/b")["observed"][0], "too_many_in_flight");

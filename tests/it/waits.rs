@@ -1,11 +1,8 @@
 //! What a chain waits for ends with the client's patience, and with the route's.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::support::{Origin, Proxy, Reply, Tree, config, curl, until};
+use super::support::{Held, Origin, Proxy, Tree, config, curl, until};
 
 /// How long a service may take: longer than any test.
 const FOREVER: &str = "60s";
@@ -24,35 +21,12 @@ hosts:
     routes: { all: { path: "/**", proxy: { upstream: origin }, TIMEOUTS } }
 "#;
 
-/// A service that answers nobody as long as it is told not to.
-struct Service {
-    origin: Origin,
-    gate: Arc<Mutex<()>>,
-}
-
-impl Service {
-    fn new() -> Self {
-        let gate = Arc::new(Mutex::new(()));
-        let waiting = gate.clone();
-        let origin = Origin::serving(move |exchange| {
-            drop(waiting.lock());
-            let _ = exchange.try_send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-            Reply::Keep
-        });
-        Self { origin, gate }
-    }
-
-    fn silent(&self) -> MutexGuard<'_, ()> {
-        self.gate.lock().unwrap()
-    }
-
-    fn proxy(&self, origin: &Origin, timeouts: &str) -> Proxy {
-        let (origin, auth) = (origin.address(), self.origin.address());
-        Proxy::start(&config(
-            TREE,
-            &[("ORIGIN", &origin), ("AUTH", &auth), ("FOREVER", &FOREVER), ("TIMEOUTS", &timeouts)],
-        ))
-    }
+fn behind(service: &Held, origin: &Origin, timeouts: &str) -> Proxy {
+    let (origin, auth) = (origin.address(), service.origin.address());
+    Proxy::start(&config(
+        TREE,
+        &[("ORIGIN", &origin), ("AUTH", &auth), ("FOREVER", &FOREVER), ("TIMEOUTS", &timeouts)],
+    ))
 }
 
 fn status(proxy: &Proxy, path: &str) -> u16 {
@@ -60,7 +34,7 @@ fn status(proxy: &Proxy, path: &str) -> u16 {
 }
 
 /// A request that waits for the service, and holds the only place there is.
-fn assert_waits(proxy: &Proxy, service: &Service) {
+fn assert_waits(proxy: &Proxy, service: &Held) {
     until("the service is asked", || !service.origin.requests().is_empty());
     until("the place is taken", || status(proxy, "/free") == 503);
 }
@@ -75,9 +49,9 @@ fn assert_over(proxy: &Proxy, path: &str, since: Instant) {
 
 #[test]
 fn a_client_that_goes_ends_the_wait_for_a_service() {
-    let (service, origin) = (Service::new(), Origin::saying(""));
-    let proxy = service.proxy(&origin, "");
-    let silent = service.silent();
+    let (service, origin) = (Held::new(), Origin::saying(""));
+    let proxy = behind(&service, &origin, "");
+    let silent = service.hold();
     let since = Instant::now();
     let mut client = proxy.client();
     client.send("GET /gone HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -90,9 +64,9 @@ fn a_client_that_goes_ends_the_wait_for_a_service() {
 
 #[test]
 fn one_that_resets_its_stream_does_so_too() {
-    let (service, origin) = (Service::new(), Origin::saying(""));
-    let proxy = service.proxy(&origin, "");
-    let _silent = service.silent();
+    let (service, origin) = (Held::new(), Origin::saying(""));
+    let proxy = behind(&service, &origin, "");
+    let _silent = service.hold();
     let since = Instant::now();
     let url = proxy.url("web", "/reset");
     std::thread::scope(|scope| {
@@ -105,9 +79,9 @@ fn one_that_resets_its_stream_does_so_too() {
 
 #[test]
 fn the_routes_deadline_ends_the_wait() {
-    let (service, origin) = (Service::new(), Origin::saying(""));
-    let proxy = service.proxy(&origin, "timeouts: { total: 300ms }");
-    let silent = service.silent();
+    let (service, origin) = (Held::new(), Origin::saying(""));
+    let proxy = behind(&service, &origin, "timeouts: { total: 300ms }");
+    let silent = service.hold();
     let since = Instant::now();
     assert_eq!(status(&proxy, "/late"), 504);
     assert!((Duration::from_millis(300)..SOON).contains(&since.elapsed()), "{:?}", since.elapsed());

@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod h2_origin;
+mod held;
 mod load;
 mod message;
 mod nginx;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 pub use certificates::Certificates;
 pub use client::Client;
 pub use h2_origin::TrailerOrigin;
+pub use held::Held;
 pub use load::{Load, h2load, wrk};
 pub use message::Response;
 pub use nginx::Nginx;
