@@ -190,7 +190,7 @@ pub fn reason_of(error: &Error) -> Option<Reason> {
     }
 }
 
-fn gone(error: ClientError) -> Box<Error> {
+pub(super) fn gone(error: ClientError) -> Box<Error> {
     ours(error.reason()).into_down()
 }
 

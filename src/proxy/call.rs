@@ -78,6 +78,11 @@ impl Call {
         self.upgrade
     }
 
+    /// Whether the upstream speaks the one protocol whose trailers Pingora leaves behind.
+    pub(super) fn is_http1(&self) -> bool {
+        self.proxy.upstream.protocol == Protocol::H1
+    }
+
     /// The request is so small that writing it cannot wait: no timer guards it.
     pub(super) fn write_at_once(&mut self) {
         self.at_once = true;

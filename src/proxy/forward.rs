@@ -1,6 +1,7 @@
 //! Sends a request upstream through Pingora.
 
 use std::{
+    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -8,6 +9,7 @@ use std::{
 use http::{Version, header, request};
 use pingora::{
     apps::HttpServerApp,
+    connectors::ConnectorOptions,
     http::RequestHeader,
     protocols::http::ServerSession,
     proxy::{HttpProxy, http_proxy},
@@ -22,12 +24,14 @@ use super::{
     gateway::{CALL, Gateway},
     recover,
     session::Session,
+    trailing::{self, Trailing},
 };
 use crate::{error::Reason, http::hop_by_hop};
 
 /// Pingora with its pool of upstream connections.
 pub struct Forwarder {
     proxy: Arc<HttpProxy<Gateway>>,
+    trailing: Trailing,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -42,9 +46,10 @@ impl Forwarder {
     /// `idle_connections`: how many unused upstream connections are kept in all.
     pub fn new(idle_connections: usize) -> Self {
         let conf = ServerConf { upstream_keepalive_pool_size: idle_connections, ..ServerConf::default() };
+        let trailing = Trailing::new(ConnectorOptions::from_server_conf(&conf));
         let proxy = Arc::new(http_proxy(&Arc::new(conf), Gateway));
         // Draining is the sessions' own matter: Pingora never hears of it.
-        Self { proxy, shutdown: watch::channel(false).1 }
+        Self { proxy, trailing, shutdown: watch::channel(false).1 }
     }
 
     /// Sends the request of `downstream.exchange.head` upstream and the response back. Gives back the
@@ -55,35 +60,36 @@ impl Forwarder {
         call: &Arc<Mutex<Call>>,
         limits: Limits,
     ) -> Box<Downstream<S>> {
-        let (request, upgrade) = outgoing(&mut downstream, call);
+        let Outgoing { request, upgrade, trailing } = outgoing(&mut downstream, call);
+        if trailing {
+            let exchange = self.trailing.forward(&mut downstream, request, call, limits.waits);
+            if let Some(reason) = within(limits.total, exchange).await {
+                lock(call).failure = Some(reason);
+            }
+            return downstream;
+        }
         let slot = Arc::new(Mutex::new(None));
         let adapter = Adapter::new(downstream, slot.clone(), request, upgrade, limits.waits);
         let session = ServerSession::new_custom(Box::new(adapter));
-        let failure = self.run(session, call.clone(), limits.total).await;
-        if let Some(reason) = failure {
+        let run = CALL.scope(call.clone(), self.proxy.process_new_http(session, &self.shutdown));
+        if let Some(reason) = within(limits.total, run).await {
             lock(call).failure = Some(reason);
         }
         lock(&slot).take().expect("the adapter is gone and has left the session behind")
     }
+}
 
-    /// Runs Pingora's part to its end, to the request's deadline or to a panic. Its future is gone then.
-    async fn run(
-        &self,
-        session: ServerSession,
-        call: Arc<Mutex<Call>>,
-        total: Option<Duration>,
-    ) -> Option<Reason> {
-        let run = CALL.scope(call, self.proxy.process_new_http(session, &self.shutdown));
-        let run = recover::catching(run);
-        let ended = match total {
-            None => run.await,
-            Some(total) => match tokio::time::timeout(total, run).await {
-                Ok(ended) => ended,
-                Err(_) => return Some(Reason::TotalTimeout),
-            },
-        };
-        ended.err().map(|_| Reason::Panic)
-    }
+/// Runs an exchange to its end, to the request's deadline or to a panic. Its future is gone then.
+async fn within<T>(total: Option<Duration>, run: impl Future<Output = T>) -> Option<Reason> {
+    let run = recover::catching(run);
+    let ended = match total {
+        None => run.await,
+        Some(total) => match tokio::time::timeout(total, run).await {
+            Ok(ended) => ended,
+            Err(_) => return Some(Reason::TotalTimeout),
+        },
+    };
+    ended.err().map(|_| Reason::Panic)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -99,15 +105,25 @@ fn length(head: &request::Parts) -> usize {
     head.headers.iter().fold(target, |length, (name, value)| length + name.as_str().len() + value.len() + 4)
 }
 
-/// The head as Pingora takes it, and whether it asks for another protocol. A server may ignore that it does
-/// (RFC 9110 section 7.8): so with a body, which would have to be read first, and where HTTP/2 is spoken.
-fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> (RequestHeader, bool) {
+/// A request as it goes on.
+struct Outgoing {
+    request: RequestHeader,
+    /// Whether it asks for another protocol.
+    upgrade: bool,
+    /// Whether trailers are to pass that Pingora would leave behind.
+    trailing: bool,
+}
+
+/// The head as Pingora takes it. That it asks for another protocol may be ignored (RFC 9110 section 7.8): so
+/// with a body, which would have to be read first, and where HTTP/2 is spoken.
+fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> Outgoing {
     let empty = http::Request::new(()).into_parts().0;
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
     let bodiless = downstream.session.body_is_empty();
     let asks = hop_by_hop::has_rare(&head.headers, &header::UPGRADE);
     let upgrade = asks && bodiless && lock(call).ask_upgrade();
+    let trailing = !upgrade && trailing::is_asked_for(&head, bodiless) && lock(call).is_http1();
     if bodiless && !upgrade && length(&head) <= WRITTEN_AT_ONCE {
         lock(call).write_at_once();
     }
@@ -115,5 +131,9 @@ fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> (
         head.headers.remove(header::UPGRADE);
         head.headers.remove(header::CONNECTION);
     }
-    (RequestHeader::from(head), upgrade)
+    if !trailing && hop_by_hop::has_rare(&head.headers, &header::TRAILER) {
+        // None is announced that is not going to come.
+        head.headers.remove(header::TRAILER);
+    }
+    Outgoing { request: RequestHeader::from(head), upgrade, trailing }
 }

@@ -93,7 +93,7 @@ fn chunked_bodies_pass_both_ways() {
     assert_eq!(origin.requests()[0].values("transfer-encoding"), ["chunked"]);
 }
 
-/// Of an HTTP/2 origin: Pingora's HTTP/1 client reads past the trailers of HTTP/1 origins.
+/// Of an HTTP/2 origin; those of HTTP/1.1 have a file of their own.
 #[test]
 fn trailers_of_the_response_reach_the_client() {
     let origin = TrailerOrigin::start();

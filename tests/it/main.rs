@@ -42,6 +42,7 @@ mod strictness;
 mod support;
 mod tenants;
 mod tls;
+mod trailers;
 mod upstream;
 mod validate;
 mod waits;
