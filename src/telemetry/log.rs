@@ -25,7 +25,7 @@ pub struct Config {
 }
 
 /// How much is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "LogLevel")]
 pub enum Level {
@@ -59,7 +59,9 @@ type Output = Box<dyn Layer<Filtered> + Send + Sync>;
 
 /// Libraries that speak more than operators want: the engine under us reports every client that goes, which
 /// is the access log's to tell. They are one step quieter than asked for.
-const TALKATIVE: [&str; 6] = ["pingora", "h2", "rustls", "notify", "quinn", "hyper"];
+const TALKATIVE: [&str; 4] = ["pingora", "h2", "notify", "hyper"];
+/// Libraries that warn of what a client does: who attacks would fill the log.
+const ON_CLIENTS: [&str; 2] = ["rustls", "quinn"];
 
 // === impl Log ===
 
@@ -104,7 +106,11 @@ fn filter(level: Level) -> Targets {
         Level::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
         Level::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
-    Targets::new().with_default(own).with_targets(TALKATIVE.map(|target| (target, talkative)))
+    let of_clients = if level <= Level::Info { LevelFilter::ERROR } else { talkative };
+    Targets::new()
+        .with_default(own)
+        .with_targets(TALKATIVE.map(|target| (target, talkative)))
+        .with_targets(ON_CLIENTS.map(|target| (target, of_clients)))
 }
 
 fn output(format: Format) -> Output {

@@ -268,3 +268,34 @@ def build():
         command = [*CARGO, "build", "--profile", "dist", "--locked", *arguments]
         environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
         subprocess.run(command, cwd=directory, env=environment, check=True)
+
+# --- a client at a steady pace ---
+
+
+def steady(proxy, directory, host, options):
+    """Milliseconds of p50 and p99 of a client that asks `options.pace` times a second and must never be refused."""
+    log = directory / "bodies" / "times"
+    log.unlink(missing_ok=True)
+    load = paced(proxy, host, options.pace, 8, options.seconds, [f"--log-file={log}"])
+    text = load.communicate()[0]
+    ok, refused = statuses(text)
+    if refused or not ok:
+        sys.exit(f"the steady client was refused:\n{text}")
+    times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines())
+    return times[len(times) // 2] / 1000, times[int(len(times) * 0.99)] / 1000
+
+
+def paced(proxy, host, rate, clients, seconds, arguments=()):
+    # h2load paces each client by itself.
+    command = ["h2load", "--h1", "-t1", f"-c{clients}", f"-D{seconds}", f"--rps={rate / clients}", *arguments,
+               f"--connect-to=127.0.0.1:{proxy.http}", f"http://{host}/1k"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            preexec_fn=lambda: os.sched_setaffinity(0, others()))
+
+
+def statuses(text):
+    """How many responses were 2xx, and how many 4xx."""
+    found = re.search(r"status codes: (\d+) 2xx, \d+ 3xx, (\d+) 4xx", text)
+    if not found:
+        sys.exit(f"h2load failed:\n{text}")
+    return tuple(map(int, found.groups()))

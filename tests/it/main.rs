@@ -19,6 +19,7 @@ mod early_hints;
 mod engine;
 mod forward_auth;
 mod forwarding;
+mod hostile;
 mod http1;
 mod http2;
 mod ip;

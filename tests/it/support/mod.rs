@@ -2,6 +2,7 @@
 
 mod certificates;
 mod client;
+pub mod frames;
 mod h2_origin;
 mod held;
 mod load;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use certificates::Certificates;
 pub use client::Client;
+pub use frames::Frames;
 pub use h2_origin::TrailerOrigin;
 pub use held::Held;
 pub use load::{Load, h2load, wrk};
