@@ -1,6 +1,6 @@
 //! One connection from its first byte: TLS, then the choice of protocol, then that protocol to its end.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
@@ -58,10 +58,12 @@ const HTTP1_REFUSED: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
 pub(super) async fn serve<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) {
     let mut ending = accepted.ending.clone();
     let (listener, peer) = (accepted.settings.name.clone(), accepted.peer);
+    // Pinned where it is: `select!` would make room for it twice.
+    let mut run = pin!(run(io, accepted, handler));
     tokio::select! {
         biased;
         () = ending.cut() => tracing::debug!(%listener, %peer, "connection cut"),
-        ended = run(io, accepted, handler) => {
+        ended = &mut run => {
             if let Err(error) = ended {
                 tracing::debug!(%listener, %peer, %error, "connection ended early");
             }
@@ -95,7 +97,8 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
         kept: Kept::default(),
     });
     match protocol {
-        Protocol::Http2 => h2::serve(stream, connection, settings, handler).await,
+        // In a box: connections of HTTP/1 would make room for it.
+        Protocol::Http2 => Box::pin(h2::serve(stream, connection, settings, handler)).await,
         Protocol::Http1 if settings.protocols.h1 => {
             h1::serve(stream, connection, settings, handler).await;
         }

@@ -1,6 +1,7 @@
 //! The life of a request: arrival, chain, action, chain back, access record.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -85,15 +86,13 @@ impl Engine {
     /// Runs a request to its end, counts it and writes its record.
     async fn carry_out<S: Session>(
         &self,
-        session: S,
-        exchange: Exchange,
+        downstream: Box<Downstream<S>>,
         route: &Arc<Route>,
         place: usize,
         plan: Plan,
         asked: Option<Asked>,
     ) -> S {
         let running = route.metrics.of(place).map(metrics::Route::begin);
-        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         let (mut downstream, call) = self.run(downstream, route, plan).await;
         let ended = record::outcome(&downstream);
         spans::end(&mut downstream, &ended, route, call.as_deref(), asked.as_ref());
@@ -110,7 +109,7 @@ impl Engine {
         route: &Arc<Route>,
         plan: Plan,
     ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
-        let entered = recover::catching(enter(&mut downstream, &plan, &route.action)).await;
+        let entered = recover::catching(pin!(enter(&mut downstream, &plan, &route.action))).await;
         let stopped = match entered.unwrap_or(Err(Reason::Panic)) {
             Ok(stopped) => stopped,
             Err(reason) => {
@@ -219,7 +218,8 @@ impl Handler for Engine {
             accept,
             ..Exchange::new(connection.clone(), head, route.names.clone())
         };
-        self.carry_out(session, exchange, &route, place, plan, asked).await
+        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        self.carry_out(downstream, &route, place, plan, asked).await
     }
 
     async fn refuse<S: Session>(&self, connection: &Arc<Connection>, reason: Reason, session: S) -> S {
@@ -230,7 +230,10 @@ impl Handler for Engine {
         let trace = listener.tracer.as_ref().map(|tracer| tracer.begin(&mut head.headers));
         let asked = Asked::of(&head, head.uri.clone(), &route, trace.as_ref());
         let exchange = Exchange { trace, ..Exchange::new(connection.clone(), head, route.names.clone()) };
-        self.carry_out(session, exchange, &route, listener.place, Plan::Refuse(reason, None), asked).await
+        let place = listener.place;
+        drop(listener);
+        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        self.carry_out(downstream, &route, place, Plan::Refuse(reason, None), asked).await
     }
 }
 
@@ -364,7 +367,11 @@ fn local(action: &Action, route: &Route, exchange: &mut Exchange) -> Response<By
 async fn send<S: Session>(downstream: &mut Downstream<S>, answer: Response<Bytes>, errors: &Errors) {
     let (mut head, body) = answer.into_parts();
     answers::complete(&mut head, &body);
-    match recover::catching(downstream.answer(Response::from_parts(head, body))).await {
+    let answered = {
+        let answering = pin!(downstream.answer(Response::from_parts(head, body)));
+        recover::catching(answering).await
+    };
+    match answered {
         Ok(Ok(())) => {}
         Ok(Err(error)) => downstream.exchange.reason = Some(error.reason()),
         Err(_) => {

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -62,7 +63,8 @@ impl Forwarder {
     ) -> Box<Downstream<S>> {
         let Outgoing { request, upgrade, trailing } = outgoing(&mut downstream, call);
         if trailing {
-            let exchange = self.trailing.forward(&mut downstream, request, call, limits.waits);
+            // In a box: it is rare, and every request would make room for it.
+            let exchange = Box::pin(self.trailing.forward(&mut downstream, request, call, limits.waits));
             if let Some(reason) = within(limits.total, exchange).await {
                 lock(call).failure = Some(reason);
             }
@@ -81,6 +83,7 @@ impl Forwarder {
 
 /// Runs an exchange to its end, to the request's deadline or to a panic. Its future is gone then.
 async fn within<T>(total: Option<Duration>, run: impl Future<Output = T>) -> Option<Reason> {
+    let run = pin!(run);
     let run = recover::catching(run);
     let ended = match total {
         None => run.await,

@@ -4,7 +4,7 @@ use std::{
     any::Any,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::Pin,
     task::Poll,
 };
 
@@ -12,11 +12,11 @@ use std::{
 #[derive(Debug)]
 pub struct Panicked(pub String);
 
-/// Runs the future; a panic in it ends it alone. What it held is dropped by then.
-pub async fn catching<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
+/// Runs the future; a panic in it ends it alone. It is pinned where it stands: taken by value it would have room
+/// here a second time.
+pub async fn catching<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Panicked> {
     poll_fn(|cx| {
-        // Whatever the panic left half-done is dropped with the future and never looked at again.
+        // Whatever the panic left half-done is never looked at again.
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -37,15 +37,17 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test]
     async fn a_panic_is_a_value() {
-        assert_eq!(catching(async { 7 }).await.unwrap(), 7);
-        let caught = catching(async {
+        assert_eq!(catching(pin!(async { 7 })).await.unwrap(), 7);
+        let panicking = pin!(async {
             tokio::task::yield_now().await;
             panic!("at {}", 3)
         });
-        assert_eq!(caught.await.unwrap_err().0, "at 3");
+        assert_eq!(catching(panicking).await.unwrap_err().0, "at 3");
     }
 }

@@ -2,12 +2,15 @@
 
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import textwrap
 from dataclasses import dataclass, field
 
 SIZES = {"1k": 1024, "100k": 100 * 1024}
+# It wants two files for each and does not start without them.
+HAPROXY_CONNECTIONS = min(16384, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 200)
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 
@@ -65,7 +68,7 @@ def nginx_command(place, workers="daemon off; worker_processes 1;"):
     configuration = place.write("nginx.conf", f"""
         {workers} pid {place.directory}/nginx.pid; error_log {place.directory}/nginx.log;
         {root_user()}
-        events {{ worker_connections 4096; }}
+        events {{ worker_connections 16384; }}
         http {{
           access_log off; keepalive_requests 1000000000; proxy_max_temp_file_size 0; {temporary(place, "nginx")}
           ssl_certificate {place.certificate}; ssl_certificate_key {place.key};
@@ -85,7 +88,7 @@ def haproxy_command(place):
     configuration = place.write("haproxy.cfg", f"""
         global
           nbthread 1
-          maxconn 8192
+          maxconn {HAPROXY_CONNECTIONS}
           ssl-default-bind-options ssl-min-ver TLSv1.2
         defaults
           mode http

@@ -269,6 +269,7 @@ def build():
         environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
         subprocess.run(command, cwd=directory, env=environment, check=True)
 
+
 # --- a client at a steady pace ---
 
 

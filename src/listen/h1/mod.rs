@@ -156,7 +156,10 @@ fn idle<I: Io>(
     cx: &mut Context<'_>,
 ) -> Poll<Filled> {
     match filling(session, limit, cx) {
-        Poll::Pending => drain.poll(cx).map(|()| Filled::Closed),
+        Poll::Pending => {
+            session.rest();
+            drain.poll(cx).map(|()| Filled::Closed)
+        }
         ready => ready,
     }
 }

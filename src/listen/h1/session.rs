@@ -185,6 +185,15 @@ impl<I: Io> Http1<I> {
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 
+    /// Nothing is to be read or written for a while: buffers are for those who have something in them.
+    pub(super) fn rest(&mut self) {
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+
     /// Reads ahead, within bounds, until the client's end.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.len() < MOST_PIPELINED {
