@@ -1,6 +1,6 @@
 //! Reads a request's head as strictly as RFC 9112 allows: what two parsers could read in two ways is refused.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header,
     request::{self, Parts},
@@ -41,23 +41,29 @@ const MOST_FIELDS: usize = 256;
 
 /// Takes a head off the buffer: `None` while it is not whole. `scanned` remembers how far it was looked at.
 pub fn take(buffer: &mut BytesMut, scanned: &mut usize, limits: &Limits) -> Result<Option<Head>, Reason> {
-    skip_empty_line(buffer, scanned);
     match find_end(buffer, scanned)? {
         Some(end) if end > limits.size => Err(too_large(&buffer[..end], limits)),
         Some(end) => {
             *scanned = 0;
-            parse(buffer.split_to(end).freeze(), limits).map(Some)
+            parse(behind_empty_line(buffer.split_to(end).freeze()), limits).map(Some)
         }
         None if buffer.len() >= limits.size => Err(too_large(buffer, limits)),
         None => Ok(None),
     }
 }
 
-/// One empty line before a request is ignored (RFC 9112 section 2.2).
-fn skip_empty_line(buffer: &mut BytesMut, scanned: &mut usize) {
-    if *scanned == 0 && buffer.starts_with(b"\r\n") {
-        let _ = buffer.split_to(2);
+/// One empty line before a request is ignored (RFC 9112 section 2.2). Not before the head is whole: what came of it
+/// counts towards its deadline and its size, in whatever pieces it comes.
+fn behind_empty_line(mut head: Bytes) -> Bytes {
+    if is_empty_line(&head[..head.len().min(2)]) {
+        head.advance(2);
     }
+    head
+}
+
+/// Whether nothing has come but what may stand before a request.
+pub fn is_empty_line(bytes: &[u8]) -> bool {
+    bytes == b"\r\n"
 }
 
 /// Where the head ends; a line feed without its carriage return is refused on the way.
@@ -272,6 +278,22 @@ mod tests {
         assert_eq!(head.parts.uri, "/a?b");
         assert_eq!(head.parts.headers["a"], "b");
         assert_eq!(&buffer[..], b"rest");
+    }
+
+    #[test]
+    fn one_empty_line_may_come_before_in_whatever_pieces() {
+        let refused = |text: &str, size: usize| {
+            let (mut buffer, mut scanned) = (BytesMut::new(), 0);
+            text.as_bytes().chunks(size).find_map(|piece| {
+                buffer.extend_from_slice(piece);
+                take(&mut buffer, &mut scanned, &LIMITS).transpose().map(|taken| taken.is_err())
+            })
+        };
+        for size in [1, 2, 3, 100] {
+            assert_eq!(refused("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", size), Some(false), "{size}");
+            assert_eq!(refused("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", size), Some(true), "{size}");
+            assert_eq!(refused("\r\n", size), None);
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ async fn next<I: Io>(
             Ok(None) => {}
             Err(reason) => return Next::Refuse(reason),
         }
-        let begun = !session.input.is_empty();
+        let begun = !session.input.is_empty() && !head::is_empty_line(&session.input);
         let filled = poll_fn(|cx| match begun {
             false => idle(session, first_wait, drain, cx),
             true => filling(session, timeouts.header, cx),
