@@ -118,8 +118,8 @@ impl<'a> Chains<'a> {
             jwks: &registries.jwks,
             redis: Box::new(|place| cx.redis.find(cx, place)),
         };
-        let world =
-            World::new(cx, registries.heavy_work.clone(), &registries.metrics, calls, &registries.limits);
+        let (heavy_work, windows) = (registries.heavy_work.clone(), registries.windows.clone());
+        let world = World::new(cx, heavy_work, windows, &registries.metrics, calls, &registries.limits);
         Self { cx, world, compiled: RefCell::default(), withouts: RefCell::default() }
     }
 

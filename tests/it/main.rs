@@ -30,6 +30,7 @@ mod maintenance;
 mod metrics;
 mod middleware;
 mod mtls;
+mod overload;
 mod rate_limit;
 mod reload;
 mod requests;
