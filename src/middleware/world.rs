@@ -6,8 +6,8 @@ use super::{Context, HeavyWork, Windows, jwt, limit};
 use crate::{
     store::Redis,
     telemetry::metrics::Metrics,
-    upstream::{Caller, Upstream},
-    value::{FilePath, Name, Span, Spanned},
+    upstream::{Authorities, Caller, Upstream},
+    value::{FilePath, Name, Span, Spanned, Url},
 };
 
 /// Files as the configuration sees them: read once, and watched.
@@ -101,6 +101,11 @@ impl World<'static> {
 }
 
 impl Context<'_> {
+    /// Whom to trust at a URL, where that is written as its `ca`.
+    pub fn authorities(&mut self, ca: Option<&Spanned<FilePath>>, url: &Url) -> Option<Authorities> {
+        Authorities::for_url(ca, url, |file| self.world.files.read(file), self.diagnostics)
+    }
+
     /// A part that is the same wherever its settings apply: made for the first chain, shared by the others, so
     /// that its files are read once and what it remembers counts everywhere.
     pub fn once<C, T>(&mut self, config: &C, make: impl FnOnce(&mut Self) -> Option<T>) -> Option<Arc<T>>

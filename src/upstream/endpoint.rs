@@ -21,7 +21,7 @@ use super::{
     probe::Target,
     registry::Registry,
     settings::{EndpointSettings, Host, Settings},
-    tls::{Identity, ServerName, name_for},
+    tls::{Authorities, Identity, ServerName, name_for},
 };
 use crate::{
     telemetry::metrics,
@@ -211,7 +211,7 @@ fn template(settings: &Settings, address: &Address, identity: Identity) -> HttpP
     if let Some(tls) = tls {
         options.verify_cert = tls.verify == Verify::Full;
         options.verify_hostname = options.verify_cert;
-        options.ca = tls.authorities.as_ref().map(|authorities| authorities.certificates.clone());
+        options.ca = tls.authorities.as_ref().map(Authorities::certificates);
         peer.client_cert_key = tls.client_certificate.as_ref().map(|client| client.pair.clone());
     }
     peer

@@ -6,6 +6,7 @@ mod access_log;
 mod admin;
 mod architecture;
 mod auth;
+mod authorities;
 mod bandwidth;
 mod bodies;
 mod cli;

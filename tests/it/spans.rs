@@ -12,14 +12,14 @@ use super::support::{Origin, Proxy, Python, config, curl, free_port, to, until, 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-struct Collector {
+pub struct Collector {
     _python: Python,
-    grpc: u16,
-    http: u16,
+    pub grpc: u16,
+    pub http: u16,
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self::at(0, 0)
     }
 
@@ -43,7 +43,7 @@ impl Collector {
 
     /// The spans, once there are so many.
     #[track_caller]
-    fn wait(&self, count: usize) -> Vec<Value> {
+    pub fn wait(&self, count: usize) -> Vec<Value> {
         until("the spans", || self.spans().len() >= count);
         let spans = self.spans();
         assert_eq!(spans.len(), count, "{spans:#?}");
