@@ -2,6 +2,7 @@
 
 mod json;
 mod schema;
+mod unfolded;
 
 use std::sync::Arc;
 
