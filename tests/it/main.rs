@@ -33,6 +33,7 @@ mod middleware;
 mod mtls;
 mod overload;
 mod rate_limit;
+mod refusals;
 mod reload;
 mod requests;
 mod routing;
