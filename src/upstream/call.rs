@@ -142,7 +142,7 @@ impl Caller {
             }
             match answered {
                 Ok(response) => {
-                    pick.first_byte(began.elapsed());
+                    pick.answered(response.status(), began.elapsed());
                     return Ok(response);
                 }
                 Err(Failed::Connecting(error)) => {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use pingora::{
     protocols::tls::ALPN,
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
@@ -171,9 +171,9 @@ impl EndpointState {
         self.latency.failed(self.clock.now());
     }
 
-    pub(super) fn answered(&self, latency: Duration) {
+    pub(super) fn answered(&self, status: StatusCode, latency: Duration) {
         self.latency.observe(self.clock.now(), latency);
-        self.metrics.first_byte(latency);
+        self.metrics.answered(status, latency);
     }
 }
 
