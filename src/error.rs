@@ -82,6 +82,7 @@ reasons! {
     Internal = "internal", 500, Gateway, "proxy_internal_error", "Something went wrong.";
     Maintenance = "maintenance", 503, Gateway, "destination_unavailable", "This is being worked on. Come back in a while.";
     TooManyInFlight = "too_many_in_flight", 503, Gateway, "http_request_denied", "Too many requests at once: try again soon.";
+    Overloaded = "overloaded", 503, Gateway, "http_request_denied", "Too much to do at the moment: try again soon.";
     ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
     // the upstream's
     AuthUnavailable = "auth_unavailable", 503, Upstream, "destination_unavailable", "Who may have this cannot be found out at the moment.";

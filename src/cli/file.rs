@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::output::{Exit, complain, problems};
 use crate::{
     compile::Registries,
-    server::{Attempt, attempt},
+    server::{Attempt, intact},
     snapshot::Snapshot,
 };
 
@@ -33,12 +33,19 @@ fn first(exists: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     PLACES.into_iter().map(PathBuf::from).find(|path| exists(path))
 }
 
-/// Reads and compiles it. What is wrong is shown, and then there is none.
+/// Reads and compiles it. What is wrong is shown, and then there is none, unless it is wrong with tenants that
+/// the rest goes without.
 pub fn snapshot(named: Option<PathBuf>) -> Result<(Snapshot, Attempt), Exit> {
     let root = find(named)?;
-    let mut attempt = attempt(&root, &Registries::default());
+    let mut attempt = intact(&root, &Registries::default());
     match attempt.snapshot.take() {
-        Some(snapshot) => Ok((snapshot, attempt)),
+        Some(snapshot) => {
+            problems(&attempt.broken, &attempt.sources);
+            for (tenant, _) in attempt.tenants.broken() {
+                complain(format!("the files of tenant {tenant} are wrong: its hosts are left out here"));
+            }
+            Ok((snapshot, attempt))
+        }
         None => {
             problems(&attempt.diagnostics, &attempt.sources);
             Err(Exit::Configuration)

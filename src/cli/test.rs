@@ -33,7 +33,8 @@ impl Test {
             Format::Text => show(&outcomes, &attempt.sources),
             Format::Json => output::json(&json(&outcomes, &attempt.sources)),
         }
-        match outcomes.iter().all(compile::Outcome::passed) {
+        // Tests that could not be run have not passed.
+        match !attempt.broken.has_errors() && outcomes.iter().all(compile::Outcome::passed) {
             true => Exit::Success,
             false => Exit::Configuration,
         }

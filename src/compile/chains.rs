@@ -31,6 +31,8 @@ pub(super) struct Scope<'a> {
     list: &'a document::Chain,
     without: &'a [Spanned<String>],
     captures: &'a [&'a str],
+    /// Whether a tenant has written it, not the operator.
+    delegated: bool,
 }
 
 /// A middleware that a scope has by a key of its own.
@@ -59,6 +61,7 @@ struct Placed<'a> {
     captures: &'a [&'a str],
     place: Place,
     imposed: bool,
+    delegated: bool,
 }
 
 impl Own {
@@ -71,7 +74,7 @@ impl<'a> Scope<'a> {
     /// `None` where the scope says nothing.
     pub fn new(
         kind: &str,
-        name: &str,
+        name: Option<&Name>,
         maintenance: Option<&maintenance::Config>,
         list: &'a document::Chain,
         without: &'a [Spanned<String>],
@@ -83,29 +86,31 @@ impl<'a> Scope<'a> {
 
     fn of(
         kind: &str,
-        name: &str,
+        name: Option<&Name>,
         own: Vec<Own>,
         list: &'a document::Chain,
         without: &'a [Spanned<String>],
     ) -> Self {
-        let label: Arc<str> = if name.is_empty() { kind.into() } else { format!("{kind} {name}").into() };
-        Self { id: label.clone(), label, own, list, without, captures: &[] }
+        let label: Arc<str> = name.map_or_else(|| kind.into(), |name| format!("{kind} {name}").into());
+        let delegated = name.is_some_and(|name| name.owned().is_some());
+        Self { id: label.clone(), label, own, list, without, captures: &[], delegated }
     }
 
     /// The same for a tenant, whose limits are imposed on its hosts.
-    pub fn tenant(name: &str, tenant: &'a document::Tenant) -> Option<Self> {
+    pub fn tenant(name: &Name, tenant: &'a document::Tenant) -> Option<Self> {
         let limits = tenant.limits.as_ref().map(limits).unwrap_or_default();
         let own: Vec<Own> =
             limits.into_iter().chain(tenant.maintenance.as_ref().map(Own::maintenance)).collect();
         let says_nothing = own.is_empty() && tenant.middleware.is_empty();
-        (!says_nothing).then(|| Self::of("tenant", name, own, &tenant.middleware, &[]))
+        (!says_nothing).then(|| Self::of("tenant", Some(name), own, &tenant.middleware, &[]))
     }
 
     /// The same for a route of a host, whose templates may use its captures.
-    pub fn route(host: &str, name: &str, config: &'a host::Route, captures: &'a [&'a str]) -> Option<Self> {
+    pub fn route(host: &Name, name: &Name, config: &'a host::Route, captures: &'a [&'a str]) -> Option<Self> {
         let maintenance = config.maintenance.as_ref();
-        let scope = Self::new("route", name, maintenance, &config.middleware, &config.without)?;
-        Some(Self { id: format!("route {host}/{name}").into(), captures, ..scope })
+        let scope = Self::new("route", Some(name), maintenance, &config.middleware, &config.without)?;
+        let (id, delegated) = (format!("route {host}/{name}").into(), host.owned().is_some());
+        Some(Self { id, captures, delegated, ..scope })
     }
 }
 
@@ -118,8 +123,8 @@ impl<'a> Chains<'a> {
             jwks: &registries.jwks,
             redis: Box::new(|place| cx.redis.find(cx, place)),
         };
-        let world =
-            World::new(cx, registries.heavy_work.clone(), &registries.metrics, calls, &registries.limits);
+        let (heavy_work, windows) = (registries.heavy_work.clone(), registries.windows.clone());
+        let world = World::new(cx, heavy_work, windows, &registries.metrics, calls, &registries.limits);
         Self { cx, world, compiled: RefCell::default(), withouts: RefCell::default() }
     }
 
@@ -146,7 +151,7 @@ impl<'a> Chains<'a> {
         for scope in scopes {
             self.take_away(scope, &mut effective);
             for placed in expand(self.cx, scope) {
-                put(placed, &mut effective);
+                self.put(placed, &mut effective);
             }
         }
         let items = effective.iter().map(|placed| Item {
@@ -161,12 +166,45 @@ impl<'a> Chains<'a> {
 
     fn take_away(&self, scope: &Scope<'_>, effective: &mut Vec<Placed<'_>>) {
         for kind in scope.without {
-            let before = effective.len();
-            effective.retain(|placed| placed.imposed || placed.config.kind() != kind.as_str());
+            let mut found = false;
+            effective.retain(|placed| {
+                if placed.imposed || placed.config.kind() != kind.as_str() {
+                    return true;
+                }
+                found = true;
+                let stays = scope.delegated && !placed.delegated;
+                if stays {
+                    self.report_foreign(kind.span, placed, "take away");
+                }
+                stays
+            });
             let mut withouts = self.withouts.borrow_mut();
             let (_, had_effect) = withouts.entry(kind.span).or_insert_with(|| (kind.value.clone(), false));
-            *had_effect |= effective.len() < before;
+            *had_effect |= found;
         }
+    }
+
+    /// Puts a part in: what adds up to the end, what there is one of in the outer one's place.
+    fn put<'s>(&self, placed: Placed<'s>, effective: &mut Vec<Placed<'s>>) {
+        let kind = placed.config.kind();
+        let outer = match placed.config.adds_up() {
+            true => None,
+            false => effective.iter_mut().find(|outer| outer.config.kind() == kind),
+        };
+        match outer {
+            Some(outer) if placed.delegated && !outer.delegated => {
+                self.report_foreign(placed.span, outer, "replace");
+            }
+            Some(outer) => *outer = placed,
+            None => effective.push(placed),
+        }
+    }
+
+    /// What the operator has put in, no tenant's own file undoes.
+    fn report_foreign(&self, written: Span, placed: &Placed<'_>, deed: &str) {
+        let (kind, scope) = (placed.config.kind(), &placed.site.scope);
+        let message = format!("the {kind} of {scope} is not a tenant's to {deed}");
+        self.cx.report.push(Diagnostic::error(Code::NotDelegated, written, message));
     }
 
     /// Says which kinds were taken away where they never were.
@@ -204,19 +242,6 @@ fn is_kind(kind: &str) -> bool {
     middleware::Config::KINDS.contains(&kind)
 }
 
-/// Puts a part in: what adds up to the end, what there is one of in the outer one's place.
-fn put<'a>(placed: Placed<'a>, effective: &mut Vec<Placed<'a>>) {
-    let kind = placed.config.kind();
-    let outer = match placed.config.adds_up() {
-        true => None,
-        false => effective.iter_mut().find(|outer| outer.config.kind() == kind),
-    };
-    match outer {
-        Some(outer) => *outer = placed,
-        None => effective.push(placed),
-    }
-}
-
 /// A tenant's limits as the middleware that they are.
 fn limits(written: &document::TenantLimits) -> Vec<Own> {
     let rate = written.rate.map(|rate| {
@@ -251,14 +276,16 @@ fn expand<'s>(cx: &Context<'s>, scope: &'s Scope<'s>) -> Vec<Placed<'s>> {
         let within = Within::Scope(format!("limits of {}", scope.id).into());
         let place = Place::Written(within, 0);
         // A key of the scope: nothing of it is asked for by its place.
-        Placed { config, span: Span::default(), site, captures: &[], place, imposed: *imposed }
+        let (span, delegated) = (Span::default(), scope.delegated);
+        Placed { config, span, site, captures: &[], place, imposed: *imposed, delegated }
     };
     let mut all: Vec<Placed<'s>> = scope.own.iter().map(own).collect();
     visit(cx, scope.list, &mut Vec::new(), &mut |config, span, nth, chain| {
         let site = Site { scope: scope.label.clone(), chain: chain.cloned() };
         let within = chain.cloned().map_or_else(|| Within::Scope(scope.id.clone()), Within::Chain);
         let place = Place::Written(within, nth);
-        all.push(Placed { config, span, site, captures: scope.captures, place, imposed: false });
+        let (captures, delegated) = (scope.captures, scope.delegated);
+        all.push(Placed { config, span, site, captures, place, imposed: false, delegated });
     });
     refuse_twins(cx, scope.list);
     all

@@ -45,18 +45,19 @@ impl<'a> Context<'a> {
         let of_file = |delegated: &'a Arc<Delegated>| delegated.files().map(|file| (file, &**delegated));
         let delegated = document.delegated.iter().flat_map(of_file).collect();
         let report = Report::default();
-        let redis = report.collect(|diagnostics| redis::Shared::compile(document, registries, diagnostics));
-        Self {
+        let mut cx = Self {
             document,
             sources,
             inputs,
             registries,
             names,
             report,
-            redis,
+            redis: redis::Shared::default(),
             rotations: Rotations::default(),
             delegated,
-        }
+        };
+        cx.redis = redis::Shared::compile(&cx);
+        cx
     }
 
     /// Reports that something is nowhere, unless it may be among what was left out of a section.

@@ -168,10 +168,10 @@ fn scopes<'a>(cx: &Context<'a>, name: &'a Spanned<Name>, config: &'a host::Host)
     let tenant = config.tenant.as_ref().and_then(|tenant| cx.names.tenants.find(tenant, &cx.report));
     let tenant = tenant.and_then(|(_, tenant)| {
         refuse_idle_burst(cx, &tenant.value);
-        Scope::tenant(tenant.name.as_str(), &tenant.value)
+        Scope::tenant(&tenant.name, &tenant.value)
     });
     let (maintenance, without) = (config.maintenance.as_ref(), &config.without);
-    [tenant, Scope::new("host", name.as_str(), maintenance, &config.middleware, without)]
+    [tenant, Scope::new("host", Some(name), maintenance, &config.middleware, without)]
 }
 
 fn refuse_idle_burst(cx: &Context<'_>, tenant: &Tenant) {

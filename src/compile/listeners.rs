@@ -73,7 +73,7 @@ pub(super) fn finish<'a>(
         let outer = Outer {
             name,
             place,
-            scope: Scope::new("listener", name.as_str(), None, &config.middleware, &[]),
+            scope: Scope::new("listener", Some(name), None, &config.middleware, &[]),
             access_log: access_log::access_log(cx, config.access_log.as_ref()),
             default_log: default_log.clone(),
         };

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
-    middleware::{HeavyWork, jwt, limit},
+    middleware::{HeavyWork, Windows, jwt, limit},
     snapshot::Snapshot,
     store,
     telemetry::{access_log::Sinks, metrics::Metrics},
@@ -55,6 +55,7 @@ pub struct Registries {
     pub spans: trace::Registry,
     pub metrics: Arc<Metrics>,
     pub heavy_work: HeavyWork,
+    pub windows: Windows,
 }
 
 impl Default for Registries {
@@ -70,6 +71,7 @@ impl Default for Registries {
             spans: trace::Registry::new(metrics.spans()),
             metrics,
             heavy_work: HeavyWork::default(),
+            windows: Windows::default(),
         }
     }
 }

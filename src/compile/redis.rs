@@ -2,15 +2,16 @@
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
-use super::{Registries, context::Context};
+use super::context::Context;
 use crate::{
-    config::Document,
     diagnostic::{Code, Diagnostic, Diagnostics},
-    store::{self, Redis, Settings},
-    value::Span,
+    store::{self, Address, Redis, Settings},
+    upstream::Authorities,
+    value::{FilePath, Span, Spanned},
 };
 
 /// The one of a configuration.
+#[derive(Default)]
 pub(super) struct Shared {
     redis: Option<Arc<Redis>>,
     asked: Cell<bool>,
@@ -22,9 +23,10 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFIX: &str = "portolan:";
 
 impl Shared {
-    pub fn compile(document: &Document, registries: &Registries, diagnostics: &mut Diagnostics) -> Self {
-        let settings = document.redis.as_ref().map(|written| settings(written, diagnostics));
-        let redis = settings.map(|settings| registries.redis.find(settings, &registries.metrics));
+    pub fn compile(cx: &Context<'_>) -> Self {
+        let written = cx.document.redis.as_ref();
+        let settings = written.map(|written| cx.report.collect(|out| settings(written, cx, out)));
+        let redis = settings.map(|settings| cx.registries.redis.find(settings, &cx.registries.metrics));
         Self { redis, asked: Cell::new(false) }
     }
 
@@ -49,7 +51,7 @@ impl Shared {
     }
 }
 
-fn settings(written: &store::Config, diagnostics: &mut Diagnostics) -> Settings {
+fn settings(written: &store::Config, cx: &Context<'_>, diagnostics: &mut Diagnostics) -> Settings {
     let timeout = written.timeout.map_or(TIMEOUT, |timeout| timeout.get());
     if let Some(written) = written.timeout.filter(|_| timeout.is_zero() || timeout > LONGEST_TIMEOUT) {
         let message = "requests wait for Redis up to this time";
@@ -62,5 +64,22 @@ fn settings(written: &store::Config, diagnostics: &mut Diagnostics) -> Settings 
         let message = format!("{:?} cannot begin a key: it is visible ASCII without spaces", written.value);
         diagnostics.push(Diagnostic::error(Code::BadValue, written.span, message));
     }
-    Settings { address: written.url.value.clone(), timeout, prefix: prefix.into() }
+    let authorities = written.ca.as_ref().and_then(|ca| authorities(ca, &written.url, cx, diagnostics));
+    Settings { address: written.url.value.clone(), authorities, timeout, prefix: prefix.into() }
+}
+
+fn authorities(
+    ca: &Spanned<FilePath>,
+    address: &Address,
+    cx: &Context<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Arc<[u8]>> {
+    if !address.is_over_tls() {
+        let message = "ca has no effect: only over rediss:// a certificate is shown";
+        diagnostics.push(Diagnostic::error(Code::NoEffect, ca.span, message));
+        return None;
+    }
+    let pem = cx.read(ca)?;
+    Authorities::of_file(ca, &pem).map_err(|problem| diagnostics.push(problem)).ok()?;
+    Some(pem)
 }

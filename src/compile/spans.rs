@@ -11,7 +11,8 @@ use crate::{
         Settings, Tracer,
         config::{Config, Hidden, Protocol},
     },
-    value::{Entry, FieldName, Percent, Spanned},
+    upstream::Authorities,
+    value::{Entry, FieldName, FilePath, Percent, Spanned},
 };
 
 const SERVICE_NAME: &str = "portolan";
@@ -37,6 +38,7 @@ pub(super) fn compile(cx: &Context<'_>) -> Option<Arc<Tracer>> {
     let settings = Settings {
         protocol: protocol(cx, config),
         url: config.otlp.value.clone(),
+        authorities: authorities(cx, config),
         service_name: service_name(cx, config),
         headers: config.headers.iter().filter_map(|line| field(cx, line)).collect(),
         timeout: timeout(cx, config),
@@ -49,6 +51,11 @@ pub(super) fn compile(cx: &Context<'_>) -> Option<Arc<Tracer>> {
     }
     let exporter = cx.registries.spans.find(settings, cx.registries.upstreams.caller());
     Some(Arc::new(Tracer { sample, trust, exporter }))
+}
+
+fn authorities(cx: &Context<'_>, config: &Config) -> Option<Authorities> {
+    let read = |file: &Spanned<FilePath>| cx.read(file);
+    cx.report.collect(|out| Authorities::for_url(config.ca.as_ref(), &config.otlp, read, out))
 }
 
 fn protocol(cx: &Context<'_>, config: &Config) -> Protocol {

@@ -61,7 +61,7 @@ impl<'a> Tables<'a> {
         Self {
             cx,
             hosts,
-            defaults: Scope::new("defaults", "", None, &cx.document.defaults.middleware, &[]),
+            defaults: Scope::new("defaults", None, None, &cx.document.defaults.middleware, &[]),
             chains: Chains::new(cx, upstreams),
             built: RefCell::default(),
             unmatched: "unmatched".parse().expect("it is a name"),
@@ -135,7 +135,7 @@ impl<'a> Tables<'a> {
         inherited: &Arc<Chain>,
     ) -> routing::Route<Route> {
         let captures: Vec<&str> = draft.captures.iter().map(|name| &**name).collect();
-        let own = Scope::route(host.name.as_str(), draft.name.as_str(), draft.config, &captures);
+        let own = Scope::route(host.name, draft.name, draft.config, &captures);
         let [tenant, of_host] = &host.scopes;
         let chain = match &own {
             None => inherited.clone(),

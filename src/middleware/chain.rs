@@ -91,7 +91,8 @@ struct Said {
 /// What becomes of what a step says.
 struct Judge {
     mode: Mode,
-    decisions: Decisions,
+    /// Of what decides.
+    decisions: Option<Decisions>,
 }
 
 /// How a chain ends a request by itself.
@@ -209,7 +210,7 @@ impl Chain {
     /// What is counted of a kind's decisions, for those that are made when the request is past it.
     pub fn decisions(&self, kind: &str) -> Option<&Decisions> {
         let of_kind = |step: &&RequestStep| self.parts[step.order].kind == kind;
-        self.request.iter().find(of_kind).map(|step| &step.judge.decisions)
+        self.request.iter().find(of_kind)?.judge.decisions.as_ref()
     }
 
     /// Takes the response back through the parts that its request entered.
@@ -264,12 +265,12 @@ impl Judge {
         exchange.cause = refusal.cause;
         match self.mode {
             Mode::Observe => {
-                self.decisions.observed.inc();
+                self.decisions.as_ref().inspect(|decisions| decisions.observed.inc());
                 exchange.observe(refusal.reason);
                 None
             }
             Mode::Enforce => {
-                self.decisions.refused.inc();
+                self.decisions.as_ref().inspect(|decisions| decisions.refused.inc());
                 Some(Stop::Refuse(refusal))
             }
         }
@@ -283,8 +284,10 @@ impl<'a> Builder<'a> {
         Self { chain: Chain::default(), metrics, claims: None }
     }
 
+    /// For what lets every request pass, or answers it as it was asked to.
     pub fn on_request(&mut self, run: Arc<dyn OnRequest>) {
-        self.guard(Mode::Enforce, run);
+        let judge = Judge { mode: Mode::Enforce, decisions: None };
+        self.chain.request.push(RequestStep { order: self.order(), judge, run });
     }
 
     /// For what refuses requests, or in `mode: observe` only says that it would.
@@ -307,7 +310,7 @@ impl<'a> Builder<'a> {
 
     fn judge(&self, mode: Mode) -> Judge {
         let kind = self.chain.parts.last().map_or("", |part| part.kind);
-        Judge { mode, decisions: self.metrics.decisions(kind) }
+        Judge { mode, decisions: Some(self.metrics.decisions(kind)) }
     }
 
     pub fn on_response(&mut self, run: Arc<dyn OnResponse>) {

@@ -67,6 +67,8 @@ pub struct Exchange {
     pub coding: Option<Coding>,
     /// Whether scripts of its origin may read the response, where a part was asked.
     pub cors: Option<cors::Asked>,
+    /// What the response gets by the word of who let the request in.
+    pub granted: Option<Box<HeaderMap>>,
     /// Writes the response's body, where it is written in a coding.
     pub encoder: Option<Box<Encoder>>,
     /// What is said before the answer is there.
@@ -124,6 +126,7 @@ impl Exchange {
             accept: None,
             coding: None,
             cors: None,
+            granted: None,
             encoder: None,
             early_hints: None,
             decoder: None,

@@ -4,13 +4,14 @@ use std::{sync::Arc, time};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, response,
+    uri::PathAndQuery,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Builder, Context, Exchange, Mode, Next, OnRequest, Refusal, Verdict,
+    Builder, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict,
     auth::{Public, Vouched, take_away},
     header_edits::refuse_ours,
 };
@@ -24,7 +25,7 @@ use crate::{
     },
     trace::TRACEPARENT,
     upstream::{Bounds, CallError, Caller, Destination, Site},
-    value::{Duration, FieldName, Method, Name, OneOrMany, Spanned, Url},
+    value::{Duration, FieldName, FilePath, Method, Name, OneOrMany, Spanned, Url},
 };
 
 pub const ADDS_UP: bool = false;
@@ -43,10 +44,13 @@ pub struct Config {
     /// What the upstream is asked for, as /verify. Default /.
     #[serde(default)]
     pub path: Option<Spanned<String>>,
-    /// The URL that is asked for, as http://127.0.0.1:9000/verify. Who answers to https is held against the system's
-    /// authorities.
+    /// The URL that is asked for, as http://127.0.0.1:9000/verify.
     #[serde(default)]
     pub url: Option<Spanned<Url>>,
+    /// A PEM file with the authorities that the certificate of an https URL is held against, read again when it
+    /// changes. Default: the system's.
+    #[serde(default)]
+    pub ca: Option<Spanned<FilePath>>,
     /// The method of the question. Default GET.
     #[serde(default)]
     pub method: Option<Spanned<Method>>,
@@ -57,6 +61,10 @@ pub struct Config {
     /// Fields of its answer that go on to the upstream with the request. What the client sent in them is taken away.
     #[serde(default)]
     pub copy_headers: OneOrMany<Spanned<FieldName>>,
+    /// Fields of an answer that lets a request in that the client gets with the response, as Set-Cookie: beside those that
+    /// the response has of it where it is Set-Cookie, else in their place. Default: none.
+    #[serde(default)]
+    pub response_headers: OneOrMany<Spanned<FieldName>>,
     /// Fields of its refusal that the client gets, beside the body. Default: Cache-Control, Content-Language,
     /// Content-Type, Location, Retry-After, Set-Cookie, WWW-Authenticate.
     #[serde(default)]
@@ -84,6 +92,7 @@ struct ForwardAuth {
     shown: Shown,
     copied: Vec<Vouched>,
     given: Vec<HeaderName>,
+    added: Vec<HeaderName>,
     fail_open: bool,
     public: Public,
 }
@@ -146,7 +155,10 @@ const NEVER_SHOWN: [HeaderName; 12] = [
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
     if let Some(part) = cx.once(config, |cx| ForwardAuth::compile(config, cx)) {
-        chain.guard(config.mode, part);
+        chain.guard(config.mode, part.clone());
+        if !part.added.is_empty() {
+            chain.on_response(part);
+        }
     }
 }
 
@@ -170,6 +182,7 @@ impl ForwardAuth {
             None => GIVEN.to_vec(),
             Some(written) => names(written, cx),
         };
+        let added = names(&config.response_headers, cx);
         let public = Public::compile(&config.public, cx);
         let (service, target) = service?;
         Some(Self {
@@ -181,6 +194,7 @@ impl ForwardAuth {
             shown,
             copied,
             given,
+            added,
             fail_open: config.fail_open,
             public,
         })
@@ -214,6 +228,7 @@ impl ForwardAuth {
                 for field in &self.copied {
                     field.copy(answer.headers(), &mut exchange.head.headers);
                 }
+                exchange.granted = self.granted(answer.headers());
                 Verdict::Continue
             }
             Ok(answer) if answer.status().is_server_error() && self.fail_open => {
@@ -229,6 +244,17 @@ impl ForwardAuth {
                 }
             }
         }
+    }
+
+    /// What the client is to get with the response.
+    fn granted(&self, headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+        let mut granted = HeaderMap::new();
+        for name in &self.added {
+            for value in headers.get_all(name) {
+                granted.append(name.clone(), value.clone());
+            }
+        }
+        (!granted.is_empty()).then(|| Box::new(granted))
     }
 
     /// The log tells of requests that went on only because nobody could be asked.
@@ -277,6 +303,18 @@ impl OnRequest for ForwardAuth {
         match question {
             None => Next::Continue,
             Some(question) => Next::Wait(Box::pin(self.ask(question, exchange))),
+        }
+    }
+}
+
+impl OnResponse for ForwardAuth {
+    fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts) {
+        let Some(granted) = exchange.granted.take() else { return };
+        for name in granted.keys().filter(|name| **name != header::SET_COOKIE) {
+            head.headers.remove(name);
+        }
+        for (name, value) in granted.iter() {
+            head.headers.append(name.clone(), value.clone());
         }
     }
 }
@@ -333,6 +371,10 @@ fn names(written: &OneOrMany<Spanned<FieldName>>, cx: &mut Context<'_>) -> Vec<H
 fn service(config: &Config, cx: &mut Context<'_>) -> Option<(Destination, Uri)> {
     match (&config.upstream, &config.url) {
         (Some(name), None) => {
+            if let Some(ca) = &config.ca {
+                let message = "ca has no effect beside upstream, whose tls says it";
+                cx.diagnostics.push(Diagnostic::error(Code::NoEffect, ca.span, message));
+            }
             let target =
                 config.path.as_ref().map_or(Some(PathAndQuery::from_static("/")), |path| target(path, cx));
             let upstream = (cx.world.calls.upstreams)(name);
@@ -344,7 +386,8 @@ fn service(config: &Config, cx: &mut Context<'_>) -> Option<(Destination, Uri)> 
                 cx.diagnostics.push(Diagnostic::error(Code::NoEffect, path.span, message));
             }
             let target = url.path().clone();
-            Some((Destination::Site(Arc::new(Site::new(url.value.clone()))), target.into()))
+            let authorities = cx.authorities(config.ca.as_ref(), url);
+            Some((Destination::Site(Arc::new(Site::new(url.value.clone(), authorities))), target.into()))
         }
         _ => {
             let message = "forward_auth asks exactly one of upstream and url";

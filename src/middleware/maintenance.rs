@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Builder, Context, Exchange, Next, OnRequest, Refusal,
+    Builder, Context, Exchange, Mode, Next, OnRequest, Refusal,
     ip::{NetworkSet, Networks},
 };
 use crate::{
@@ -52,7 +52,7 @@ const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
     let part = Maintenance::compile(config, cx);
     if config.active {
-        chain.on_request(Arc::new(part));
+        chain.guard(Mode::Enforce, Arc::new(part));
     }
 }
 

@@ -11,6 +11,7 @@ pub mod basic_auth;
 pub mod body_limit;
 pub mod buffer;
 pub mod canonical_host;
+mod capacity;
 mod chain;
 pub mod compress;
 pub mod concurrency;
@@ -54,10 +55,11 @@ use crate::{
 pub use auth::{Source, conceal};
 pub use buffer::Held;
 pub use canonical_host::Expose;
+pub use capacity::{HeavyWork, Window, Windows};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::{Exchange, Routed};
 pub use header_limits::HeadSize;
-pub use world::{Calls, Files, HeavyWork, World};
+pub use world::{Calls, Files, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
 macro_rules! kinds {

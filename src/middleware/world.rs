@@ -1,15 +1,13 @@
 //! What compiling middleware asks of the outside, and what the chains of one configuration share.
 
-use std::{any::Any, cell::RefCell, collections::HashMap, ptr, sync::Arc, thread::available_parallelism};
+use std::{any::Any, cell::RefCell, collections::HashMap, ptr, sync::Arc};
 
-use tokio::sync::Semaphore;
-
-use super::{Context, jwt, limit};
+use super::{Context, HeavyWork, Windows, jwt, limit};
 use crate::{
     store::Redis,
     telemetry::metrics::Metrics,
-    upstream::{Caller, Upstream},
-    value::{FilePath, Name, Span, Spanned},
+    upstream::{Authorities, Caller, Upstream},
+    value::{FilePath, Name, Span, Spanned, Url},
 };
 
 /// Files as the configuration sees them: read once, and watched.
@@ -35,6 +33,7 @@ pub type FindUpstream<'a> = dyn Fn(&Spanned<Name>) -> Option<Arc<Upstream>> + 'a
 pub struct World<'a> {
     pub files: &'a dyn Files,
     pub heavy_work: HeavyWork,
+    pub windows: Windows,
     pub metrics: &'a Metrics,
     pub calls: Calls<'a>,
     /// What limits counted before.
@@ -48,14 +47,11 @@ pub struct World<'a> {
 /// A part, unless its settings are wrong.
 type Made = Option<Arc<dyn Any + Send + Sync>>;
 
-/// Work that would stop a thread that serves: done beside them, on as many at a time as there are cores.
-#[derive(Clone)]
-pub struct HeavyWork(Arc<Semaphore>);
-
 impl<'a> World<'a> {
     pub fn new(
         files: &'a dyn Files,
         heavy_work: HeavyWork,
+        windows: Windows,
         metrics: &'a Metrics,
         calls: Calls<'a>,
         limits: &'a limit::Registry,
@@ -63,6 +59,7 @@ impl<'a> World<'a> {
         Self {
             files,
             heavy_work,
+            windows,
             metrics,
             calls,
             limits,
@@ -95,6 +92,7 @@ impl World<'static> {
         Self::new(
             &NoFiles,
             HeavyWork::default(),
+            Windows::default(),
             Box::leak(Box::default()),
             calls,
             Box::leak(Box::new(limits)),
@@ -103,6 +101,11 @@ impl World<'static> {
 }
 
 impl Context<'_> {
+    /// Whom to trust at a URL, where that is written as its `ca`.
+    pub fn authorities(&mut self, ca: Option<&Spanned<FilePath>>, url: &Url) -> Option<Authorities> {
+        Authorities::for_url(ca, url, |file| self.world.files.read(file), self.diagnostics)
+    }
+
     /// A part that is the same wherever its settings apply: made for the first chain, shared by the others, so
     /// that its files are read once and what it remembers counts everywhere.
     pub fn once<C, T>(&mut self, config: &C, make: impl FnOnce(&mut Self) -> Option<T>) -> Option<Arc<T>>
@@ -117,28 +120,5 @@ impl Context<'_> {
             made
         });
         made?.downcast().ok()
-    }
-}
-
-impl HeavyWork {
-    /// Waits for its turn and for the work. The turn lasts as long as the work, also where nobody waits any more.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let turn = self.0.clone().acquire_owned().await.expect("nobody closes it");
-        let task = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        });
-        match task.await {
-            Ok(done) => done,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is going, and this task with it.
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
-impl Default for HeavyWork {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))))
     }
 }

@@ -159,7 +159,7 @@ impl Call {
         }
         self.first_byte_after = Some(now - self.began);
         if let Some(pick) = &self.pick {
-            pick.first_byte(now - self.attempt_began);
+            pick.answered(status, now - self.attempt_began);
         }
     }
 

@@ -29,6 +29,7 @@ use tokio::{
 
 pub use attempt::{Attempt, attempt};
 pub use report::{Cause, Outcome, Report};
+pub use tenants::intact;
 
 use crate::{
     admin::{

@@ -41,15 +41,24 @@ pub enum State {
 
 /// Reads, compiles and tests the configuration. `before` is what serves.
 pub fn tested(root: &Path, registries: &Registries, before: &Tenants) -> Attempt {
+    settled(root, registries, before, Attempt::test)
+}
+
+/// Reads and compiles it for who asks what is in it, without the tenants that it can go without.
+pub fn intact(root: &Path, registries: &Registries) -> Attempt {
+    settled(root, registries, &Tenants::default(), |_| {})
+}
+
+fn settled(root: &Path, registries: &Registries, before: &Tenants, test: impl Fn(&mut Attempt)) -> Attempt {
     let inputs = Inputs::disk();
     let mut attempt = read(root, &inputs, registries, (Sources::default(), &Chosen::default()));
-    attempt.test();
+    test(&mut attempt);
     let mut trial = Trial::new(before, &attempt);
     // Files that are not taken are watched as well, and change the hash: mending them shall be noticed.
     let (hash, mut watch) = (attempt.hash.clone(), attempt.watch.clone());
     while trial.goes_back(&attempt) {
         attempt = read(root, &inputs, registries, (attempt.sources, &trial.chosen));
-        attempt.test();
+        test(&mut attempt);
         watch.append(&mut attempt.watch);
     }
     watch.sort();

@@ -14,16 +14,20 @@ pub struct Address {
 crate::value::text_value!(
     Address,
     "redis-url",
-    "Where a Redis is: redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE] or unix:/PATH.",
+    "Where a Redis is: redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, or unix:/PATH.",
     "redis://127.0.0.1:6379",
     "unix:/run/redis/redis.sock"
 );
 
 /// What is said of one that is none does not repeat it.
 const FORM: &str = "this is no address of a Redis: redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DATABASE (with \
-                    what is special in a URL percent-encoded) or unix:/PATH";
+                    what is special in a URL percent-encoded), rediss:// for TLS, or unix:/PATH";
 
 impl Address {
+    pub fn is_over_tls(&self) -> bool {
+        matches!(self.info().addr(), ConnectionAddr::TcpTls { .. })
+    }
+
     pub(super) fn info(&self) -> ConnectionInfo {
         (*self.url).into_connection_info().expect("it was one when it was read")
     }
@@ -34,10 +38,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let url = match text.split_once(':') {
-            Some(("rediss", _)) => {
-                return Err("TLS to a Redis is not supported yet: redis:// or unix:".into());
-            }
-            Some(("redis", _)) => text.to_owned(),
+            Some(("redis" | "rediss", _)) => text.to_owned(),
             Some(("unix", path)) if path.starts_with('/') => format!("redis+unix://{path}"),
             _ => return Err(FORM.into()),
         };
@@ -54,7 +55,8 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.info().addr() {
             ConnectionAddr::Unix(path) => write!(f, "unix:{}", path.display()),
-            other => write!(f, "redis://{other}"),
+            address @ ConnectionAddr::TcpTls { .. } => write!(f, "rediss://{address}"),
+            address => write!(f, "redis://{address}"),
         }
     }
 }
@@ -76,6 +78,7 @@ mod tests {
             ("redis://cache.internal", "redis://cache.internal:6379"),
             ("redis://:secret@10.0.0.1:1/2", "redis://10.0.0.1:1"),
             ("redis://app:p%40ss@[::1]:1/2", "redis://::1:1"),
+            ("rediss://app:secret@a", "rediss://a:6379"),
             ("unix:/run/redis.sock", "unix:/run/redis.sock"),
         ] {
             let address: Address = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -94,7 +97,8 @@ mod tests {
             "redis://:secret@a/b",
             "redis://:secret@a:99999",
             "redis://:secret@a?protocol=resp3",
-            "rediss://:secret@a",
+            "rediss://:secret@a#insecure",
+            "rediss://",
             "unix:secret.sock",
         ] {
             let error = wrong.parse::<Address>().expect_err(wrong);

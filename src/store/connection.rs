@@ -9,7 +9,7 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind,
-    aio::MultiplexedConnection,
+    TlsCertificates, aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -274,12 +274,23 @@ impl Task {
 /// A new connection to what does as it is told.
 async fn open(settings: &Settings) -> Result<MultiplexedConnection, Failure> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let client = Client::open(settings.address.info())?;
+    let client = client(settings)?;
     let link = client.get_multiplexed_async_connection_with_config(&config);
     let mut link = timeout(CONNECT, link).await.map_err(|_| Failure::Late)??;
     let probe = PROBE.whole(&format!("{}probe", settings.prefix), &[]);
     timeout(settings.timeout, probe.exec_async(&mut link)).await.map_err(|_| Failure::Late)??;
     Ok(link)
+}
+
+fn client(settings: &Settings) -> Result<Client, RedisError> {
+    let info = settings.address.info();
+    match &settings.authorities {
+        None => Client::open(info),
+        Some(pem) => {
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
+            Client::build_with_tls(info, certificates)
+        }
+    }
 }
 
 /// Until nobody uses it any more.
@@ -343,6 +354,7 @@ mod tests {
     async fn where_there_is_no_redis_nobody_waits_for_longer_than_said() {
         let settings = Settings {
             address: "redis://127.0.0.1:1".parse().unwrap(),
+            authorities: None,
             timeout: Duration::from_millis(50),
             prefix: "test:".into(),
         };

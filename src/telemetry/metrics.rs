@@ -102,6 +102,8 @@ metrics! {
         "Tries of an endpoint.";
     connect_failures: IntCounterVec = "portolan_upstream_connect_failures_total" ["upstream", "endpoint"],
         "Tries that found no connection.";
+    responses: IntCounterVec = "portolan_upstream_responses_total" ["upstream", "endpoint", "class"],
+        "Responses of an endpoint, by class of status.";
     first_byte: Histograms = "portolan_upstream_first_byte_seconds" ["upstream", "endpoint"],
         "From a try's beginning to the response's head.";
     endpoint_healthy: IntGaugeVec = "portolan_endpoint_healthy" ["upstream", "endpoint"],

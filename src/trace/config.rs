@@ -5,16 +5,19 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::value::{Duration, FieldName, Map, Percent, Spanned, Url};
+use crate::value::{Duration, FieldName, FilePath, Map, Percent, Spanned, Url};
 
 /// Which requests are traced, and where their spans go.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Tracing")]
 pub struct Config {
-    /// The collector that spans are sent to by OTLP, as http://127.0.0.1:4317. Who answers to https is held against the
-    /// system's authorities.
+    /// The collector that spans are sent to by OTLP, as http://127.0.0.1:4317.
     pub otlp: Spanned<Url>,
+    /// A PEM file with the authorities that the certificate of an https collector is held against, read again when it
+    /// changes. Default: the system's.
+    #[serde(default)]
+    pub ca: Option<Spanned<FilePath>>,
     /// What the collector speaks. Default: http where the URL has a path or the port 4318, grpc else.
     #[serde(default)]
     pub protocol: Option<Spanned<Protocol>>,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     telemetry::metrics::Spans,
-    upstream::{Bounds, Caller, Destination, Site},
+    upstream::{Authorities, Bounds, Caller, Destination, Site},
     value::{Url, Weaks},
 };
 
@@ -38,6 +38,8 @@ pub struct Registry {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     pub url: Url,
+    /// Who is trusted there; without it the system's authorities.
+    pub authorities: Option<Authorities>,
     pub protocol: Protocol,
     pub service_name: String,
     /// Sensitive ones: they are shown nowhere.
@@ -137,9 +139,10 @@ impl Exporter {
     fn new(settings: Settings, caller: Arc<Caller>, outlook: Outlook, metrics: Spans) -> Self {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let (open, closes) = watch::channel(());
+        let (url, authorities) = (settings.url.clone(), settings.authorities.clone());
         let site = match settings.protocol {
-            Protocol::Grpc => Site::over_http2(settings.url.clone()),
-            Protocol::Http => Site::new(settings.url.clone()),
+            Protocol::Grpc => Site::over_http2(url, authorities),
+            Protocol::Http => Site::new(url, authorities),
         };
         let task = Task {
             inbox,

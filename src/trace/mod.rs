@@ -64,6 +64,7 @@ mod tests {
         let registry = Registry::new(Metrics::default().spans());
         let settings = Settings {
             url: "http://127.0.0.1:1".parse().unwrap(),
+            authorities: None,
             protocol: Protocol::Grpc,
             service_name: "portolan".into(),
             headers: Vec::new(),

@@ -22,7 +22,7 @@ use super::{
     PickKey, Tried, Upstream,
     config::{Protocol, Verify},
     failure::reason_for,
-    tls::{Identity, ServerName, Tls},
+    tls::{Authorities, Identity, ServerName, Tls},
 };
 use crate::{error::Reason, value::Url};
 
@@ -40,11 +40,12 @@ pub enum Destination {
     Site(Arc<Site>),
 }
 
-/// Who is behind a URL. Over TLS its certificate is held against the system's authorities.
+/// Who is behind a URL. Over TLS its certificate is held against the given authorities, or the system's.
 #[derive(Debug)]
 pub struct Site {
     url: Url,
     protocol: Protocol,
+    authorities: Option<Authorities>,
     group_key: u64,
     addresses: Mutex<Option<Addresses>>,
 }
@@ -141,7 +142,7 @@ impl Caller {
             }
             match answered {
                 Ok(response) => {
-                    pick.first_byte(began.elapsed());
+                    pick.answered(response.status(), began.elapsed());
                     return Ok(response);
                 }
                 Err(Failed::Connecting(error)) => {
@@ -307,25 +308,25 @@ async fn final_head(session: &mut HttpSession) -> Result<(StatusCode, HeaderMap)
 // === impl Site ===
 
 impl Site {
-    pub fn new(url: Url) -> Self {
-        Self::speaking(Protocol::H1, url)
+    pub fn new(url: Url, authorities: Option<Authorities>) -> Self {
+        Self::speaking(Protocol::H1, url, authorities)
     }
 
     /// Of one that speaks HTTP/2 alone: over TLS by ALPN, else by prior knowledge.
-    pub fn over_http2(url: Url) -> Self {
+    pub fn over_http2(url: Url, authorities: Option<Authorities>) -> Self {
         let protocol = if url.is_https { Protocol::H2 } else { Protocol::H2c };
-        Self::speaking(protocol, url)
+        Self::speaking(protocol, url, authorities)
     }
 
-    fn speaking(protocol: Protocol, url: Url) -> Self {
+    fn speaking(protocol: Protocol, url: Url, authorities: Option<Authorities>) -> Self {
         let tls = Tls {
             server_name: ServerName::Fixed(url.host().to_owned()),
-            authorities: None,
+            authorities: authorities.clone(),
             client_certificate: None,
             verify: Verify::Full,
         };
         let group_key = Identity::of(protocol, url.is_https.then_some(&tls)).0;
-        Self { url, protocol, group_key, addresses: Mutex::default() }
+        Self { url, protocol, authorities, group_key, addresses: Mutex::default() }
     }
 
     pub fn url(&self) -> &Url {
@@ -337,6 +338,7 @@ impl Site {
         let mut peer = HttpPeer::new(address, self.url.is_https, name);
         peer.group_key = self.group_key;
         peer.options.idle_timeout = Some(SITE_IDLE);
+        peer.options.ca = self.authorities.as_ref().map(Authorities::certificates);
         if self.protocol != Protocol::H1 {
             peer.options.alpn = ALPN::H2;
         }
@@ -406,7 +408,7 @@ mod tests {
                 });
             }
         });
-        (Destination::Site(Arc::new(Site::new(url.parse().unwrap()))), heads)
+        (Destination::Site(Arc::new(Site::new(url.parse().unwrap(), None))), heads)
     }
 
     async fn head(stream: &mut TcpStream) -> String {
@@ -459,10 +461,12 @@ mod tests {
             assert_eq!(got, *expected, "{answer:?}");
         }
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let nobody = Destination::Site(Arc::new(Site::new(format!("http://{nobody}/").parse().unwrap())));
+        let nobody =
+            Destination::Site(Arc::new(Site::new(format!("http://{nobody}/").parse().unwrap(), None)));
         let refused = call(&caller, &nobody, 2).await.unwrap_err();
         assert_eq!(refused.reason, Reason::ConnectRefused, "{refused}");
-        let nowhere = Destination::Site(Arc::new(Site::new("http://nowhere.invalid/".parse().unwrap())));
+        let nowhere =
+            Destination::Site(Arc::new(Site::new("http://nowhere.invalid/".parse().unwrap(), None)));
         assert_eq!(call(&caller, &nowhere, 2).await.unwrap_err().reason, Reason::ConnectFailed);
     }
 
@@ -470,7 +474,7 @@ mod tests {
     async fn no_call_outlives_its_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let to = Destination::Site(Arc::new(Site::new(url.parse().unwrap())));
+        let to = Destination::Site(Arc::new(Site::new(url.parse().unwrap(), None)));
         let bounds = Bounds { deadline: Duration::from_millis(20), body: 0 };
         let late = Caller::new(None).call(&to, &Request::new(Bytes::new()), bounds).await.unwrap_err();
         assert_eq!(late.reason, Reason::TotalTimeout);

@@ -200,13 +200,7 @@ fn authorities(written: &Spanned<FilePath>, verify: Verify, cx: &mut Context<'_>
         let message = "ca has no effect beside verify: none";
         return refuse(cx.out, Diagnostic::error(Code::NoEffect, written.span, message));
     }
-    match Authorities::from_pem(&pem) {
-        Ok(authorities) => Some(authorities),
-        Err(reason) => {
-            let message = format!("{} holds no authorities to trust", written.0.display());
-            refuse(cx.out, Diagnostic::error(Code::BadCertificate, written.span, message).reason(reason))
-        }
-    }
+    Authorities::of_file(written, &pem).map_err(|problem| cx.out.push(problem)).ok()
 }
 
 fn health(written: &Spanned<config::Health>, out: &mut Diagnostics) -> Option<Health> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use pingora::{
     protocols::tls::ALPN,
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
@@ -21,7 +21,7 @@ use super::{
     probe::Target,
     registry::Registry,
     settings::{EndpointSettings, Host, Settings},
-    tls::{Identity, ServerName, name_for},
+    tls::{Authorities, Identity, ServerName, name_for},
 };
 use crate::{
     telemetry::metrics,
@@ -171,9 +171,9 @@ impl EndpointState {
         self.latency.failed(self.clock.now());
     }
 
-    pub(super) fn answered(&self, latency: Duration) {
+    pub(super) fn answered(&self, status: StatusCode, latency: Duration) {
         self.latency.observe(self.clock.now(), latency);
-        self.metrics.first_byte(latency);
+        self.metrics.answered(status, latency);
     }
 }
 
@@ -211,7 +211,7 @@ fn template(settings: &Settings, address: &Address, identity: Identity) -> HttpP
     if let Some(tls) = tls {
         options.verify_cert = tls.verify == Verify::Full;
         options.verify_hostname = options.verify_cert;
-        options.ca = tls.authorities.as_ref().map(|authorities| authorities.certificates.clone());
+        options.ca = tls.authorities.as_ref().map(Authorities::certificates);
         peer.client_cert_key = tls.client_certificate.as_ref().map(|client| client.pair.clone());
     }
     peer

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
+
 use super::endpoint::Endpoint;
 
 /// An endpoint chosen for one attempt. It counts as a request in flight until dropped.
@@ -32,8 +34,8 @@ impl Pick {
     }
 
     /// The response's head came, this long after the request was sent.
-    pub fn first_byte(&self, latency: Duration) {
-        self.endpoint.state.answered(latency);
+    pub fn answered(&self, status: StatusCode, latency: Duration) {
+        self.endpoint.state.answered(status, latency);
     }
 
     /// It could not be connected to, or broke before it answered.

@@ -1,7 +1,11 @@
 //! Encryption towards endpoints: whom to trust, what to show, which name to ask for. All of it makes an
 //! [`Identity`] that connections are pooled by: what was verified for one pool never serves another.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::{
@@ -12,7 +16,10 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::{Protocol, Verify};
-use crate::value::Address;
+use crate::{
+    diagnostic::{Code, Diagnostic, Diagnostics},
+    value::{Address, FilePath, Spanned, Url},
+};
 
 /// Encryption towards the endpoints of an upstream.
 #[derive(Clone, Debug)]
@@ -36,7 +43,7 @@ pub enum ServerName {
 /// Certificates of authorities, at least one, each proved to be readable by what verifies with them.
 #[derive(Clone)]
 pub struct Authorities {
-    pub(super) certificates: Arc<[WrappedX509]>,
+    certificates: Arc<[WrappedX509]>,
     fingerprint: [u8; 32],
 }
 
@@ -71,6 +78,52 @@ impl Authorities {
             true => Err("there is no certificate in it".into()),
             false => Ok(Self { certificates: certificates.into(), fingerprint: digest.finalize().into() }),
         }
+    }
+}
+
+impl Authorities {
+    /// Those of a file, or what is wrong with it.
+    pub fn of_file(file: &Spanned<FilePath>, pem: &[u8]) -> Result<Self, Diagnostic> {
+        Self::from_pem(pem).map_err(|reason| {
+            let message = format!("{} holds no authorities to trust", file.0.display());
+            Diagnostic::error(Code::BadCertificate, file.span, message).reason(reason)
+        })
+    }
+
+    /// Whom to trust at a URL, where that is written as its `ca`.
+    pub fn for_url(
+        ca: Option<&Spanned<FilePath>>,
+        url: &Url,
+        read: impl FnOnce(&Spanned<FilePath>) -> Option<Arc<[u8]>>,
+        out: &mut Diagnostics,
+    ) -> Option<Self> {
+        let ca = ca?;
+        if !url.is_https {
+            let message = "ca has no effect: over http nobody shows a certificate";
+            out.push(Diagnostic::error(Code::NoEffect, ca.span, message));
+            return None;
+        }
+        Self::of_file(ca, &read(ca)?).map_err(|problem| out.push(problem)).ok()
+    }
+
+    /// As TLS takes them.
+    pub(super) fn certificates(&self) -> Arc<[WrappedX509]> {
+        self.certificates.clone()
+    }
+}
+
+/// Two are the same that trust the same.
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for Authorities {}
+
+impl Hash for Authorities {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fingerprint.hash(state);
     }
 }
 

@@ -1,8 +1,13 @@
 //! One line for each request, and nothing lost of it.
 
-use std::{collections::BTreeMap, fs, os::unix::net::UnixDatagram, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::net::UnixDatagram,
+    time::{Duration, Instant},
+};
 
-use super::support::{Client, Origin, Proxy, Reply, Tree, config, to, until};
+use super::support::{Client, Held, Origin, Proxy, Tree, config, to, until};
 
 #[test]
 fn a_line_says_what_became_of_a_request() {
@@ -167,13 +172,14 @@ fn errors_and_slow_requests_are_logged_and_of_the_others_a_share() {
 
 #[test]
 fn what_is_slow_is_logged_whatever_came_of_it() {
-    let origin = Origin::serving(|exchange| {
-        std::thread::sleep(Duration::from_millis(300));
-        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
-        Reply::Keep
-    });
-    let proxy = Proxy::start(&format!("{}access_log: {{ slow: 200ms }}\n", to(&[&origin.address()])));
-    assert_eq!(proxy.client().get("/slow").status, 200);
+    let held = Held::new();
+    let proxy = Proxy::start(&format!("{}access_log: {{ slow: 200ms }}\n", to(&[&held.origin.address()])));
+    let (hold, mut client, start) = (held.hold(), proxy.client(), Instant::now());
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    until("it is slow", || held.origin.connections() == 1 && start.elapsed() > Duration::from_millis(250));
+    drop(hold);
+    assert_eq!(client.response().status, 200);
+    assert_eq!(client.get("/fast").status, 200);
     let line = proxy.access_line_of("/slow");
     assert!(line["duration_ms"].as_f64().unwrap() >= 200.0, "{line}");
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::{Client, Origin, Proxy, Reply, config, curl, eventually};
+use super::support::{Client, Origin, Proxy, Reply, config, curl, eventually, h2load};
 
 const KIB: usize = 1024;
 
@@ -87,6 +87,22 @@ fn requests_of_a_connection_share_what_it_has() {
         fresh();
         (start.elapsed() < Duration::from_millis(700)).then_some(())
     });
+}
+
+#[test]
+fn streams_of_a_connection_share_what_it_has() {
+    let origin = Origin::saying(&body(64 * KIB));
+    let proxy = limited("{ rate: 128KiB/s, burst: 16KiB, per: connection }", "", &origin);
+    let url = proxy.url("web", "/");
+    let seconds = |clients: &str| {
+        let start = Instant::now();
+        let load = h2load(&["-n", "4", "-c", clients, "-m", "4", &url]);
+        assert_eq!((load.succeeded, load.failed), (4, 0), "{}", load.report);
+        start.elapsed().as_secs_f64()
+    };
+    let together = seconds("1");
+    assert!(together > (4.0 * 64.0 - 32.0) / 128.0, "four streams at once: {together}");
+    eventually("connections of their own have their own", || (seconds("4") < 1.5).then_some(()));
 }
 
 /// Each is one piece: what passes at once may do so once, not with each of them.

@@ -27,6 +27,17 @@ fn the_readmes_examples_compile() {
 }
 
 #[test]
+fn every_middleware_stands_in_an_example_that_compiles() {
+    let read = |file: &str| fs::read_to_string(repository().join(file)).unwrap();
+    let mut examples = yaml_blocks(&read("README.md")).into_iter().map(|(_, text)| text).collect::<String>();
+    examples += &read("conf.d/portolan.yaml");
+    for kind in portolan::middleware::Config::KINDS {
+        let opens = [format!("- {kind}:"), format!(" {kind}: {{"), format!("[{kind}: {{")];
+        assert!(opens.iter().any(|open| examples.contains(open.as_str())), "no example has {kind}");
+    }
+}
+
+#[test]
 fn the_readme_lists_every_reason_with_its_status() {
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();
     for reason in portolan::error::Reason::ALL {

@@ -303,3 +303,40 @@ fn what_is_denied_is_no_endpoint() {
         assert_eq!(outcome.code == 0, allowed, "{name}: {outcome:?}");
     }
 }
+
+#[test]
+fn what_the_operator_put_in_stays_in() {
+    let tree = tree();
+    for undone in ["without: [request_id]", "middleware: [request_id: { trust: true }]"] {
+        tree.write("portolan.yaml", format!("{MAIN}defaults: {{ middleware: [request_id: {{}}] }}\n"));
+        tree.write(ACME, site("acme", "one").replace("middleware: [api]", undone));
+        assert_refused(&portolan(&tree.path(""), &["check", "portolan.yaml"]), "not-delegated");
+    }
+    let own = site("acme", "one").replace("/api, proxy", "/api, without: [response_headers], proxy");
+    assert_eq!(check(&tree, &own).code, 0, "what is its own it takes away");
+}
+
+#[test]
+fn commands_tell_of_who_is_broken_and_go_on_with_the_rest() {
+    let tree = tree();
+    tree.write("portolan.yaml", MAIN);
+    tree.write(ACME, "hosts: { www: { nmaes: [www.acme.example] } }\n");
+    let explain =
+        ["explain", "GET", "http://www.globex.example/", "--listener", "web", "--config", "portolan.yaml"];
+    for (command, code, shown) in [
+        (&["routes", "portolan.yaml"][..], 0, "globex/www"),
+        (&explain, 0, "globex/www"),
+        (&["test", "portolan.yaml"], 1, "ok     "),
+    ] {
+        let outcome = portolan(&tree.path(""), command);
+        assert_eq!(outcome.code, code, "{outcome:?}");
+        assert!(outcome.stdout.contains(shown) && !outcome.stdout.contains("acme/www"), "{outcome:?}");
+        for told in ["error[unknown-key]", "the files of tenant acme are wrong: its hosts are left out here"]
+        {
+            assert!(outcome.stderr.contains(told), "{told} in {outcome:?}");
+        }
+    }
+    tree.write("portolan.yaml", MAIN.replacen("    on_error: keep\n", "", 1));
+    let refused = portolan(&tree.path(""), &["routes", "portolan.yaml"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{refused:?}");
+}

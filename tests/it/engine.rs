@@ -3,7 +3,7 @@
 use super::support::{Origin, Proxy, Reply, config, curl};
 
 const LOCAL_AND_PROXIED: &str = r#"
-listeners: { web: { bind: "127.0.0.1:0", timeouts: { body_idle: 1s } } }
+listeners: { web: { bind: "127.0.0.1:0", timeouts: { body_idle: 1s, idle: 1s } } }
 upstreams: { origin: { endpoints: ["ORIGIN"], timeouts: { first_byte: 500ms, body_idle: 500ms } } }
 hosts:
   all:
@@ -128,8 +128,6 @@ fn a_switch_that_nobody_asked_for_is_502() {
 fn a_silent_tunnel_stays() {
     let origin = Origin::serving(|exchange| {
         exchange.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
-        // Longer than anything but a tunnel may be silent.
-        std::thread::sleep(std::time::Duration::from_millis(1500));
         let bytes = exchange.read_some();
         exchange.send(bytes);
         Reply::Close
@@ -138,6 +136,10 @@ fn a_silent_tunnel_stays() {
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
     assert_eq!(client.response_head().status, 101);
+    // For longer than anything else may be.
+    let mut body = proxy.client();
+    body.send("POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    assert!(body.is_closed() && proxy.client().is_closed());
     client.send("still here");
     assert_eq!(client.read_exactly(10), b"still here");
 }

@@ -6,14 +6,14 @@ use super::{
     support::{Origin, Proxy, Python, curl, until},
 };
 
-struct Issuer {
+pub struct Issuer {
     _python: Python,
-    port: u16,
+    pub port: u16,
     tokens: Vec<(String, String)>,
 }
 
 impl Issuer {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut python = Python::run(include_str!("support/jwks.py"), &[]);
         let port = python.line().parse().expect("its port");
         let mut token = || {
@@ -25,7 +25,7 @@ impl Issuer {
         Self { _python: python, port, tokens }
     }
 
-    fn token(&self, name: &str) -> &str {
+    pub fn token(&self, name: &str) -> &str {
         let found = self.tokens.iter().find(|(found, _)| found == name);
         &found.unwrap_or_else(|| panic!("no {name}")).1
     }

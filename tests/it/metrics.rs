@@ -64,6 +64,7 @@ fn what_is_counted_is_what_was_done_and_a_reload_goes_on_counting() {
     assert_eq!(of("portolan_upstream_requests_total{upstream=\"app\"}"), 4.0);
     let endpoint = format!("endpoint=\"{}\",upstream=\"app\"", origin.address());
     assert_eq!(of(&format!("portolan_upstream_first_byte_seconds_count{{{endpoint}}}")), 4.0);
+    assert_eq!(of(&format!("portolan_upstream_responses_total{{class=\"2xx\",{endpoint}}}")), 4.0);
     let text = proxy.metrics();
     let failed: f64 = text
         .lines()

@@ -7,19 +7,19 @@ use std::{
 
 use serde_json::Value;
 
-use super::support::{Origin, Proxy, Python, config, curl, free_port, to, until, within};
+use super::support::{Held, Origin, Proxy, Python, config, curl, free_port, to, until, within};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-struct Collector {
+pub struct Collector {
     _python: Python,
-    grpc: u16,
-    http: u16,
+    pub grpc: u16,
+    pub http: u16,
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self::at(0, 0)
     }
 
@@ -43,7 +43,7 @@ impl Collector {
 
     /// The spans, once there are so many.
     #[track_caller]
-    fn wait(&self, count: usize) -> Vec<Value> {
+    pub fn wait(&self, count: usize) -> Vec<Value> {
         until("the spans", || self.spans().len() >= count);
         let spans = self.spans();
         assert_eq!(spans.len(), count, "{spans:#?}");
@@ -248,6 +248,27 @@ fn what_went_wrong_is_said_and_by_whose_fault() {
     assert_eq!(said("/h2", "GET")["attributes"]["network.protocol.version"], "2");
     assert!(spans.iter().all(|span| span["parent"] == "" || span["kind"] == "internal"));
     assert!(!proxy.log().contains("s3cret"));
+}
+
+#[test]
+fn an_attempt_that_is_cut_short_says_why() {
+    let (collector, held) = (Collector::start(), Held::new());
+    let yaml = tracing(&collector.url(), &[&held.origin.address()]);
+    let proxy =
+        Proxy::start(&yaml.replace("listeners:", "defaults: { timeouts: { total: 400ms } }\nlisteners:"));
+    let hold = held.hold();
+    let mut gone = proxy.client();
+    gone.send("GET /gone HTTP/1.1\r\nHost: a\r\n\r\n");
+    until("it is on its way", || held.origin.connections() == 1);
+    drop(gone);
+    assert_eq!(get(&proxy, "/late", ""), 504);
+    drop(hold);
+    let spans = collector.wait(4);
+    let attempts: BTreeSet<_> = of_kind(&spans, "client")
+        .iter()
+        .map(|span| (span["attributes"]["error.type"].as_str(), span["failed"] == true))
+        .collect();
+    assert_eq!(attempts, [(Some("client_gone"), true), (Some("total_timeout"), true)].into());
 }
 
 #[test]

@@ -116,7 +116,10 @@ impl BasicAuth {
             // A client's other connections may have brought the same meanwhile.
             seen.get(&tag).is_some() || held_against.hash.is_of(given.password())
         };
-        let is_right = self.heavy_work.run(check).await;
+        let is_right = match self.heavy_work.offer(check).await {
+            Ok(is_right) => is_right,
+            Err(refusal) => return Verdict::Refuse(refusal),
+        };
         match (is_known, is_right) {
             (true, true) => {
                 self.seen.put(tag, user.clone());

@@ -8,11 +8,16 @@ use std::{
 use bytes::{Buf, Bytes};
 
 use super::Bounds;
-use crate::{error::Reason, http::coding::Coding, middleware::Mode};
+use crate::{
+    error::Reason,
+    http::coding::Coding,
+    middleware::{Mode, Window},
+};
 
 /// Takes the coding off one body. What is fed is taken in as far as what comes of it is asked for.
 pub struct Decoder {
-    state: State,
+    /// Until nothing will come any more.
+    work: Option<Work>,
     bounds: Bounds,
     /// What is decoded at a time.
     piece: Box<[u8]>,
@@ -22,7 +27,14 @@ pub struct Decoder {
     finished: bool,
     /// The body has been fed to its end.
     ended: bool,
-    done: bool,
+    /// It begins as no coding does that is taken off here.
+    misfit: bool,
+}
+
+struct Work {
+    state: State,
+    /// Its share of the memory that there is for this.
+    _window: Window,
 }
 
 enum State {
@@ -39,7 +51,7 @@ struct Input {
 }
 
 const PIECE: usize = 16 * 1024;
-/// What zstd may look back: 8 MiB, as RFC 8878 section 3.1.1.1.2 asks of decoders. Brotli's window has 16 MiB at most.
+/// What zstd may look back: 8 MiB, as RFC 8878 section 3.1.1.1.2 asks of decoders.
 const WINDOW_LOG: u32 = 23;
 /// From here on the ratio counts.
 const SMALL: u64 = 1 << 20;
@@ -47,7 +59,7 @@ const SMALL: u64 = 1 << 20;
 // === impl Decoder ===
 
 impl Decoder {
-    pub fn new(coding: Coding, bounds: Bounds) -> Self {
+    pub fn new(coding: Coding, bounds: Bounds, window: Window) -> Self {
         let state = match coding {
             Coding::Zstd => {
                 let mut zstd = zstd::stream::read::Decoder::with_buffer(Input::default())
@@ -59,15 +71,19 @@ impl Decoder {
             Coding::Gzip => State::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(Input::default()))),
         };
         let piece = vec![0; PIECE].into();
-        Self { state, bounds, piece, taken: 0, given: 0, finished: false, ended: false, done: false }
+        let work = Some(Work { state, _window: window });
+        Self { work, bounds, piece, taken: 0, given: 0, finished: false, ended: false, misfit: false }
     }
 
     /// Takes a piece in, when the last one has been used up: `None` is the body's end.
     pub fn feed(&mut self, data: Option<Bytes>) {
-        let input = self.state.input();
+        let Some(Work { state, .. }) = &mut self.work else { return };
+        let is_br = matches!(state, State::Br(_));
+        let input = state.input();
         match data {
             None => (self.ended, input.ended) = (true, true),
             Some(data) => {
+                self.misfit |= is_br && self.taken == 0 && has_large_window(&data);
                 self.taken += data.len() as u64;
                 input.data = data;
             }
@@ -76,19 +92,20 @@ impl Decoder {
 
     /// The next decoded piece; `None` where more has to be fed first, or nothing will come any more.
     pub fn next(&mut self, observe: impl FnOnce()) -> Result<Option<Bytes>, Reason> {
-        if self.done {
-            return Ok(None);
-        }
-        if self.finished && !self.state.input().data.is_empty() {
+        let Some(Work { state, .. }) = &mut self.work else { return Ok(None) };
+        if self.misfit || (self.finished && !state.input().data.is_empty()) {
             return Err(Reason::BadCoding);
         }
-        match self.state.read(&mut self.piece) {
+        match state.read(&mut self.piece) {
             Ok(0) => {
-                (self.finished, self.done) = (true, self.ended);
-                match self.state.input().data.is_empty() {
-                    true => Ok(None),
-                    false => Err(Reason::BadCoding),
+                self.finished = true;
+                if !state.input().data.is_empty() {
+                    return Err(Reason::BadCoding);
                 }
+                if self.ended {
+                    self.work = None;
+                }
+                Ok(None)
             }
             Ok(length) => {
                 self.given += length as u64;
@@ -102,7 +119,7 @@ impl Decoder {
 
     /// Nothing will come any more.
     pub fn is_done(&self) -> bool {
-        self.done
+        self.work.is_none()
     }
 
     /// What is only observed is said once.
@@ -120,6 +137,11 @@ impl Decoder {
             }
         }
     }
+}
+
+/// Whether brotli's window is one of up to 1 GiB, which RFC 7932 section 9.1 does not know and the library takes.
+fn has_large_window(data: &[u8]) -> bool {
+    data.first().is_some_and(|first| first & 0x7f == 0x11)
 }
 
 impl fmt::Debug for Decoder {
@@ -176,6 +198,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::middleware::Windows;
 
     const BOUNDS: Bounds = Bounds { size: 10_000_000, ratio: 100, mode: Mode::Enforce };
     const CODINGS: [Coding; 3] = [Coding::Zstd, Coding::Br, Coding::Gzip];
@@ -197,7 +220,7 @@ mod tests {
     }
 
     fn decoded(coding: Coding, data: &[u8], pieces: usize, bounds: Bounds) -> Result<Vec<u8>, Reason> {
-        let mut decoder = Decoder::new(coding, bounds);
+        let mut decoder = Decoder::new(coding, bounds, Windows::default().take(1).unwrap());
         let mut out = Vec::new();
         for piece in data.chunks(pieces).map(Some).chain([None]) {
             decoder.feed(piece.map(Bytes::copy_from_slice));
@@ -232,6 +255,24 @@ mod tests {
             let more = [&coded[..], b"rest, and more than a header of it"].concat();
             assert_eq!(decoded(coding, &more, 1, BOUNDS), Err(Reason::BadCoding), "{coding:?} and more");
         }
+    }
+
+    #[test]
+    fn nobody_asks_for_a_larger_window_than_there_is() {
+        let data = vec![7; 1 << 20];
+        let mut br = Vec::new();
+        let params = brotli::enc::BrotliEncoderParams {
+            lgwin: 26,
+            large_window: true,
+            size_hint: data.len(),
+            ..Default::default()
+        };
+        brotli::BrotliCompress(&mut &data[..], &mut br, &params).unwrap();
+        assert_eq!(decoded(Coding::Br, &br, 7, BOUNDS), Err(Reason::BadCoding));
+        let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        zstd.window_log(24).unwrap();
+        zstd.write_all(&data).unwrap();
+        assert_eq!(decoded(Coding::Zstd, &zstd.finish().unwrap(), 7, BOUNDS), Err(Reason::BadCoding));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Builder, Context, Exchange, Mode, Next, OnRequest, Refusal};
+use super::{Builder, Context, Exchange, Mode, Next, OnRequest, Refusal, Windows};
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
@@ -24,7 +24,8 @@ pub const KIND: &str = "decompress";
 
 /// Takes the coding off request bodies (RFC 9110 section 8.4) before they go upstream, piece by piece. A coding that is not
 /// listed, or more than one, is refused with 415 and Accept-Encoding; what is not in its coding with 400; what grows
-/// past `max_size` or `max_ratio` with 413. `body_limit` counts bodies as they came, `validate` sees them decoded.
+/// past `max_size` or `max_ratio` with 413; what comes while bodies that are being decoded may take 1 GiB together (16 MiB
+/// each of br, 8 of zstd, 1 of gzip) with 503. `body_limit` counts bodies as they came, `validate` sees them decoded.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Decompress")]
@@ -67,6 +68,7 @@ struct Decompress {
     codings: Box<[Coding]>,
     accept: HeaderValue,
     bounds: Bounds,
+    windows: Windows,
 }
 
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
@@ -74,11 +76,11 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
         let problem = Diagnostic::error(Code::NoEffect, config.algorithms.span, "no coding is taken");
         cx.diagnostics.push(problem.help("leave it out for [zstd, br, gzip]"));
     }
-    chain.guard(config.mode, Arc::new(Decompress::new(config)));
+    chain.guard(config.mode, Arc::new(Decompress::new(config, cx.world.windows.clone())));
 }
 
 impl Decompress {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, windows: Windows) -> Self {
         let accept = config.algorithms.iter().map(|coding| coding.name()).collect::<Vec<_>>().join(", ");
         Self {
             codings: config.algorithms.as_slice().into(),
@@ -88,6 +90,7 @@ impl Decompress {
                 ratio: config.max_ratio.get().into(),
                 mode: config.mode,
             },
+            windows,
         }
     }
 }
@@ -100,7 +103,11 @@ impl OnRequest for Decompress {
         match coding(&exchange.head.headers) {
             Some(Said::None) => Next::Continue,
             Some(Said::One(coding)) if self.codings.contains(&coding) => {
-                exchange.decoder = Some(Box::new(Decoder::new(coding, self.bounds)));
+                let window = match self.windows.take(window(coding)) {
+                    Ok(window) => window,
+                    Err(refusal) => return Next::Refuse(refusal),
+                };
+                exchange.decoder = Some(Box::new(Decoder::new(coding, self.bounds, window)));
                 // What they say of the body is not so any more; digests are over the coded form (RFC 9530).
                 for name in [
                     "content-encoding",
@@ -118,6 +125,15 @@ impl OnRequest for Decompress {
                 .with(header::ACCEPT_ENCODING, self.accept.clone())
                 .into(),
         }
+    }
+}
+
+/// How many MiB decoding may take: the largest window that the coding has here, or less than one.
+fn window(coding: Coding) -> u32 {
+    match coding {
+        Coding::Zstd => 8,
+        Coding::Br => 16,
+        Coding::Gzip => 1,
     }
 }
 
@@ -158,7 +174,7 @@ mod tests {
         for value in encoding {
             exchange.head.headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
         }
-        let part = Decompress::new(&Config::default());
+        let part = Decompress::new(&Config::default(), Windows::default());
         let reason = match part.on_request(&mut exchange) {
             Next::Refuse(refusal) => {
                 assert_eq!(refusal.fields[header::ACCEPT_ENCODING], "zstd, br, gzip");

@@ -17,19 +17,26 @@ use tokio::sync::watch;
 
 use super::key::Key;
 use crate::{
-    upstream::{Bounds, Caller, Destination, Site},
+    upstream::{Authorities, Bounds, Caller, Destination, Site},
     value::{Clock, Url, Weaks},
 };
 
 /// Sets by what they are known by over reloads. One per process.
 pub struct Registry {
     clock: Clock,
-    sets: Mutex<Weaks<(Url, Duration), Jwks>>,
+    sets: Mutex<Weaks<(Source, Duration), Jwks>>,
+}
+
+/// Where a set is, and who is trusted to give it: the system's authorities, if nothing is said.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub url: Url,
+    pub authorities: Option<Authorities>,
 }
 
 /// A set at a URL. Chains share it; its task ends with it.
 pub struct Jwks {
-    url: Url,
+    source: Source,
     site: Destination,
     refresh: Duration,
     caller: Arc<Caller>,
@@ -81,14 +88,15 @@ impl Registry {
         Self { clock, sets: Mutex::default() }
     }
 
-    /// The set at this URL. One that is fetched at another interval than before begins with what was known.
-    pub(super) fn find(&self, url: &Url, refresh: Duration, caller: &Arc<Caller>) -> Arc<Jwks> {
+    /// The set that is there. One that is fetched at another interval than before begins with what was known.
+    pub(super) fn find(&self, source: Source, refresh: Duration, caller: &Arc<Caller>) -> Arc<Jwks> {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let known =
-            sets.living().find(|(_, jwks)| jwks.url == *url).and_then(|(_, jwks)| jwks.set.load_full());
-        sets.find_or((url.clone(), refresh), || Jwks {
-            url: url.clone(),
-            site: Destination::Site(Arc::new(Site::new(url.clone()))),
+            sets.living().find(|(_, jwks)| jwks.source == source).and_then(|(_, jwks)| jwks.set.load_full());
+        let site = Site::new(source.url.clone(), source.authorities.clone());
+        sets.find_or((source.clone(), refresh), || Jwks {
+            source,
+            site: Destination::Site(Arc::new(site)),
             refresh,
             caller: caller.clone(),
             clock: self.clock.clone(),
@@ -142,7 +150,7 @@ impl Jwks {
         let known = known.as_ref();
         let result = match fetched {
             Ok((text, keys)) if known.is_none_or(|known| known.text != text) => {
-                tracing::info!(url = %self.url, keys = keys.len(), "JWK set fetched");
+                tracing::info!(url = %self.source.url, keys = keys.len(), "JWK set fetched");
                 let version = known.map_or(0, |known| known.version) + 1;
                 self.set.store(Some(Arc::new(Set { keys, version, text })));
                 Ok(())
@@ -150,7 +158,7 @@ impl Jwks {
             Ok(_) => Ok(()),
             Err(cause) => {
                 let keys = known.map_or(0, |known| known.keys.len());
-                tracing::warn!(url = %self.url, cause, keys, "a JWK set cannot be fetched: the keys known stay");
+                tracing::warn!(url = %self.source.url, cause, keys, "a JWK set cannot be fetched: the keys known stay");
                 Err(())
             }
         };
@@ -197,7 +205,7 @@ impl Task {
 
     fn what_to_ask(&self) -> Option<(Arc<Caller>, Destination, http::Uri)> {
         let jwks = self.jwks.upgrade()?;
-        Some((jwks.caller.clone(), jwks.site.clone(), jwks.url.path().clone().into()))
+        Some((jwks.caller.clone(), jwks.site.clone(), jwks.source.url.path().clone().into()))
     }
 }
 
@@ -233,8 +241,10 @@ mod tests {
     const ONE: &str =
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
 
-    fn registry(clock: Clock) -> (Registry, Arc<Caller>, Url) {
-        (Registry::new(clock), Arc::new(Caller::new(None)), "http://127.0.0.1:1/jwks".parse().unwrap())
+    fn registry(clock: Clock) -> (Registry, Arc<Caller>, Source) {
+        let url = "http://127.0.0.1:1/jwks".parse().unwrap();
+        let source = Source { url, authorities: None };
+        (Registry::new(clock), Arc::new(Caller::new(None)), source)
     }
 
     fn fetched(text: &'static str) -> Result<(Bytes, Vec<Key>), String> {
@@ -244,8 +254,8 @@ mod tests {
     #[test]
     fn a_flood_of_unknown_keys_is_one_fetch() {
         let clock = Clock::manual();
-        let (registry, caller, url) = registry(clock.clone());
-        let jwks = registry.find(&url, Duration::from_secs(60), &caller);
+        let (registry, caller, source) = registry(clock.clone());
+        let jwks = registry.find(source.clone(), Duration::from_secs(60), &caller);
         assert!(jwks.ask() && jwks.ask(), "whoever comes before its end waits for it");
         jwks.take(fetched(ONE)).unwrap();
         assert!(!jwks.ask(), "it was done a moment ago");
@@ -255,8 +265,8 @@ mod tests {
 
     #[test]
     fn keys_stay_while_none_can_be_fetched_and_pauses_grow() {
-        let (registry, caller, url) = registry(Clock::machine());
-        let jwks = registry.find(&url, Duration::from_secs(60), &caller);
+        let (registry, caller, source) = registry(Clock::machine());
+        let jwks = registry.find(source.clone(), Duration::from_secs(60), &caller);
         assert!(jwks.take(Err("gone".into())).is_err() && jwks.set().is_none());
         jwks.take(fetched(ONE)).unwrap();
         jwks.take(fetched(ONE)).unwrap();
@@ -269,13 +279,13 @@ mod tests {
 
     #[test]
     fn another_interval_begins_with_what_is_known_and_tasks_run_once() {
-        let (registry, caller, url) = registry(Clock::machine());
-        let old = registry.find(&url, Duration::from_secs(60), &caller);
+        let (registry, caller, source) = registry(Clock::machine());
+        let old = registry.find(source.clone(), Duration::from_secs(60), &caller);
         old.take(fetched(ONE)).unwrap();
         let tasks = registry.tasks();
         assert_eq!((tasks.len(), registry.tasks().len()), (1, 0));
-        assert!(Arc::ptr_eq(&old, &registry.find(&url, Duration::from_secs(60), &caller)));
-        let new = registry.find(&url, Duration::from_secs(30), &caller);
+        assert!(Arc::ptr_eq(&old, &registry.find(source.clone(), Duration::from_secs(60), &caller)));
+        let new = registry.find(source.clone(), Duration::from_secs(30), &caller);
         assert!(!Arc::ptr_eq(&old, &new) && new.set().is_some());
         drop(old);
         assert_eq!(registry.tasks().len(), 1, "that of the new one");
@@ -284,8 +294,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_ends_with_its_set() {
-        let (registry, caller, url) = registry(Clock::machine());
-        let jwks = registry.find(&url, Duration::from_secs(60), &caller);
+        let (registry, caller, source) = registry(Clock::machine());
+        let jwks = registry.find(source.clone(), Duration::from_secs(60), &caller);
         let task = tokio::spawn(registry.tasks().remove(0).run());
         let mut rounds = jwks.rounds.subscribe();
         rounds.changed().await.unwrap();

@@ -59,6 +59,10 @@ pub struct Config {
     /// it has it fetched at once, at most every 10s.
     #[serde(default)]
     pub refresh: Option<Spanned<Duration>>,
+    /// A PEM file with the authorities that the certificate of an https URL is held against, read again when it
+    /// changes. Default: the system's.
+    #[serde(default)]
+    pub ca: Option<Spanned<FilePath>>,
     /// A PEM file with the issuer's public key, read again when it changes.
     #[serde(default)]
     pub public_key: Option<Spanned<FilePath>>,
@@ -391,6 +395,10 @@ fn keys(config: &Config, cx: &mut Context<'_>) -> Keys {
         let problem = Diagnostic::error(Code::NoEffect, refresh.span, message);
         cx.diagnostics.push(problem.help("files are read again when they change"));
     }
+    if let Some(ca) = config.ca.as_ref().filter(|_| url.is_none()) {
+        let message = "ca has no effect: only a JWK set at a URL is fetched";
+        cx.diagnostics.push(Diagnostic::error(Code::NoEffect, ca.span, message));
+    }
     let mut keys = match (&config.secret, &config.jwks, &config.public_key) {
         (Some(secret), None, None) => match Key::secret(&secret.value.0) {
             Ok(key) => vec![key],
@@ -425,8 +433,10 @@ fn from_url(url: &Url, config: &Config, cx: &mut Context<'_>) -> Keys {
         cx.diagnostics.push(Diagnostic::error(Code::NoEffect, algorithm.span, message));
     }
     let refresh = config.refresh.as_ref().map_or(REFRESH, |refresh| refresh.get());
+    let authorities = cx.authorities(config.ca.as_ref(), url);
     let calls = &cx.world.calls;
-    Keys::Fetched(calls.jwks.find(url, refresh, &calls.caller))
+    let source = jwks::Source { url: url.clone(), authorities };
+    Keys::Fetched(calls.jwks.find(source, refresh, &calls.caller))
 }
 
 /// Leaves the keys what is pinned; an algorithm that no key is for would do nothing.

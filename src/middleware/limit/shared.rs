@@ -161,6 +161,7 @@ mod tests {
     fn shared(place: Place, by: &[&str]) -> Shared {
         let settings = Settings {
             address: "redis://127.0.0.1:1".parse().unwrap(),
+            authorities: None,
             timeout: Duration::from_millis(10),
             prefix: "test:".into(),
         };

@@ -2,6 +2,7 @@
 
 mod json;
 mod schema;
+mod unfolded;
 
 use std::sync::Arc;
 
@@ -155,9 +156,10 @@ impl OnBody for Validate {
         }
         Next::Wait(Box::pin(async move {
             let (schema, data) = (schema.clone(), body.data.clone());
-            match self.heavy.run(move || schema.check_body(&data)).await {
-                none if none.is_empty() => Verdict::Continue,
-                violations => Verdict::Refuse(Box::new(self.refusal(violations))),
+            match self.heavy.offer(move || schema.check_body(&data)).await {
+                Ok(none) if none.is_empty() => Verdict::Continue,
+                Ok(violations) => Verdict::Refuse(Box::new(self.refusal(violations))),
+                Err(refusal) => Verdict::Refuse(refusal),
             }
         }))
     }

@@ -6,7 +6,7 @@ use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationEr
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::json::Unambiguous;
+use super::{json::Unambiguous, unfolded};
 use crate::http::errors::{Place, Violation};
 
 /// A compiled schema.
@@ -27,6 +27,9 @@ struct Form {
 /// What a client is told at most, of how many violations and in how many characters of each.
 const MOST_VIOLATIONS: usize = 20;
 const MOST_CHARACTERS: usize = 200;
+/// How large a schema may be that refers to the same again and again: checking may take as long as if that were written
+/// out, and who writes schemas need not be who pays for it.
+const MOST_UNFOLDED: u64 = 100_000;
 /// Of a larger body the first violation alone is told: they are all found before they are counted.
 const MOST_LISTED: usize = 64 * 1024;
 
@@ -35,6 +38,11 @@ impl Schema {
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let written: Value =
             serde_json::from_slice(text).map_err(|error| format!("it is no JSON: {error}"))?;
+        if unfolded::size(&written) > MOST_UNFOLDED {
+            return Err(format!(
+                "it is too large or too deep: more than {MOST_UNFOLDED} values, with all that it refers to written out"
+            ));
+        }
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         let validator = options.build(&written).map_err(|error| fault(&error))?;
         Ok(Self { validator, forms: forms(&written) })
@@ -253,6 +261,37 @@ mod tests {
         }
     }
 
+    /// A schema whose definitions each refer to the next one twice, named in this way.
+    fn doubling(times: u32, refers: &str, named: &str) -> String {
+        let name = |nth: u32| match named {
+            "" => String::new(),
+            named if named.ends_with(':') => format!("{named} \"d{nth}\", "),
+            named => format!("{named}d{nth}\", "),
+        };
+        let one = |nth: u32| {
+            let next = format!(r#"{{ "$ref": "{refers}d{}" }}"#, nth + 1);
+            format!(r#""d{nth}": {{ {}"allOf": [{next}, {next}] }}"#, name(nth))
+        };
+        let all: Vec<String> = (0..times).map(one).collect();
+        format!(
+            r#"{{ "$ref": "{refers}d0", "$defs": {{ {}, "d{times}": {{ {}"type": "object" }} }} }}"#,
+            all.join(", "),
+            name(times)
+        )
+    }
+
+    #[test]
+    fn what_refers_to_the_same_a_few_times_is_taken() {
+        for (refers, named) in [
+            ("#/$defs/", ""),
+            ("#", r#""$anchor":"#),
+            ("https://a.example/", r#""$id": "https://a.example/"#),
+        ] {
+            let schema = schema(&doubling(4, refers, named));
+            assert_eq!((schema.check_body(b"{}").len(), schema.check_body(b"1").is_empty()), (0, false));
+        }
+    }
+
     #[test]
     fn what_is_no_schema_is_refused() {
         for wrong in [
@@ -261,6 +300,10 @@ mod tests {
             r#"{ "type": "strin" }"#,
             r#"{ "$ref": "https://a.example/b.json" }"#,
             r#"{ "pattern": "(" }"#,
+            &doubling(40, "#/$defs/", ""),
+            &doubling(100_000, "#/$defs/", ""),
+            &doubling(40, "#", r#""$anchor":"#),
+            &doubling(40, "https://a.example/", r#""$id": "https://a.example/"#),
         ] {
             assert!(Schema::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }

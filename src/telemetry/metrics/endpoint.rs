@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::{Families, kept::Counts};
+use super::{
+    Families,
+    kept::Counts,
+    route::{CLASSES, class},
+};
 use crate::value::Name;
 
 /// An endpoint's upstream and its address.
@@ -23,6 +28,8 @@ pub struct Endpoint {
     key: Key,
     attempts: IntCounter,
     connect_failures: IntCounter,
+    /// By class of status.
+    responses: [IntCounter; CLASSES.len()],
     first_byte: Histogram,
     healthy: IntGauge,
     in_flight: IntGauge,
@@ -41,10 +48,12 @@ impl Upstream {
 
 impl Endpoint {
     pub(super) fn new(key: &Key, families: &Families) -> Self {
-        let values = [key.0.as_str(), &key.1];
+        let values = [key.0.as_str(), key.1.as_str()];
         Self {
             attempts: families.attempts.with_label_values(&values),
             connect_failures: families.connect_failures.with_label_values(&values),
+            responses: CLASSES
+                .map(|class| families.responses.with_label_values(&[values[0], values[1], class])),
             first_byte: families.first_byte.with_label_values(&values),
             healthy: families.endpoint_healthy.with_label_values(&values),
             in_flight: families.endpoint_in_flight.with_label_values(&values),
@@ -60,7 +69,9 @@ impl Endpoint {
         self.connect_failures.inc();
     }
 
-    pub fn first_byte(&self, after: Duration) {
+    /// The response's head came, this long after the request was sent.
+    pub fn answered(&self, status: StatusCode, after: Duration) {
+        self.responses[class(status)].inc();
         self.first_byte.observe(after.as_secs_f64());
     }
 
@@ -79,9 +90,12 @@ impl Counts for Upstream {
 
 impl Counts for Endpoint {
     fn forget(&self, families: &Families) {
-        let values = [self.key.0.as_str(), &self.key.1];
+        let values = [self.key.0.as_str(), self.key.1.as_str()];
         let _ = families.attempts.remove_label_values(&values);
         let _ = families.connect_failures.remove_label_values(&values);
+        for class in CLASSES {
+            let _ = families.responses.remove_label_values(&[values[0], values[1], class]);
+        }
         let _ = families.first_byte.remove_label_values(&values);
         let _ = families.endpoint_healthy.remove_label_values(&values);
         let _ = families.endpoint_in_flight.remove_label_values(&values);

@@ -60,7 +60,13 @@ struct Series {
     failed: OnceLock<Box<[OnceLock<IntCounter>]>>,
 }
 
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// As the metrics call them.
+pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The place of a status among them.
+pub(super) fn class(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1
+}
 
 // === impl Key ===
 
@@ -151,7 +157,7 @@ impl InFlight<'_> {
     /// The request has ended.
     pub fn end(self, outcome: &Outcome) {
         let Outcome { status, reason, received, sent, duration } = *outcome;
-        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
+        let class = class(status);
         let cell = match reason {
             None => &self.series.answered[class],
             Some(reason) => &self.series.failed()[class * Reason::ALL.len() + place(reason)],

@@ -61,16 +61,16 @@ mod tests {
     #[test]
     fn equally_fast_ones_share_by_weight() {
         let pool = Pool::new(&[1, 2, 3]);
-        pool.endpoints.iter().for_each(|endpoint| endpoint.state.answered(20 * MS));
+        pool.endpoints.iter().for_each(|endpoint| endpoint.state.answered(http::StatusCode::OK, 20 * MS));
         assert_shares(&choices(&pool, 9000), &[1, 2, 3]);
     }
 
     #[test]
     fn twice_as_slow_or_busy_is_a_quarter_as_likely() {
         let pool = Pool::new(&[1, 1, 1]);
-        pool.endpoints[0].state.answered(20 * MS);
-        pool.endpoints[1].state.answered(40 * MS);
-        pool.endpoints[2].state.answered(20 * MS);
+        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
+        pool.endpoints[1].state.answered(http::StatusCode::OK, 40 * MS);
+        pool.endpoints[2].state.answered(http::StatusCode::OK, 20 * MS);
         pool.load(2, 1);
         assert_shares(&choices(&pool, 9000), &[4, 1, 1]);
     }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn an_unknown_one_is_asked_once_and_then_waited_for() {
         let pool = Pool::new(&[1, 1]);
-        pool.endpoints[0].state.answered(20 * MS);
+        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
         assert!(choices(&pool, 100)[1] > 95);
         pool.load(1, 1);
         assert!(choices(&pool, 100)[1] < 5);
@@ -87,11 +87,11 @@ mod tests {
     #[test]
     fn one_that_fails_is_avoided_and_asked_again_in_time() {
         let pool = Pool::new(&[1, 1]);
-        pool.endpoints[0].state.answered(20 * MS);
+        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
         pool.endpoints[1].state.failed();
         assert!(choices(&pool, 100)[1] < 5);
         pool.clock.advance(Duration::from_secs(200));
-        pool.endpoints[0].state.answered(20 * MS);
+        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
         assert!(choices(&pool, 100)[1] > 95);
     }
 }
