@@ -128,6 +128,9 @@ impl Engine {
             (None, Plan::Options(allow)) => answers::options(allow.as_ref()),
             (None, Plan::Refuse(reason, allow)) => {
                 downstream.exchange.reason = Some(reason);
+                if is_mistrusted(reason) {
+                    downstream.session.close();
+                }
                 answers::refusal(reason, allow.as_ref(), &route.errors, &downstream.exchange)
             }
             (None, Plan::Act) => match &route.action {
@@ -423,6 +426,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether others may read this request otherwise: a tunnel's bytes may follow CONNECT, and a host that means two things
+/// comes of a client or a proxy that is not to be trusted with the rest.
+fn is_mistrusted(reason: Reason) -> bool {
+    matches!(reason, Reason::BadHost | Reason::NoConnect)
+}
+
 /// RFC 9110 section 15.5.10 and nginx: what is logged where no head was sent.
 pub(super) const NOTHING_SENT: StatusCode = match StatusCode::from_u16(499) {
     Ok(status) => status,
@@ -473,6 +482,8 @@ mod tests {
         async fn gone(&mut self) {}
 
         fn leave_body(&mut self) {}
+
+        fn close(&mut self) {}
 
         async fn send_informational(&mut self, _: StatusCode, _: &HeaderMap) -> Result<(), ClientError> {
             Ok(())

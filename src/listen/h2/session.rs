@@ -81,6 +81,14 @@ impl Http2 {
         }
     }
 
+    /// Waits for the end of a body whose length is said to be 0: its request would be whole upstream before h2 sees that
+    /// more comes.
+    pub(super) async fn is_as_empty_as_said(&mut self, head: &request::Parts) -> bool {
+        let says_empty =
+            !self.body_is_empty && head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        !says_empty || self.read_body().await.is_ok_and(|data| data.is_none())
+    }
+
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
         while !self.data_ended {
             match self.request.poll_data(cx) {
@@ -209,6 +217,9 @@ impl Session for Http2 {
 
     /// A request's unread rest is refused in [`Http2::finish`]; other requests are not touched by it.
     fn leave_body(&mut self) {}
+
+    /// Requests are apart from each other: none is told by where another ends.
+    fn close(&mut self) {}
 
     async fn send_informational(
         &mut self,

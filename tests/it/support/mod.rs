@@ -1,7 +1,9 @@
 //! A real Portolan between real origins and real clients: free ports, temporary trees, deadlines instead of sleeps.
 
+mod cases;
 mod certificates;
 mod client;
+mod h2_client;
 mod h2_origin;
 mod held;
 mod load;
@@ -15,8 +17,10 @@ mod tree;
 
 use std::time::{Duration, Instant};
 
+pub use cases::{cases, unescape};
 pub use certificates::Certificates;
 pub use client::Client;
+pub use h2_client::{H2Client, Reaction};
 pub use h2_origin::TrailerOrigin;
 pub use held::Held;
 pub use load::{Load, h2load, wrk};
