@@ -1,6 +1,7 @@
 //! The life of a request: arrival, chain, action, chain back, access record.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -30,7 +31,7 @@ use crate::{
     error::Reason,
     http::{
         accept::Accept,
-        connection::Connection,
+        connection::{Connection, Peer},
         errors::Errors,
         forwarded::{self, Hop},
         hop_by_hop,
@@ -43,6 +44,7 @@ use crate::{
     },
     trace::{TRACEPARENT, Trace},
     upstream,
+    value::Bind,
 };
 
 /// Runs requests by the configuration that is current when each arrives.
@@ -170,7 +172,11 @@ impl Engine {
         };
         let key = proxy.upstream.key(&facts);
         let traced = exchange.trace.as_ref().and_then(Traced::of);
-        let call = Arc::new(Mutex::new(Call::new(proxy.clone(), key, exchange.host.clone(), traced)));
+        let mut call = Call::new(proxy.clone(), key, exchange.host.clone(), traced);
+        if proxy.upstream.announces {
+            call.announce(announced(&exchange.connection, exchange.client_ip));
+        }
+        let call = Arc::new(Mutex::new(call));
         if exchange.reason.is_none() {
             proxy.upstream.asked();
             let timeouts = &proxy.timeouts;
@@ -319,6 +325,26 @@ fn prepare(
     if let Some(trace) = trace.filter(|trace| !trace.is_recorded()) {
         head.headers.insert(TRACEPARENT, trace.context().traceparent());
     }
+}
+
+/// Both ends of the client's connection. Whom a trusted proxy names has no port that we know; who comes by a unix socket has
+/// no address.
+fn announced(connection: &Connection, client_ip: IpAddr) -> Option<upstream::Client> {
+    let source = match connection.peer {
+        Peer::Tcp(peer) if connection.peer.ip() == client_ip => peer,
+        Peer::Unix if connection.peer.ip() == client_ip => return None,
+        _ => SocketAddr::new(client_ip, 0),
+    };
+    let any = match client_ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let destination = match &connection.local {
+        Bind::Tcp(local) => *local,
+        Bind::Any(port) => SocketAddr::new(any, *port),
+        Bind::Unix(_) => SocketAddr::new(any, 0),
+    };
+    Some(upstream::Client::new(source, destination))
 }
 
 /// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:

@@ -31,6 +31,7 @@ mod maintenance;
 mod metrics;
 mod middleware;
 mod mtls;
+mod proxy_protocol;
 mod rate_limit;
 mod reload;
 mod requests;

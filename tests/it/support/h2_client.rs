@@ -62,9 +62,16 @@ const CODES: [&str; 14] = [
 impl H2Client {
     #[track_caller]
     pub fn tcp(port: u16) -> Self {
+        Self::tcp_after(port, b"")
+    }
+
+    /// As [`H2Client::tcp`], with these bytes before all others.
+    #[track_caller]
+    pub fn tcp_after(port: u16, first: &[u8]) -> Self {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("the proxy takes connections");
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_nodelay(true).unwrap();
+        socket.write_all(first).expect("the proxy takes bytes");
         socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("the proxy takes bytes");
         let mut client = Self { socket };
         client.send(SETTINGS, 0, 0, &[]);
