@@ -25,6 +25,7 @@ use super::{
     record, recover,
     session::{Handler, Session},
     spans::{self, Traced},
+    tunnel,
 };
 use crate::{
     action::proxy::Proxy,
@@ -139,6 +140,10 @@ impl Engine {
                 Action::Proxy(proxy) => {
                     let (downstream, call) = self.proxy(downstream, proxy, route).await;
                     return (downstream, Some(call));
+                }
+                Action::Forward(forward) => {
+                    tunnel::through(&mut downstream, forward, &route.errors).await;
+                    return (downstream, None);
                 }
                 action => local(action, route, &mut downstream.exchange),
             },
@@ -383,7 +388,7 @@ fn local(action: &Action, route: &Route, exchange: &mut Exchange) -> Response<By
             }
             answer
         }
-        Action::Unmatched | Action::Proxy(_) => {
+        Action::Unmatched | Action::Proxy(_) | Action::Forward(_) => {
             exchange.reason = Some(Reason::NoRoute);
             answers::refusal(Reason::NoRoute, None, &route.errors, exchange)
         }
@@ -417,7 +422,7 @@ async fn own_up<S: Session>(downstream: &mut Downstream<S>, errors: &Errors) {
 }
 
 /// A proxied exchange failed: an answer where none has begun, else the client is shown that it is cut.
-async fn fail<S: Session>(downstream: &mut Downstream<S>, reason: Reason, errors: &Errors) {
+pub(super) async fn fail<S: Session>(downstream: &mut Downstream<S>, reason: Reason, errors: &Errors) {
     match downstream.progress() {
         Progress::Waiting if reason == Reason::ClientGone => downstream.session.reset(),
         Progress::Waiting if reason == Reason::Panic && !downstream.chain.recovers() => {

@@ -17,6 +17,7 @@ mod delegated;
 mod drain;
 mod early_hints;
 mod engine;
+mod forward;
 mod forward_auth;
 mod forwarding;
 mod h2_strictness;

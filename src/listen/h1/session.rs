@@ -104,6 +104,7 @@ impl<I: Io> Http1<I> {
             asked: Asked {
                 head_only: head.parts.method == http::Method::HEAD,
                 http11: head.parts.version == http::Version::HTTP_11,
+                connect: head.parts.method == http::Method::CONNECT,
             },
             owes_continue: head.expects_continue && !has_come,
             close,
@@ -448,7 +449,7 @@ impl Exchange {
         Self {
             body: Body::new(super::head::BodyLength::Empty),
             body_is_empty: true,
-            asked: Asked { head_only: false, http11: true },
+            asked: Asked { head_only: false, http11: true, connect: false },
             framing: None,
             owes_continue: false,
             close: false,

@@ -33,6 +33,8 @@ pub(super) struct Http2 {
     request_ended: bool,
     response_ended: bool,
     head_only: bool,
+    /// A tunnel is asked for, and once it is there it may be silent for as long as its other end lets it.
+    connect: bool,
     owes_continue: bool,
     body_idle: Duration,
     write_idle: Duration,
@@ -61,6 +63,7 @@ impl Http2 {
             request_ended: body_is_empty,
             response_ended: false,
             head_only: head.method == Method::HEAD,
+            connect: head.method == Method::CONNECT,
             owes_continue: !body_is_empty && expects_continue(&head.headers),
             body_idle: timeouts.body_idle,
             write_idle: timeouts.write_idle,
@@ -134,6 +137,9 @@ impl Http2 {
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
         if std::mem::take(&mut self.owes_continue) {
             self.inform(StatusCode::CONTINUE, HeaderMap::new())?;
+        }
+        if self.connect && self.response.is_some() {
+            return Poll::Pending;
         }
         ready!(self.read_deadline.poll(self.body_idle, cx));
         Poll::Ready(Err(ClientError::BodyTimeout))

@@ -115,6 +115,17 @@ impl H2Client {
         }
     }
 
+    /// The next bytes of a response's body.
+    #[track_caller]
+    pub fn read_data(&mut self, stream: u32) -> Vec<u8> {
+        loop {
+            let frame = self.frame().expect("a frame");
+            if (frame.kind, frame.stream) == (DATA, stream) {
+                return frame.payload;
+            }
+        }
+    }
+
     /// Sends a frame; a proxy that has closed says so by what it sent before.
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
