@@ -75,6 +75,7 @@ reasons! {
     Unauthorized = "unauthorized", 401, Client, "http_request_denied", "Who asks for this has to say who they are.";
     CertificateRequired = "certificate_required", 403, Client, "http_request_denied", "Who asks for this has to show a certificate.";
     Forbidden = "forbidden", 403, Client, "http_request_denied", "This is not allowed to those who ask for it.";
+    TargetRefused = "target_refused", 403, Client, "destination_ip_prohibited", "There is no tunnel to there from here.";
     ClientGone = "client_gone", 499, Client, "http_request_error", "The client has gone.";
     ClientTooSlow = "client_too_slow", 499, Client, "http_request_error", "The client took the response too slowly.";
     // our own

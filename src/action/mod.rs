@@ -1,5 +1,6 @@
 //! What a route does with a request: one file per action.
 
+pub mod forward;
 pub mod proxy;
 pub mod redirect;
 pub mod respond;

@@ -276,6 +276,7 @@ mod tests {
         let endpoints = vec![upstream::EndpointSettings { address, weight: 1 }];
         let long = Duration::from_secs(60);
         let settings = upstream::Settings {
+            proxy_protocol: None,
             name: "u".parse().unwrap(),
             endpoints,
             balance: upstream::Balance::RoundRobin,

@@ -46,6 +46,7 @@ pub(super) fn draft<'a>(cx: &Context<'a>) -> Vec<Draft<'a>> {
         check_bind(cx, draft);
         check_protocols(cx, draft);
         check_timeouts(cx, draft);
+        check_proxy_protocol(cx, draft);
     }
     report_conflicts(cx, &drafts);
     if drafts.is_empty() && cx.document.hosts.is_empty() {
@@ -184,6 +185,14 @@ fn check_protocols(cx: &Context<'_>, draft: &Draft<'_>) {
             _ => continue,
         };
         cx.report.push(problem);
+    }
+}
+
+fn check_proxy_protocol(cx: &Context<'_>, draft: &Draft<'_>) {
+    let Some(written) = draft.entry.value.proxy_protocol.as_ref() else { return };
+    if written.from.is_empty() {
+        let message = "nobody's PROXY header is read: the list is empty";
+        cx.report.push(Diagnostic::error(Code::NoEffect, written.from.span, message));
     }
 }
 

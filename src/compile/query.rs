@@ -179,7 +179,7 @@ impl Answered<'_, '_> {
             Action::Redirect(redirect) => Some(redirect.answer(self)),
             Action::Respond(respond) => Some(respond.answer()),
             Action::Unmatched => self.refusal.as_ref().map(|refusal| refusal.answer(&self.query.method)),
-            Action::Proxy(_) => None,
+            Action::Proxy(_) | Action::Forward(_) => None,
         }
     }
 

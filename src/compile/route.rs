@@ -11,13 +11,13 @@ use super::{
     upstreams::{Upstreams, timeout},
 };
 use crate::{
-    action::{proxy, redirect, respond},
+    action::{forward, proxy, redirect, respond},
     config::host,
     diagnostic::{Code, Diagnostic},
     matcher::{Conditions, Source},
     routing::{Pattern, captures},
     snapshot::Action,
-    value::{Entry, Name, Span, Spanned, TextOr},
+    value::{self, Entry, Name, Span, Spanned, TextOr},
 };
 
 pub(super) struct Draft<'a> {
@@ -87,8 +87,16 @@ fn pattern(cx: &Context<'_>, written: &Spanned<host::RoutePath>) -> Option<Patte
 }
 
 fn conditions(cx: &Context<'_>, config: &host::Route) -> Conditions {
+    if let Some(method) = config.methods.first().filter(|_| config.forward.is_some()) {
+        let message = "tunnels are opened by CONNECT alone";
+        cx.report.push(Diagnostic::error(Code::NoEffect, method.span, message));
+    }
+    let connect = config
+        .forward
+        .as_ref()
+        .map(|forward| Spanned::new(value::Method(http::Method::CONNECT), forward.span));
     let source = Source {
-        methods: &config.methods,
+        methods: connect.as_ref().map_or(&config.methods[..], std::slice::from_ref),
         headers: &config.headers,
         query: &config.query,
         cookies: &config.cookies,
@@ -118,18 +126,23 @@ fn action(
         let made = cx.report.collect(|diagnostics| redirect::compile(written, captures, diagnostics));
         made.map(|redirect| Action::Redirect(Arc::new(redirect)))
     });
+    let forward = config.forward.as_ref().map(|written| {
+        let made = cx.report.collect(|diagnostics| forward::compile(written, diagnostics));
+        made.map(|forward| Action::Forward(Arc::new(forward)))
+    });
     let respond = config.respond.as_ref().map(|written| {
         let read = |file: &_| cx.read(file);
         let made = cx.report.collect(|diagnostics| respond::compile(written, read, diagnostics));
         made.map(|respond| Action::Respond(Arc::new(respond)))
     });
-    is_one.then(|| proxy.or(redirect).or(respond)).flatten().flatten()
+    is_one.then(|| proxy.or(redirect).or(forward).or(respond)).flatten().flatten()
 }
 
 fn exactly_one(cx: &Context<'_>, name: &Spanned<Name>, config: &host::Route) -> bool {
     let places: Vec<(&str, Span)> = [
         config.proxy.as_ref().map(|action| ("proxy", action.span)),
         config.redirect.as_ref().map(|action| ("redirect", action.span)),
+        config.forward.as_ref().map(|action| ("forward", action.span)),
         config.respond.as_ref().map(|action| ("respond", action.span)),
     ]
     .into_iter()
@@ -139,7 +152,7 @@ fn exactly_one(cx: &Context<'_>, name: &Spanned<Name>, config: &host::Route) -> 
         [_] => true,
         [] => {
             let message = format!("route {name} does nothing");
-            let help = "one of proxy, redirect and respond says what it does";
+            let help = "one of proxy, redirect, forward and respond says what it does";
             cx.report.push(Diagnostic::error(Code::NoAction, name.span, message).help(help));
             false
         }

@@ -76,6 +76,7 @@ pub(super) fn action(action: &Action) -> String {
         Action::Proxy(proxy) => format!("proxy {}", proxy.upstream.name),
         Action::Redirect(redirect) => format!("redirect {}", redirect.status.as_u16()),
         Action::Respond(respond) => format!("respond {}", respond.status.as_u16()),
+        Action::Forward(_) => "forward".into(),
         Action::Unmatched => "none".into(),
     }
 }

@@ -30,6 +30,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:certificate-fingerprint", parses::<Fingerprint>),
     ("portolan:credential-source", parses::<Source>),
     ("portolan:denied-address", parses::<DeniedAddress>),
+    ("portolan:forward-target", parses::<crate::action::forward::Target>),
     ("portolan:dns-pattern", parses::<DnsPattern>),
     ("portolan:duration", parses::<Duration>),
     ("portolan:email-pattern", parses::<EmailPattern>),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::document::{Chain, Timeouts};
 use crate::{
-    action::{proxy, redirect, respond},
+    action::{forward, proxy, redirect, respond},
     http::errors,
     matcher,
     middleware::maintenance,
@@ -59,7 +59,7 @@ pub struct HostTls {
     pub certificate: Spanned<Name>,
 }
 
-/// A route: which requests, and what is done with them. Exactly one of proxy, redirect and respond stands in it.
+/// A route: which requests, and what is done with them. Exactly one of proxy, redirect, forward and respond stands in it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -90,6 +90,9 @@ pub struct Route {
     /// Sends the client elsewhere.
     #[serde(default)]
     pub redirect: Option<Spanned<redirect::Config>>,
+    /// Opens tunnels to listed targets by CONNECT. The route takes no other method.
+    #[serde(default)]
+    pub forward: Option<Spanned<forward::Config>>,
     /// Answers with what stands here.
     #[serde(default)]
     pub respond: Option<Spanned<respond::Config>>,

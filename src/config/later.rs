@@ -7,7 +7,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("Process", &["upgrade_socket"]),
     ("Admin", &["debug"]),
     ("Certificate", &["acme"]),
-    ("Listener", &["quic", "proxy_protocol"]),
+    ("Listener", &["quic"]),
     ("ListenerProtocol", &["h3"]),
     ("ListenerTls", &["early_data", "session_tickets"]),
     ("Tenant", &["cache"]),

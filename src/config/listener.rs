@@ -30,6 +30,10 @@ pub struct Listener {
     /// HTTP/2 settings.
     #[serde(default)]
     pub http2: Option<Spanned<Http2>>,
+    /// The PROXY protocol, versions 1 and 2: balancers that say at a connection's beginning who connected to them. What they
+    /// say is the peer from then on: in logs, limits per address and `trusted_proxies`.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Proxies before this one whose word about the client is taken.
     #[serde(default)]
     pub trusted_proxies: Option<TrustedProxies>,
@@ -175,6 +179,28 @@ pub struct TrustedProxies {
     /// The field that names the client: X-Forwarded-For (default) or Forwarded.
     #[serde(default)]
     pub header: ForwardedHeader,
+}
+
+/// Balancers that say who connected to them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Their addresses; nobody else's header is read.
+    pub from: Spanned<Vec<Spanned<Cidr>>>,
+    /// What becomes of connections without a header. Default: require.
+    #[serde(default)]
+    pub mode: ProxyProtocolMode,
+}
+
+/// What becomes of connections without a PROXY header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocolMode {
+    /// They are served as they are, whoever opens them
+    Optional,
+    #[default]
+    /// They are closed, and so is every connection of a peer that is not listed
+    Require,
 }
 
 /// Which field names the client.

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
-use super::{connection, live::Live, socket::Listening, stream::Io};
+use super::{connection, live::Live, proxy_protocol, socket::Listening, stream::Io};
 use crate::{http::connection::Peer, proxy::session::Handler, value::Bind};
 
 /// A socket whose connections are accepted. Dropping it is [`Accepting::stop`] without the waiting.
@@ -98,7 +98,14 @@ impl<H: Handler> Loop<H> {
     fn admit(&self, io: Io, peer: Peer) {
         let live = self.live.load();
         let settings = live.settings();
-        let permit = match live.admission.admit(peer, &settings.limits) {
+        let admitted = live.admission.admit(&settings.limits).and_then(|mut permit| {
+            // Whose connection it is that a listed peer hands on is known when its header is.
+            if !proxy_protocol::is_listed(&settings, peer) {
+                permit.count(peer, &settings.limits)?;
+            }
+            Ok(permit)
+        });
+        let permit = match admitted {
             Ok(permit) => permit,
             Err(refused) => {
                 settings.metrics.refused(refused.limit());
@@ -107,12 +114,9 @@ impl<H: Handler> Loop<H> {
             }
         };
         let ending = live.ending();
-        let accepted = connection::Accepted { peer, local: self.local.clone(), settings, ending };
+        let accepted = connection::Accepted { peer, local: self.local.clone(), settings, ending, permit };
         let handler = self.handler.clone();
-        tokio::spawn(async move {
-            let _counted = permit;
-            connection::serve(io, accepted, handler).await;
-        });
+        tokio::spawn(connection::serve(io, accepted, handler));
     }
 }
 

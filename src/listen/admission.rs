@@ -41,16 +41,14 @@ impl Admission {
         self.total.load(Ordering::Relaxed)
     }
 
-    pub(super) fn admit(self: &Arc<Self>, peer: Peer, limits: &Limits) -> Result<Permit, Refused> {
+    /// Counts a connection, of whomever it is.
+    pub(super) fn admit(self: &Arc<Self>, limits: &Limits) -> Result<Permit, Refused> {
         let before = self.total.fetch_add(1, Ordering::Relaxed);
-        let mut permit = Permit { admission: self.clone(), address: None };
-        if before >= limits.connections {
-            return Err(Refused::Connections);
+        let permit = Permit { admission: self.clone(), address: None };
+        match before >= limits.connections {
+            true => Err(Refused::Connections),
+            false => Ok(permit),
         }
-        if let (Some(limit), Peer::Tcp(_)) = (limits.connections_per_ip, peer) {
-            permit.address = Some(self.admit_address(network(peer.ip()), limit)?);
-        }
-        Ok(permit)
     }
 
     fn admit_address(&self, address: IpAddr, limit: usize) -> Result<IpAddr, Refused> {
@@ -88,6 +86,16 @@ impl Refused {
 
 // === impl Permit ===
 
+impl Permit {
+    /// Counts the connection as one of this peer's.
+    pub(super) fn count(&mut self, peer: Peer, limits: &Limits) -> Result<(), Refused> {
+        if let (Some(limit), Peer::Tcp(_)) = (limits.connections_per_ip, peer) {
+            self.address = Some(self.admission.admit_address(network(peer.ip()), limit)?);
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.total.fetch_sub(1, Ordering::Relaxed);
@@ -110,6 +118,12 @@ mod tests {
     use super::*;
     use crate::snapshot::settings::Listener;
 
+    fn admit(admission: &Arc<Admission>, peer: Peer, limits: &Limits) -> Result<Permit, Refused> {
+        let mut permit = admission.admit(limits)?;
+        permit.count(peer, limits)?;
+        Ok(permit)
+    }
+
     fn peer(text: &str) -> Peer {
         Peer::Tcp(text.parse().unwrap())
     }
@@ -118,12 +132,12 @@ mod tests {
     fn the_limit_of_connections_frees_up_as_they_end() {
         let admission = Arc::new(Admission::default());
         let limits = Limits { connections: 2, ..Listener::for_tests("web").limits };
-        let first = admission.admit(Peer::Unix, &limits).unwrap();
-        let second = admission.admit(Peer::Unix, &limits).unwrap();
-        assert_eq!(admission.admit(Peer::Unix, &limits).unwrap_err(), Refused::Connections);
+        let first = admit(&admission, Peer::Unix, &limits).unwrap();
+        let second = admit(&admission, Peer::Unix, &limits).unwrap();
+        assert_eq!(admit(&admission, Peer::Unix, &limits).unwrap_err(), Refused::Connections);
         assert_eq!(admission.connections(), 2);
         drop(first);
-        assert!(admission.admit(Peer::Unix, &limits).is_ok());
+        assert!(admit(&admission, Peer::Unix, &limits).is_ok());
         drop(second);
         assert_eq!(admission.connections(), 0);
     }
@@ -132,15 +146,15 @@ mod tests {
     fn addresses_are_counted_apart_and_an_ipv6_network_as_one() {
         let admission = Arc::new(Admission::default());
         let limits = Limits { connections_per_ip: Some(1), ..Listener::for_tests("web").limits };
-        let held = admission.admit(peer("[2001:db8::1]:1"), &limits).unwrap();
-        let same_network = admission.admit(peer("[2001:db8::2]:1"), &limits);
+        let held = admit(&admission, peer("[2001:db8::1]:1"), &limits).unwrap();
+        let same_network = admit(&admission, peer("[2001:db8::2]:1"), &limits);
         assert_eq!(same_network.unwrap_err(), Refused::PerAddress);
-        let _other = admission.admit(peer("[2001:db8:0:1::1]:1"), &limits).unwrap();
-        let _four = admission.admit(peer("192.0.2.1:1"), &limits).unwrap();
-        let mapped = admission.admit(peer("[::ffff:192.0.2.1]:2"), &limits);
+        let _other = admit(&admission, peer("[2001:db8:0:1::1]:1"), &limits).unwrap();
+        let _four = admit(&admission, peer("192.0.2.1:1"), &limits).unwrap();
+        let mapped = admit(&admission, peer("[::ffff:192.0.2.1]:2"), &limits);
         assert_eq!(mapped.unwrap_err(), Refused::PerAddress);
         drop(held);
-        assert!(admission.admit(peer("[2001:db8::3]:1"), &limits).is_ok());
+        assert!(admit(&admission, peer("[2001:db8::3]:1"), &limits).is_ok());
         assert_eq!(admission.by_address.lock().unwrap().len(), 2);
         assert_eq!(admission.connections(), 2);
     }

@@ -2,14 +2,16 @@
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    admission::{Permit, Refused},
     h1, h2,
     live::Ending,
     preface::{self, First},
+    proxy_protocol::{self, header::Told},
     stream::{Io, Stream},
 };
 use crate::{
@@ -30,6 +32,8 @@ pub(super) struct Accepted {
     pub(super) local: Bind,
     pub(super) settings: Arc<Listener>,
     pub(super) ending: Ending,
+    /// Its place in the limits, until it ends.
+    pub(super) permit: Permit,
 }
 
 /// Why a connection ended before a protocol was spoken.
@@ -45,6 +49,10 @@ enum Failed {
     Draining,
     #[error("the client's certificate cannot be read: {0}")]
     ClientCertificate(#[from] tls::ClientCertificateError),
+    #[error("{0}")]
+    ProxyHeader(#[from] proxy_protocol::Refused),
+    #[error("{0}")]
+    Limit(#[from] Refused),
     #[error("the client speaks HTTP/1, which is not spoken here")]
     Http1,
 }
@@ -71,16 +79,19 @@ pub(super) async fn serve<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H
     }
 }
 
-async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<(), Failed> {
+async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) -> Result<(), Failed> {
     let settings = accepted.settings.clone();
+    let mut read = BytesMut::new();
+    let told = proxy_protocol::take(&mut io, &mut read, accepted.peer, &settings).await?;
+    let peer = accepted.is_of(&told)?;
     let (stream, protocol, tls) = match settings.tls.clone() {
         Some(config) => {
-            let shaken = encrypted(io, TlsAcceptor::from(config), &settings).await;
+            let shaken = encrypted(io.after(read.freeze()), TlsAcceptor::from(config), &settings).await;
             let facts = shaken.as_ref().ok().and_then(|(_, _, tls)| tls.as_ref());
             settings.metrics.shaken(facts.map(|tls| tls.version));
             shaken?
         }
-        None => cleartext(io, &settings, accepted.ending.draining.clone()).await?,
+        None => cleartext(io, read, &told, &settings, accepted.ending.draining.clone()).await?,
     };
     let _open = settings.metrics.opened(match protocol {
         Protocol::Http1 => metrics::Protocol::H1,
@@ -88,8 +99,8 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
     });
     let connection = Arc::new(Connection {
         listener: settings.name.clone(),
-        peer: accepted.peer,
-        hop: Hop::new(accepted.peer.ip()),
+        peer,
+        hop: Hop::new(peer.ip()),
         local: accepted.local,
         protocol,
         tls,
@@ -105,6 +116,22 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
         Protocol::Http1 => return refuse_http1(stream, settings.timeouts.handshake).await,
     }
     Ok(())
+}
+
+impl Accepted {
+    /// Whose connection it is, counted as theirs.
+    fn is_of(&mut self, told: &Told) -> Result<Peer, Refused> {
+        let settings = &self.settings;
+        let peer = proxy_protocol::peer(told, self.peer);
+        if proxy_protocol::is_listed(settings, self.peer) {
+            let Told { alpn, authority, .. } = told;
+            let alpn = alpn.as_deref().map(|alpn| alpn.escape_ascii().to_string());
+            tracing::debug!(listener = %settings.name, by = %self.peer, %peer, alpn, authority, "handed on");
+            let counted = self.permit.count(peer, &settings.limits);
+            counted.inspect_err(|refused| settings.metrics.refused(refused.limit()))?;
+        }
+        Ok(peer)
+    }
 }
 
 /// TLS: the protocol is what ALPN settled, HTTP/1 for a client that offers none (RFC 9113 section 3.2).
@@ -127,20 +154,35 @@ async fn encrypted(
 /// Cleartext: the protocol is told by the client's first bytes, where it is not the only one.
 async fn cleartext(
     mut io: Io,
+    mut buffer: BytesMut,
+    told: &Told,
     settings: &Listener,
     draining: watch::Receiver<bool>,
 ) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
     if !settings.protocols.h2 {
-        return Ok((Stream::plain(io, Bytes::new()), Protocol::Http1, None));
+        return Ok((Stream::plain(io, buffer.freeze()), Protocol::Http1, None));
     }
-    let mut buffer = BytesMut::new();
-    first_bytes(&mut io, &mut buffer, settings.timeouts.idle, draining).await?;
+    if let Some(protocol) = told.alpn.as_deref().and_then(agreed) {
+        return Ok((Stream::plain(io, buffer.freeze()), protocol, None));
+    }
+    if buffer.is_empty() {
+        first_bytes(&mut io, &mut buffer, settings.timeouts.idle, draining).await?;
+    }
     let decided = timeout(settings.timeouts.handshake, preface::decide(&mut io, &mut buffer));
     let protocol = match decided.await.map_err(|_| Failed::Slow)?? {
         First::Http2 => Protocol::Http2,
         First::Other => Protocol::Http1,
     };
     Ok((Stream::plain(io, buffer.freeze()), protocol, None))
+}
+
+/// What the client and whoever handed it on have agreed upon.
+fn agreed(alpn: &[u8]) -> Option<Protocol> {
+    match alpn {
+        b"h2" => Some(Protocol::Http2),
+        b"http/1.1" => Some(Protocol::Http1),
+        _ => None,
+    }
 }
 
 /// Until it says something, a connection is idle.

@@ -11,6 +11,7 @@ pub mod h1;
 mod h2;
 mod live;
 mod preface;
+pub mod proxy_protocol;
 mod socket;
 mod stream;
 #[cfg(test)]

@@ -18,6 +18,15 @@ use tokio_rustls::server::TlsStream;
 pub enum Io {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of which more was read than was meant for who read it.
+    Read(Box<Read>),
+}
+
+/// A socket and what was read of it already.
+#[derive(Debug)]
+pub struct Read {
+    ahead: Bytes,
+    io: Io,
 }
 
 /// A socket with or without TLS, and what was read of it before its protocol was known.
@@ -44,12 +53,31 @@ impl Stream {
     }
 }
 
+impl Io {
+    /// The same with these bytes before all that it still gives.
+    pub fn after(self, ahead: Bytes) -> Self {
+        match ahead.is_empty() {
+            true => self,
+            false => Self::Read(Box::new(Read { ahead, io: self })),
+        }
+    }
+}
+
+/// Gives of what was read already.
+fn give(ahead: &mut Bytes, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    let taken = ahead.len().min(buf.remaining());
+    buf.put_slice(&ahead[..taken]);
+    ahead.advance(taken);
+    Poll::Ready(Ok(()))
+}
+
 /// Calls a method of whatever carries the bytes.
 macro_rules! carried {
     ($this:expr, $io:ident => $call:expr) => {
         match $this {
             Carrier::Plain(Io::Tcp($io)) => $call,
             Carrier::Plain(Io::Unix($io)) => $call,
+            Carrier::Plain($io @ Io::Read(_)) => $call,
             Carrier::Tls($io) => $call,
         }
     };
@@ -59,10 +87,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.prefix.is_empty() {
-            let taken = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix[..taken]);
-            this.prefix.advance(taken);
-            return Poll::Ready(Ok(()));
+            return give(&mut this.prefix, buf);
         }
         carried!(&mut this.carrier, io => Pin::new(io).poll_read(cx, buf))
     }
@@ -99,6 +124,8 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Self::Unix(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Read(read) if !read.ahead.is_empty() => give(&mut read.ahead, buf),
+            Self::Read(read) => Pin::new(&mut read.io).poll_read(cx, buf),
         }
     }
 }
@@ -108,6 +135,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_write(cx, buf),
             Self::Unix(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Read(read) => Pin::new(&mut read.io).poll_write(cx, buf),
         }
     }
 
@@ -115,6 +143,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_flush(cx),
             Self::Unix(io) => Pin::new(io).poll_flush(cx),
+            Self::Read(read) => Pin::new(&mut read.io).poll_flush(cx),
         }
     }
 
@@ -122,6 +151,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_shutdown(cx),
             Self::Unix(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Read(read) => Pin::new(&mut read.io).poll_shutdown(cx),
         }
     }
 
@@ -137,6 +167,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Read(read) => Pin::new(&mut read.io).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -144,6 +175,7 @@ impl AsyncWrite for Io {
         match self {
             Self::Tcp(io) => io.is_write_vectored(),
             Self::Unix(io) => io.is_write_vectored(),
+            Self::Read(read) => read.io.is_write_vectored(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     matcher,
     routing::{Allow, Found},
-    snapshot::{Listener, Route},
+    snapshot::{Action, Listener, Route},
     value::Params,
 };
 
@@ -64,7 +64,7 @@ impl Arrival {
     fn find(&mut self, listener: &Listener, head: &mut request::Parts) -> Result<(), Reason> {
         self.host = host(head)?;
         if head.method == Method::CONNECT {
-            return Err(Reason::NoConnect);
+            return self.find_tunnel(listener, head);
         }
         if head.uri.path() == "*" {
             self.plan = Plan::Options(None);
@@ -76,6 +76,16 @@ impl Arrival {
             return Ok(());
         }
         self.look_up(listener, head, self.client.ip)
+    }
+
+    /// The route that opens tunnels, where there is one: it has no path to be found by but the root.
+    fn find_tunnel(&mut self, listener: &Listener, head: &request::Parts) -> Result<(), Reason> {
+        let found = self.look_up(listener, head, self.client.ip);
+        if found.is_ok() && matches!((&self.plan, &self.route.action), (Plan::Act, Action::Forward(_))) {
+            return Ok(());
+        }
+        (self.route, self.plan) = (listener.unmatched.clone(), Plan::Act);
+        Err(Reason::NoConnect)
     }
 
     fn look_up(

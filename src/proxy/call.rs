@@ -24,6 +24,8 @@ pub struct Call {
     key: PickKey,
     /// The host that is asked for, for SNI where the upstream has no name of its own.
     host: String,
+    /// Whose request it is, where the upstream is told.
+    client: Option<upstream::Client>,
     /// Whether the request asks for another protocol, which HTTP/1.1 alone can give.
     upgrade: bool,
     /// Whether writing the request takes no time that a timer would have to guard.
@@ -49,6 +51,7 @@ impl Call {
             proxy,
             key,
             host,
+            client: None,
             upgrade: false,
             at_once: false,
             tried: Tried::default(),
@@ -62,6 +65,11 @@ impl Call {
             failure: None,
             traced,
         }
+    }
+
+    /// The upstream is to be told whose request it is.
+    pub fn announce(&mut self, client: Option<upstream::Client>) {
+        self.client = client;
     }
 
     pub fn upstream(&self) -> &Upstream {
@@ -110,6 +118,9 @@ impl Call {
         }
         pick.endpoint.state.metrics().tried();
         let mut peer = pick.endpoint.peer(&self.host);
+        if let Some(client) = self.client {
+            pick.endpoint.announce(&mut peer, client);
+        }
         // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
         // and lets a tunnel be silent.
         peer.options.read_timeout = None;

@@ -1,6 +1,7 @@
 //! The life of a request: arrival, chain, action, chain back, access record.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -25,13 +26,14 @@ use super::{
     record, recover,
     session::{Handler, Session},
     spans::{self, Traced},
+    tunnel,
 };
 use crate::{
     action::proxy::Proxy,
     error::Reason,
     http::{
         accept::Accept,
-        connection::Connection,
+        connection::{Connection, Peer},
         errors::Errors,
         forwarded::{self, Hop},
         hop_by_hop,
@@ -44,6 +46,7 @@ use crate::{
     },
     trace::{TRACEPARENT, Trace},
     upstream,
+    value::Bind,
 };
 
 /// Runs requests by the configuration that is current when each arrives.
@@ -127,12 +130,19 @@ impl Engine {
             (None, Plan::Options(allow)) => answers::options(allow.as_ref()),
             (None, Plan::Refuse(reason, allow)) => {
                 downstream.exchange.reason = Some(reason);
+                if is_mistrusted(reason) {
+                    downstream.session.close();
+                }
                 answers::refusal(reason, allow.as_ref(), &route.errors, &downstream.exchange)
             }
             (None, Plan::Act) => match &route.action {
                 Action::Proxy(proxy) => {
                     let (downstream, call) = self.proxy(downstream, proxy, route).await;
                     return (downstream, Some(call));
+                }
+                Action::Forward(forward) => {
+                    tunnel::through(&mut downstream, forward, &route.errors).await;
+                    return (downstream, None);
                 }
                 action => local(action, route, &mut downstream.exchange),
             },
@@ -166,7 +176,11 @@ impl Engine {
         };
         let key = proxy.upstream.key(&facts);
         let traced = exchange.trace.as_ref().and_then(Traced::of);
-        let call = Arc::new(Mutex::new(Call::new(proxy.clone(), key, exchange.host.clone(), traced)));
+        let mut call = Call::new(proxy.clone(), key, exchange.host.clone(), traced);
+        if proxy.upstream.announces {
+            call.announce(announced(&exchange.connection, exchange.client_ip));
+        }
+        let call = Arc::new(Mutex::new(call));
         if exchange.reason.is_none() {
             proxy.upstream.asked();
             let timeouts = &proxy.timeouts;
@@ -321,6 +335,26 @@ fn prepare(
     }
 }
 
+/// Both ends of the client's connection. Whom a trusted proxy names has no port that we know; who comes by a unix socket has
+/// no address.
+fn announced(connection: &Connection, client_ip: IpAddr) -> Option<upstream::Client> {
+    let source = match connection.peer {
+        Peer::Tcp(peer) if connection.peer.ip() == client_ip => peer,
+        Peer::Unix if connection.peer.ip() == client_ip => return None,
+        _ => SocketAddr::new(client_ip, 0),
+    };
+    let any = match client_ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let destination = match &connection.local {
+        Bind::Tcp(local) => *local,
+        Bind::Any(port) => SocketAddr::new(any, *port),
+        Bind::Unix(_) => SocketAddr::new(any, 0),
+    };
+    Some(upstream::Client::new(source, destination))
+}
+
 /// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:
 /// behind a tunnel of these, requests would pass without a route.
 fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
@@ -357,7 +391,7 @@ fn local(action: &Action, route: &Route, exchange: &mut Exchange) -> Response<By
             }
             answer
         }
-        Action::Unmatched | Action::Proxy(_) => {
+        Action::Unmatched | Action::Proxy(_) | Action::Forward(_) => {
             exchange.reason = Some(Reason::NoRoute);
             answers::refusal(Reason::NoRoute, None, &route.errors, exchange)
         }
@@ -395,7 +429,7 @@ async fn own_up<S: Session>(downstream: &mut Downstream<S>, errors: &Errors) {
 }
 
 /// A proxied exchange failed: an answer where none has begun, else the client is shown that it is cut.
-async fn fail<S: Session>(downstream: &mut Downstream<S>, reason: Reason, errors: &Errors) {
+pub(super) async fn fail<S: Session>(downstream: &mut Downstream<S>, reason: Reason, errors: &Errors) {
     match downstream.progress() {
         Progress::Waiting if reason == Reason::ClientGone => downstream.session.reset(),
         Progress::Waiting if reason == Reason::Panic && !downstream.chain.recovers() => {
@@ -428,6 +462,12 @@ async fn refuse_plainly<S: Session>(mut session: S, reason: Reason) -> S {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether others may read this request otherwise: a tunnel's bytes may follow CONNECT, and a host that means two things
+/// comes of a client or a proxy that is not to be trusted with the rest.
+fn is_mistrusted(reason: Reason) -> bool {
+    matches!(reason, Reason::BadHost | Reason::NoConnect)
 }
 
 /// RFC 9110 section 15.5.10 and nginx: what is logged where no head was sent.
@@ -480,6 +520,8 @@ mod tests {
         async fn gone(&mut self) {}
 
         fn leave_body(&mut self) {}
+
+        fn close(&mut self) {}
 
         async fn send_informational(&mut self, _: StatusCode, _: &HeaderMap) -> Result<(), ClientError> {
             Ok(())

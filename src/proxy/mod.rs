@@ -15,5 +15,6 @@ mod recover;
 pub mod session;
 mod spans;
 mod trailing;
+mod tunnel;
 
 pub use engine::Engine;

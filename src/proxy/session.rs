@@ -33,6 +33,10 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// that the head can say what becomes of the connection.
     fn leave_body(&mut self);
 
+    /// What comes after this request is not to be read as one, where requests follow each other: to be said
+    /// before an answer's head.
+    fn close(&mut self);
+
     /// Sends a 1xx head other than 101.
     fn send_informational(
         &mut self,
@@ -91,6 +95,10 @@ impl<S: Session> Session for Box<S> {
 
     fn leave_body(&mut self) {
         (**self).leave_body();
+    }
+
+    fn close(&mut self) {
+        (**self).close();
     }
 
     fn send_informational(

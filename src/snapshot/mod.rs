@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    action::{proxy::Proxy, redirect::Redirect, respond::Respond},
+    action::{forward::Forward, proxy::Proxy, redirect::Redirect, respond::Respond},
     compile::Test,
     config::listener::Scheme,
     http::{errors::Errors, forwarded::Trust, path::EncodedSlash},
@@ -124,6 +124,7 @@ pub struct Route {
 pub enum Action {
     Proxy(Arc<Proxy>),
     Redirect(Arc<Redirect>),
+    Forward(Arc<Forward>),
     Respond(Arc<Respond>),
     /// There is none: the answer is an error, which passes the chain all the same.
     Unmatched,
@@ -134,6 +135,7 @@ impl Action {
         match self {
             Self::Proxy(_) => "proxy",
             Self::Redirect(_) => "redirect",
+            Self::Forward(_) => "forward",
             Self::Respond(_) => "respond",
             Self::Unmatched => "unmatched",
         }

@@ -1,10 +1,14 @@
 //! A listener's settings, compiled: every default filled in.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 
-use crate::{config::listener as config, telemetry::metrics, value::Name};
+use crate::{
+    config::listener as config,
+    telemetry::metrics,
+    value::{Cidr, Name},
+};
 
 /// What new connections of a listener are held to.
 #[derive(Clone, Debug)]
@@ -13,6 +17,7 @@ pub struct Listener {
     pub protocols: Protocols,
     /// Encryption; its ALPN agrees with `protocols`.
     pub tls: Option<Arc<ServerConfig>>,
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub timeouts: Timeouts,
     pub limits: Limits,
     /// What its connections are counted by.
@@ -25,6 +30,14 @@ pub struct Protocols {
     pub h1: bool,
     /// HTTP/2: by ALPN with TLS, by prior knowledge without.
     pub h2: bool,
+}
+
+/// Who begins a connection with a PROXY header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    pub from: Box<[Cidr]>,
+    /// Whether a connection without one is closed.
+    pub required: bool,
 }
 
 /// Deadlines of a connection.
@@ -62,6 +75,7 @@ pub fn settings(
         name: name.clone(),
         protocols: protocols(config),
         tls,
+        proxy_protocol: config.proxy_protocol.as_ref().map(proxy_protocol),
         timeouts: timeouts(&config.timeouts),
         limits: limits(config),
         metrics,
@@ -81,6 +95,20 @@ impl Protocols {
     pub fn alpn(self) -> Vec<Vec<u8>> {
         let names = [(self.h2, &b"h2"[..]), (self.h1, b"http/1.1")];
         names.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name.to_vec()).collect()
+    }
+}
+
+impl ProxyProtocol {
+    /// Whether this peer's header is read.
+    pub fn lists(&self, ip: IpAddr) -> bool {
+        self.from.iter().any(|network| network.contains(ip))
+    }
+}
+
+fn proxy_protocol(config: &config::ProxyProtocol) -> ProxyProtocol {
+    ProxyProtocol {
+        from: config.from.iter().map(|network| network.value).collect(),
+        required: config.mode == config::ProxyProtocolMode::Require,
     }
 }
 
@@ -126,6 +154,7 @@ impl Listener {
             expose: None,
             tls: None,
             http2: None,
+            proxy_protocol: None,
             trusted_proxies: None,
             timeouts: Default::default(),
             limits: Default::default(),

@@ -23,7 +23,7 @@ use std::{
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 pub use endpoint::{Endpoint, Upstream};
-pub use listener::{Limit, Listener, Open, Protocol};
+pub use listener::{Limit, Listener, Open, Protocol, ProxyHeader};
 pub use redis::Redis;
 pub use route::{ByListener, InFlight, Outcome, Route};
 
@@ -117,6 +117,8 @@ metrics! {
         "Connections that came to speak a protocol.";
     refused: IntCounterVec = "portolan_connections_refused_total" ["listener", "limit"],
         "Connections closed at once for a limit: connections or connections_per_ip.";
+    proxy_headers: IntCounterVec = "portolan_proxy_protocol_headers_total" ["listener", "outcome"],
+        "Connections that were to begin with a PROXY header: taken, or closed because the peer is not listed (not_listed) or the header is missing, malformed or late.";
     handshakes: IntCounterVec = "portolan_tls_handshakes_total" ["listener", "outcome", "version"],
         "TLS handshakes, ok or failed, with the version agreed upon.";
     // the configuration

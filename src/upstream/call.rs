@@ -325,7 +325,7 @@ impl Site {
             client_certificate: None,
             verify: Verify::Full,
         };
-        let group_key = Identity::of(protocol, url.is_https.then_some(&tls)).0;
+        let group_key = Identity::of(protocol, url.is_https.then_some(&tls), None).0;
         Self { url, protocol, authorities, group_key, addresses: Mutex::default() }
     }
 

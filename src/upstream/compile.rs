@@ -59,6 +59,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         balance: config.balance.as_ref().map_or(Balance::RoundRobin, |balance| self::balance(balance)),
         protocol: protocol?,
         tls: given(tls)?,
+        proxy_protocol: config.proxy_protocol,
         health: given(health)?,
         timeouts: Timeouts { connect: connect?, first_byte: first_byte?, body_idle: body_idle? },
         pool_idle: pool_idle?,

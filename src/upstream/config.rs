@@ -21,6 +21,9 @@ pub struct Config {
     /// Encryption towards the endpoints.
     #[serde(default)]
     pub tls: Option<Spanned<Tls>>,
+    /// The PROXY protocol: each connection begins by saying which client it is for, and is not shared with others.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Active health checks.
     #[serde(default)]
     pub health: Option<Spanned<Health>>,
@@ -116,6 +119,17 @@ pub enum Protocol {
     H2c,
     /// HTTP/2 where ALPN offers it, HTTP/1.1 else
     Auto,
+}
+
+/// The version of the PROXY protocol that connections begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "UpstreamProxyProtocol")]
+pub enum ProxyProtocol {
+    /// A line of text
+    V1,
+    /// Binary
+    V2,
 }
 
 /// An endpoint: its address, or a map that says more.

@@ -15,7 +15,8 @@ use pingora::{
 };
 
 use super::{
-    config::{Protocol, Verify},
+    announce::{Announcing, Client},
+    config::{Protocol, ProxyProtocol, Verify},
     health::{Checker, HealthTask},
     latency::Latency,
     probe::Target,
@@ -45,6 +46,8 @@ pub struct Endpoint {
     host: HeaderValue,
     /// Whether the server name is the request's host.
     asks_for_host: bool,
+    /// How its connections say whose they are.
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// What is known of an endpoint from serving. It outlives reloads; nothing in it needs a lock.
@@ -62,7 +65,7 @@ pub struct EndpointState {
 
 impl Endpoint {
     pub(super) fn build(settings: &Settings, own: &EndpointSettings, registry: &Registry) -> Self {
-        let identity = Identity::of(settings.protocol, settings.tls.as_ref());
+        let identity = Identity::of(settings.protocol, settings.tls.as_ref(), settings.proxy_protocol);
         let address = own.address.address();
         let key = (settings.name.clone(), address.clone(), identity);
         let state = registry.state(&key);
@@ -79,6 +82,7 @@ impl Endpoint {
             peer,
             host: Host::of_endpoint(settings, address).field(),
             asks_for_host: settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request),
+            proxy_protocol: settings.proxy_protocol,
         }
     }
 
@@ -92,6 +96,14 @@ impl Endpoint {
             peer.sni = name_for(host, &self.address);
         }
         peer
+    }
+
+    /// Makes of a peer one for this client's requests, where the endpoint is told whose its connections are.
+    pub fn announce(&self, peer: &mut HttpPeer, client: Client) {
+        if let Some(version) = self.proxy_protocol {
+            peer.group_key = client.group(peer.group_key);
+            peer.options.custom_l4 = Some(Arc::new(Announcing { version, client: Some(client) }));
+        }
     }
 
     /// Its own Host, for requests that are not to carry the client's: the server name, or else the address.
@@ -208,6 +220,9 @@ fn template(settings: &Settings, address: &Address, identity: Identity) -> HttpP
         Protocol::H2 | Protocol::H2c => ALPN::H2,
         Protocol::Auto => ALPN::H2H1,
     };
+    if let Some(version) = settings.proxy_protocol {
+        options.custom_l4 = Some(Arc::new(Announcing { version, client: None }));
+    }
     if let Some(tls) = tls {
         options.verify_cert = tls.verify == Verify::Full;
         options.verify_hostname = options.verify_cert;

@@ -3,6 +3,7 @@
 //! An [`Upstream`] is immutable and part of the snapshot. What changes while it serves (requests in flight,
 //! response times, health) lives in [`EndpointState`]s that the [`Registry`] hands from one snapshot to the next.
 
+mod announce;
 mod balance;
 mod call;
 mod compile;
@@ -21,6 +22,7 @@ mod tls;
 
 use std::sync::Arc;
 
+pub use announce::Client;
 pub use call::{Bounds, CallError, Caller, Destination, Site, Trailers};
 pub use compile::{Context, ReadFile, settings};
 pub use config::Config;
@@ -44,6 +46,8 @@ pub struct Upstream {
     /// What its endpoints speak.
     pub protocol: config::Protocol,
     pub endpoints: Box<[Arc<Endpoint>]>,
+    /// Whether its endpoints are told whose connections they get.
+    pub announces: bool,
     /// What holds where the route says nothing else.
     pub timeouts: Timeouts,
     /// How many further endpoints are tried where the connection fails.
@@ -67,6 +71,7 @@ impl Upstream {
             metrics: registry.upstream(&settings.name),
             name: settings.name,
             protocol: settings.protocol,
+            announces: settings.proxy_protocol.is_some(),
             endpoints,
             timeouts: settings.timeouts,
             retries: settings.retries,

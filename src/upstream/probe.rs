@@ -60,6 +60,19 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Connects, and says that it is a check where connections say whose they are.
+    async fn connect(&self) -> Result<(), String> {
+        match &self.peer.options.custom_l4 {
+            Some(announcing) => {
+                let connected = announcing.connect(self.peer.address()).await;
+                connected.map(drop).map_err(|error| error.to_string())
+            }
+            None => connect(&self.address).await.map_err(|error| error.to_string()),
+        }
+    }
+}
+
 // === impl Prober ===
 
 impl Prober {
@@ -70,7 +83,7 @@ impl Prober {
     /// Checks once; the caller sets the limit of time for the whole. Says why where it fails.
     pub async fn check(&self, probe: &Probe, target: &Target) -> Result<(), String> {
         match probe {
-            Probe::Tcp => connect(&target.address).await.map_err(|error| error.to_string()),
+            Probe::Tcp => target.connect().await,
             Probe::Http { path, status, .. } => {
                 let got = self.get(path, target).await.map_err(|error| error.to_string())?;
                 match status.contains(&got) {

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{
-    config::{BalanceKey, Protocol},
+    config::{BalanceKey, Protocol, ProxyProtocol},
     reach::Reachable,
     tls::{ServerName, Tls},
 };
@@ -20,6 +20,8 @@ pub struct Settings {
     pub protocol: Protocol,
     /// Encryption, where there is any.
     pub tls: Option<Tls>,
+    /// How connections say whose they are, where they do.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Health checks, where there are any.
     pub health: Option<Health>,
     pub timeouts: Timeouts,

@@ -28,6 +28,7 @@ pub fn settings(weights: &[u16]) -> Settings {
         weight: *weight,
     });
     Settings {
+        proxy_protocol: None,
         name: "pool".parse().unwrap(),
         endpoints: endpoints.collect(),
         balance: Balance::RoundRobin,

@@ -15,7 +15,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::config::{Protocol, Verify};
+use super::config::{Protocol, ProxyProtocol, Verify};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     value::{Address, FilePath, Spanned, Url},
@@ -164,9 +164,10 @@ impl fmt::Debug for ClientCertificate {
 // === impl Identity ===
 
 impl Identity {
-    pub fn of(protocol: Protocol, tls: Option<&Tls>) -> Self {
+    pub fn of(protocol: Protocol, tls: Option<&Tls>, announces: Option<ProxyProtocol>) -> Self {
         let mut digest = Sha256::new();
-        digest.update([protocol as u8, u8::from(tls.is_some())]);
+        let announces = announces.map_or(0, |version| version as u8 + 1);
+        digest.update([protocol as u8, u8::from(tls.is_some()), announces]);
         if let Some(tls) = tls {
             digest.update([u8::from(tls.verify == Verify::Full)]);
             match &tls.server_name {
@@ -249,19 +250,25 @@ mod tests {
         let client = Arc::new(ClientCertificate::new(&[leaf.cert.der().clone()], &key).unwrap());
         let ca = |name| Some(Authorities::from_pem(authority(name).cert.pem().as_bytes()).unwrap());
         let all = [
-            Identity::of(Protocol::H1, None),
-            Identity::of(Protocol::H2c, None),
-            Identity::of(Protocol::H1, Some(&tls())),
-            Identity::of(Protocol::H2, Some(&tls())),
-            Identity::of(Protocol::H1, Some(&Tls { verify: Verify::None, ..tls() })),
-            Identity::of(Protocol::H1, Some(&Tls { server_name: ServerName::Fixed("a".into()), ..tls() })),
-            Identity::of(Protocol::H1, Some(&Tls { authorities: ca("a"), ..tls() })),
-            Identity::of(Protocol::H1, Some(&Tls { authorities: ca("b"), ..tls() })),
-            Identity::of(Protocol::H1, Some(&Tls { client_certificate: Some(client), ..tls() })),
+            Identity::of(Protocol::H1, None, None),
+            Identity::of(Protocol::H1, None, Some(ProxyProtocol::V1)),
+            Identity::of(Protocol::H1, None, Some(ProxyProtocol::V2)),
+            Identity::of(Protocol::H2c, None, None),
+            Identity::of(Protocol::H1, Some(&tls()), None),
+            Identity::of(Protocol::H2, Some(&tls()), None),
+            Identity::of(Protocol::H1, Some(&Tls { verify: Verify::None, ..tls() }), None),
+            Identity::of(
+                Protocol::H1,
+                Some(&Tls { server_name: ServerName::Fixed("a".into()), ..tls() }),
+                None,
+            ),
+            Identity::of(Protocol::H1, Some(&Tls { authorities: ca("a"), ..tls() }), None),
+            Identity::of(Protocol::H1, Some(&Tls { authorities: ca("b"), ..tls() }), None),
+            Identity::of(Protocol::H1, Some(&Tls { client_certificate: Some(client), ..tls() }), None),
         ];
         let distinct: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
-        assert_eq!(Identity::of(Protocol::H1, Some(&tls())), all[2]);
+        assert_eq!(Identity::of(Protocol::H1, Some(&tls()), None), all[4]);
     }
 
     #[test]

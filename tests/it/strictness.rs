@@ -1,162 +1,200 @@
 //! tests/cases/http1: bytes that a strict HTTP/1.1 server refuses, or reads in one way only.
 //!
-//! A case is a line `case: what it is`, lines `> bytes` (joined as they are; \r \n \t \0 \\ \xHH stand for bytes,
-//! `{a*300}` for repetition) and a line `expect: STATUS STATUS …`, one for each response; `400|501` takes either.
-//! After an error the connection must be closed and nothing may have reached the origin; after success exactly as
-//! many requests as there were. `origin: TEXT` is something that the last request at the origin must contain,
-//! `origin-lacks: TEXT` what it must not. `keeps: yes` says that the connection may live on after an error (its framing
-//! was clear), `begins: yes` that the origin may have seen the request begin, though never whole.
+//! `send` goes out at once and `then`, where it stands, when some of the request is at the origin. `gives` is what comes
+//! back: the status of each response, the reason in the access log of the last, and what becomes of the connection. Of a
+//! refused request no byte may reach the origin (with `then`: never the whole of it). Of the others, `origin` must stand in
+//! what the last of them is there, and `origin_lacks` must not.
 
-use std::{fs, path::Path, time::Duration};
+use std::time::{Duration, Instant};
 
-use super::support::{Origin, Proxy};
+use serde::Deserialize;
 
-#[derive(Debug, Default)]
+use super::support::{Client, Origin, Proxy, cases, unescape};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Case {
-    name: String,
-    bytes: Vec<u8>,
-    /// For each response, the statuses that will do.
-    expected: Vec<Vec<u16>>,
-    contains: Vec<String>,
-    lacks: Vec<String>,
-    keeps: bool,
-    begins: bool,
+    case: String,
+    send: String,
+    #[serde(default)]
+    then: String,
+    gives: Gives,
+    #[serde(default)]
+    origin: Vec<String>,
+    #[serde(default)]
+    origin_lacks: Vec<String>,
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gives {
+    status: Statuses,
+    reason: Option<String>,
+    connection: Fate,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Statuses {
+    One(u16),
+    Several(Vec<u16>),
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Fate {
+    Closed,
+    Kept,
+}
+
+/// Cases of one file, tried one after the other.
+struct Trial {
+    proxy: Proxy,
+    origin: Origin,
+    logged: usize,
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn framing() {
-    run("framing.txt");
+    run("http1/framing.yaml");
 }
 
 #[test]
 fn chunks() {
-    run("chunks.txt");
+    run("http1/chunks.yaml");
 }
 
 #[test]
 fn request_lines() {
-    run("request_lines.txt");
+    run("http1/request_lines.yaml");
 }
 
 #[test]
 fn fields() {
-    run("fields.txt");
+    run("http1/fields.yaml");
 }
 
 #[test]
 fn hosts() {
-    run("hosts.txt");
+    run("http1/hosts.yaml");
 }
 
-/// Runs every case of a file and reports all that went wrong.
+/// Tries every case of a file and reports all that went wrong.
 #[track_caller]
 fn run(file: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/http1").join(file);
-    let cases = parse(&fs::read_to_string(path).unwrap());
-    assert!(!cases.is_empty());
+    let cases: Vec<Case> = cases(file);
     let origin = Origin::saying("reached");
     let proxy = Proxy::before(&origin);
-    let wrong: Vec<String> = cases
-        .iter()
-        .filter_map(|case| Some(format!("{}: {}", case.name, try_case(case, &proxy, &origin).err()?)))
-        .collect();
+    let mut trial = Trial { proxy, origin, logged: 0 };
+    let wrong: Vec<String> =
+        cases.iter().filter_map(|case| Some(format!("{}: {}", case.case, trial.of(case).err()?))).collect();
     assert!(wrong.is_empty(), "{} of {} cases failed:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-fn try_case(case: &Case, proxy: &Proxy, origin: &Origin) -> Result<(), String> {
-    let (bytes, requests) = (origin.bytes(), origin.requests().len());
-    let mut client = proxy.client();
-    client.patience(Duration::from_secs(10));
-    // The proxy may refuse and close before all is sent.
-    let _ = client.try_send(&case.bytes);
-    let method = String::from_utf8_lossy(&case.bytes).split(' ').next().unwrap_or_default().to_owned();
-    let mut forwarded = 0;
-    let mut refused = false;
-    for expected in &case.expected {
-        let response = client.try_response_to(&method).map_err(|error| format!("no response: {error}"))?;
-        if !expected.contains(&response.status) {
-            return Err(format!("answered {} instead of {expected:?}", response.status));
+impl Trial {
+    fn of(&mut self, case: &Case) -> Result<(), String> {
+        let (bytes, requests) = (self.origin.bytes(), self.origin.requests().len());
+        let mut client = self.proxy.client();
+        client.patience(PATIENCE);
+        let statuses = self.answers(case, &mut client);
+        let logged = self.reason();
+        let statuses = statuses?;
+        if statuses != case.gives.statuses() {
+            return Err(format!("answered {statuses:?} instead of {:?}", case.gives.statuses()));
         }
-        forwarded +=
-            usize::from(response.text() == "reached" || (method == "HEAD" && response.status == 200));
-        refused = response.status >= 400;
+        if logged? != case.gives.reason {
+            return Err(format!(
+                "the log says {:?}",
+                self.proxy.access_log().last().map(|l| l["reason"].clone())
+            ));
+        }
+        self.fate(case, &mut client)?;
+        let forwarded = statuses.iter().filter(|status| **status == 200).count();
+        let kept = usize::from(case.gives.connection == Fate::Kept);
+        if forwarded + kept == 0 && case.then.is_empty() && self.origin.bytes() != bytes {
+            return Err("bytes reached the origin".into());
+        }
+        let arrived = &self.origin.requests()[requests..];
+        if arrived.len() != forwarded + kept {
+            return Err(format!("{} requests reached the origin", arrived.len() - kept));
+        }
+        match forwarded {
+            0 => Ok(()),
+            _ => case.check(&String::from_utf8_lossy(&arrived[forwarded - 1].raw).to_lowercase()),
+        }
     }
-    if refused && !case.keeps && !client.is_closed() {
-        return Err("the connection stays open".into());
+
+    /// Sends the case and reads as many answers as it shall have.
+    fn answers(&self, case: &Case, client: &mut Client) -> Result<Vec<u16>, String> {
+        let sent = unescape(&case.send);
+        let before = self.origin.bytes();
+        // The proxy may refuse and close before all is sent.
+        let _ = client.try_send(&sent);
+        if !case.then.is_empty() {
+            waited(|| (self.origin.bytes() > before).then_some(())).ok_or("nothing came to the origin")?;
+            let _ = client.try_send(unescape(&case.then));
+        }
+        let method = String::from_utf8_lossy(&sent).split(' ').next().unwrap_or_default().to_owned();
+        let answers = case.gives.statuses().len();
+        (0..answers)
+            .map(|_| client.try_response_to(&method).map(|response| response.status))
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("no response: {error}"))
     }
-    if forwarded == 0 && !case.begins && origin.bytes() != bytes {
-        return Err("bytes reached the origin".into());
+
+    /// The reason in the line of the log that is the last, once there are as many as there were answers.
+    fn reason(&mut self) -> Result<Option<String>, String> {
+        let lines = waited(|| Some(self.proxy.access_log()).filter(|lines| lines.len() > self.logged));
+        let lines = lines.ok_or("it is not logged")?;
+        self.logged = lines.len();
+        Ok(lines.last().and_then(|line| line["reason"].as_str()).map(str::to_owned))
     }
-    let arrived = &origin.requests()[requests..];
-    if arrived.len() != forwarded {
-        return Err(format!("{} requests reached the origin instead of {forwarded}", arrived.len()));
+
+    /// A connection that is kept serves another request.
+    fn fate(&mut self, case: &Case, client: &mut Client) -> Result<(), String> {
+        if case.gives.connection == Fate::Closed {
+            return if client.is_closed() { Ok(()) } else { Err("the connection stays open".into()) };
+        }
+        let _ = client.try_send("GET /kept HTTP/1.1\r\nHost: a\r\n\r\n");
+        let kept =
+            client.try_response_to("GET").map_err(|error| format!("the connection is not kept: {error}"))?;
+        self.reason()?;
+        if kept.status == 200 { Ok(()) } else { Err(format!("the next request gets {}", kept.status)) }
     }
-    let last =
-        arrived.last().map(|request| String::from_utf8_lossy(&request.raw).into_owned()).unwrap_or_default();
-    if let Some(text) = case.contains.iter().find(|text| !last.to_lowercase().contains(&text.to_lowercase()))
-    {
-        return Err(format!("the origin did not get {text:?} but\n{last}"));
-    }
-    if let Some(text) = case.lacks.iter().find(|text| last.to_lowercase().contains(&text.to_lowercase())) {
-        return Err(format!("the origin got {text:?} in\n{last}"));
-    }
-    Ok(())
 }
 
-fn parse(text: &str) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
-    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if let Some(name) = line.strip_prefix("case: ") {
-            cases.push(Case { name: name.into(), ..Case::default() });
-            continue;
+impl Case {
+    fn check(&self, arrived: &str) -> Result<(), String> {
+        let holds =
+            |text: &&String| arrived.contains(&String::from_utf8_lossy(&unescape(text)).to_lowercase());
+        if let Some(text) = self.origin.iter().find(|text| !holds(text)) {
+            return Err(format!("the origin did not get {text:?} but\n{arrived}"));
         }
-        let case = cases.last_mut().expect("a case before its lines");
-        match line.split_once(' ').expect("a word and what it says") {
-            (">", bytes) => case.bytes.extend(unescape(bytes)),
-            ("expect:", list) => {
-                let statuses = |one: &str| one.split('|').map(|status| status.parse().unwrap()).collect();
-                case.expected = list.split(' ').map(statuses).collect();
-            }
-            ("origin:", text) => case.contains.push(String::from_utf8(unescape(text)).unwrap()),
-            ("origin-lacks:", text) => case.lacks.push(String::from_utf8(unescape(text)).unwrap()),
-            ("keeps:", "yes") => case.keeps = true,
-            ("begins:", "yes") => case.begins = true,
-            (word, _) => panic!("what is {word:?} in {}?", case.name),
+        if let Some(text) = self.origin_lacks.iter().find(holds) {
+            return Err(format!("the origin got {text:?} in\n{arrived}"));
         }
+        Ok(())
     }
-    cases
 }
 
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some(character) = rest.chars().next() {
-        rest = &rest[character.len_utf8()..];
-        match character {
-            '\\' => {
-                let (byte, after) = escape(rest);
-                bytes.push(byte);
-                rest = after;
-            }
-            '{' => {
-                let (what, after) = rest.split_once('}').expect("a closing brace");
-                let (unit, times) = what.rsplit_once('*').expect("a repetition");
-                bytes.extend(unescape(unit).repeat(times.parse().unwrap()));
-                rest = after;
-            }
-            _ => bytes.extend(character.to_string().bytes()),
+impl Gives {
+    fn statuses(&self) -> Vec<u16> {
+        match &self.status {
+            Statuses::One(status) => vec![*status],
+            Statuses::Several(list) => list.clone(),
         }
     }
-    bytes
 }
 
-fn escape(rest: &str) -> (u8, &str) {
-    match rest.as_bytes()[0] {
-        b'r' => (b'\r', &rest[1..]),
-        b'n' => (b'\n', &rest[1..]),
-        b't' => (b'\t', &rest[1..]),
-        b'0' => (0, &rest[1..]),
-        b'x' => (u8::from_str_radix(&rest[1..3], 16).unwrap(), &rest[3..]),
-        other => (other, &rest[1..]),
+/// What `probe` yields, if it does in time.
+fn waited<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match probe() {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+            found => return found,
+        }
     }
 }

@@ -8,6 +8,8 @@ use http::{HeaderMap, StatusCode, header, response};
 pub struct Asked {
     pub head_only: bool,
     pub http11: bool,
+    /// For a tunnel.
+    pub connect: bool,
 }
 
 /// How the response's body is framed.
@@ -20,7 +22,7 @@ pub enum Framing {
     Chunked,
     /// Until the connection closes, for HTTP/1.0.
     UntilClose,
-    /// After 101: bytes as they are.
+    /// After 101, and after CONNECT: bytes as they are.
     Tunnel,
 }
 
@@ -31,7 +33,9 @@ fn bodiless(status: StatusCode, asked: Asked) -> bool {
 
 /// Decides the framing; `end` says that no body follows.
 pub fn framing(head: &response::Parts, end: bool, asked: Asked) -> Framing {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    // RFC 9112 section 6.3 rule 2.
+    let opened = asked.connect && head.status.is_success();
+    if opened || head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Framing::Tunnel;
     }
     if bodiless(head.status, asked) {
@@ -137,7 +141,7 @@ fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
 mod tests {
     use super::*;
 
-    const GET: Asked = Asked { head_only: false, http11: true };
+    const GET: Asked = Asked { head_only: false, http11: true, connect: false };
 
     fn head(status: u16, fields: &[(&'static str, &'static str)]) -> response::Parts {
         let mut head = response::Response::new(()).into_parts().0;

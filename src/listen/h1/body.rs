@@ -1,5 +1,7 @@
 //! Reads a request's body by its framing; the chunked coding (RFC 9112 section 7.1) without any leniency.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -9,6 +11,8 @@ use super::head::BodyLength;
 #[derive(Debug)]
 pub struct Body {
     state: State,
+    /// What [`Body::look_ahead`] has taken.
+    ahead: VecDeque<Piece>,
     trailers: Option<HeaderMap>,
 }
 
@@ -44,11 +48,11 @@ impl Body {
             BodyLength::Exact(length) => State::Exact(length),
             BodyLength::Chunked => State::ChunkSize,
         };
-        Self { state, trailers: None }
+        Self { state, ahead: VecDeque::new(), trailers: None }
     }
 
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == State::Done && self.ahead.is_empty()
     }
 
     /// Whether what is left is known to be no more than `most` bytes.
@@ -62,6 +66,7 @@ impl Body {
 
     pub fn end(&mut self) {
         self.state = State::Done;
+        self.ahead.clear();
     }
 
     pub fn is_tunnel(&self) -> bool {
@@ -72,8 +77,29 @@ impl Body {
         self.trailers.take()
     }
 
+    /// Reads the chunks that have come with the head: what is wrong with them is known before any of the request
+    /// goes on. Says whether there were some.
+    pub fn look_ahead(&mut self, buffer: &mut BytesMut) -> Result<bool, &'static str> {
+        let mut more = self.state == State::ChunkSize;
+        while more {
+            let piece = self.decode(buffer)?;
+            more = matches!(piece, Piece::Data(_));
+            if piece != Piece::More {
+                self.ahead.push_back(piece);
+            }
+        }
+        Ok(!self.ahead.is_empty())
+    }
+
     /// Takes the next piece off the buffer.
     pub fn take(&mut self, buffer: &mut BytesMut) -> Result<Piece, &'static str> {
+        match self.ahead.pop_front() {
+            Some(piece) => Ok(piece),
+            None => self.decode(buffer),
+        }
+    }
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Piece, &'static str> {
         loop {
             match self.state {
                 State::Done => return Ok(Piece::End),

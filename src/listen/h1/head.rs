@@ -119,13 +119,13 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
             .map_err(|_| Reason::MalformedRequest)?;
-        scan.see(&name, field.value)?;
+        scan.see(&name, field.value, &head)?;
         map.append(name, value);
     }
     scan.finish(method, uri, version, map)
 }
 
-/// An HTTP version other than 1.x in a well-formed place is 505, all else 400.
+/// A version other than 1.0 and 1.1 in a well-formed place is 505, all else 400.
 fn version_refused(head: &[u8]) -> Reason {
     let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
     let mut words = line.split(|b| *b == b' ').skip(2);
@@ -133,7 +133,7 @@ fn version_refused(head: &[u8]) -> Reason {
     match version {
         _ if rest.is_some() => Reason::MalformedRequest,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && *major != b'1' && minor.is_ascii_digit() =>
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
             Reason::UnsupportedVersion
         }
@@ -147,8 +147,8 @@ fn uri(method: &Method, head: &Bytes, target: &str) -> Result<Uri, Reason> {
     let form = match target.as_bytes() {
         b"*" => *method == Method::OPTIONS,
         [b'/', ..] => *method != Method::CONNECT,
-        _ if *method == Method::CONNECT => !target.contains(['/', '?', '#', '@']),
-        _ => target.starts_with("http://") || target.starts_with("https://"),
+        _ if *method == Method::CONNECT => names_port(target),
+        _ => is_absolute(target),
     };
     if !graphic || !form || target.contains('#') {
         return Err(Reason::MalformedRequest);
@@ -156,11 +156,32 @@ fn uri(method: &Method, head: &Bytes, target: &str) -> Result<Uri, Reason> {
     Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Reason::MalformedRequest)
 }
 
+/// The authority form says which port is meant (RFC 9112 section 3.2.3).
+fn names_port(target: &str) -> bool {
+    let port = target.rsplit_once(':').map_or("", |(_, port)| port);
+    !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && !target.contains(['/', '?', '@'])
+}
+
+fn is_absolute(target: &str) -> bool {
+    let scheme = target.split_once("://").map_or("", |(scheme, _)| scheme);
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+}
+
+/// A field that frames stands as everybody writes it, with one space before its value or none: there are readers that take
+/// other white space for a part of the value.
+fn is_plainly_spaced(head: &[u8], value: &[u8]) -> bool {
+    let start = (value.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
+    let (Some(before), Some(after)) = (head.get(..start), head.get(start.wrapping_add(value.len())..)) else {
+        return false;
+    };
+    (before.ends_with(b": ") || before.ends_with(b":")) && after.starts_with(b"\r\n")
+}
+
 /// What framing and the connection's life need of the fields, gathered in one walk.
 #[derive(Default)]
 struct FieldScan {
     length: Option<u64>,
-    chunked: bool,
+    coding: Option<Coding>,
     hosts: usize,
     close: bool,
     keep_alive: bool,
@@ -169,9 +190,19 @@ struct FieldScan {
     refusal: Option<Reason>,
 }
 
+/// What Transfer-Encoding says.
+#[derive(Clone, Copy)]
+enum Coding {
+    Chunked,
+    Unknown,
+}
+
 impl FieldScan {
-    fn see(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Reason> {
+    fn see(&mut self, name: &HeaderName, value: &[u8], head: &[u8]) -> Result<(), Reason> {
         match *name {
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING if !is_plainly_spaced(head, value) => {
+                return Err(Reason::AmbiguousFraming);
+            }
             header::CONTENT_LENGTH => self.content_length(value)?,
             header::TRANSFER_ENCODING => self.transfer_encoding(value)?,
             header::HOST => self.hosts += 1,
@@ -196,20 +227,21 @@ impl FieldScan {
 
     /// Exactly one "chunked" and no other coding.
     fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Reason> {
-        if self.chunked {
+        if self.coding.is_some() {
             return Err(Reason::AmbiguousFraming);
         }
         if value.eq_ignore_ascii_case(b"chunked") {
-            self.chunked = true;
+            self.coding = Some(Coding::Chunked);
             return Ok(());
         }
         let token = |coding: &[u8]| !coding.is_empty() && coding.iter().all(u8::is_ascii_alphanumeric);
         let known_shape = value.split(|b| *b == b',').all(|coding| token(coding.trim_ascii()));
         let ends_chunked = value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked");
-        match known_shape && !ends_chunked {
-            true => Err(Reason::UnsupportedTransferCoding),
-            false => Err(Reason::AmbiguousFraming),
+        if !known_shape || ends_chunked {
+            return Err(Reason::AmbiguousFraming);
         }
+        self.coding = Some(Coding::Unknown);
+        Ok(())
     }
 
     fn connection(&mut self, value: &[u8]) {
@@ -221,12 +253,14 @@ impl FieldScan {
 
     fn finish(self, method: Method, uri: Uri, version: Version, headers: HeaderMap) -> Result<Head, Reason> {
         let http11 = version == Version::HTTP_11;
-        let length = match (self.chunked, self.length) {
-            (true, Some(_)) => return Err(Reason::AmbiguousFraming),
-            (true, None) if !http11 => return Err(Reason::AmbiguousFraming),
-            (true, None) => BodyLength::Chunked,
-            (false, Some(0) | None) => BodyLength::Empty,
-            (false, Some(length)) => BodyLength::Exact(length),
+        let length = match (self.coding, self.length) {
+            (Some(_), Some(_)) => return Err(Reason::AmbiguousFraming),
+            (Some(_), None) if !http11 => return Err(Reason::AmbiguousFraming),
+            // RFC 9112 section 6.1 asks for 501.
+            (Some(Coding::Unknown), None) => return Err(Reason::UnsupportedTransferCoding),
+            (Some(Coding::Chunked), None) => BodyLength::Chunked,
+            (None, Some(0) | None) => BodyLength::Empty,
+            (None, Some(length)) => BodyLength::Exact(length),
         };
         // RFC 9112 section 3.2: exactly one Host on HTTP/1.1, and never several.
         if self.hosts > 1 || (http11 && self.hosts == 0) {

@@ -50,8 +50,13 @@ pub async fn serve<I: Io, H: Handler>(
             Next::Request(head) => {
                 served += 1;
                 let last = served >= settings.limits.requests_per_connection;
-                session.begin(&head, !head.keep_alive || last);
-                session = handler.handle(&connection, head.parts, session).await;
+                session = match session.begin(&head, !head.keep_alive || last) {
+                    Ok(()) => handler.handle(&connection, head.parts, session).await,
+                    Err(reason) => {
+                        session.begin_refusal();
+                        handler.refuse(&connection, reason, session).await
+                    }
+                };
             }
             Next::Refuse(reason) => {
                 session.begin_refusal();

@@ -21,6 +21,7 @@ use super::{
     body::{Body, Piece},
 };
 use crate::{
+    error::Reason,
     listen::deadline::Deadline,
     proxy::session::{ClientError, Closed, Session},
 };
@@ -92,20 +93,24 @@ impl<I: Io> Http1<I> {
         }
     }
 
-    /// Starts the exchange of a request whose head was read.
-    pub(super) fn begin(&mut self, head: &super::head::Head, close: bool) {
+    /// Starts the exchange of a request whose head was read; refuses one whose body is seen to be malformed.
+    pub(super) fn begin(&mut self, head: &super::head::Head, close: bool) -> Result<(), Reason> {
         self.read_deadline.clear();
+        let mut body = Body::new(head.length);
+        let has_come = body.look_ahead(&mut self.input).map_err(|_| Reason::BadChunk)?;
         self.exchange = Exchange {
-            body: Body::new(head.length),
+            body,
             body_is_empty: head.length == super::head::BodyLength::Empty,
             asked: Asked {
                 head_only: head.parts.method == http::Method::HEAD,
                 http11: head.parts.version == http::Version::HTTP_11,
+                connect: head.parts.method == http::Method::CONNECT,
             },
-            owes_continue: head.expects_continue,
+            owes_continue: head.expects_continue && !has_come,
             close,
             ..Exchange::idle()
         };
+        Ok(())
     }
 
     /// Starts an exchange that can only be refused: its head could not be read.
@@ -341,6 +346,10 @@ impl<I: Io> Session for Http1<I> {
         self.exchange.close |= self.body_ends_connection();
     }
 
+    fn close(&mut self) {
+        self.exchange.close = true;
+    }
+
     async fn send_informational(
         &mut self,
         status: StatusCode,
@@ -449,7 +458,7 @@ impl Exchange {
         Self {
             body: Body::new(super::head::BodyLength::Empty),
             body_is_empty: true,
-            asked: Asked { head_only: false, http11: true },
+            asked: Asked { head_only: false, http11: true, connect: false },
             framing: None,
             owes_continue: false,
             close: false,

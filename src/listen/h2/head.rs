@@ -4,7 +4,7 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
-    header::{COOKIE, HOST},
+    header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST},
     request::Parts,
     uri::Authority,
 };
@@ -14,6 +14,7 @@ use crate::{error::Reason, snapshot::settings::Limits};
 /// The head as it goes on, or why it does not.
 pub(super) fn read(mut parts: Parts, limits: &Limits) -> Result<Parts, Reason> {
     check_limits(&parts, limits)?;
+    check_form(&parts)?;
     set_host(&mut parts)?;
     join_cookies(&mut parts.headers);
     if parts.method != Method::CONNECT {
@@ -33,6 +34,45 @@ fn check_limits(parts: &Parts, limits: &Limits) -> Result<(), Reason> {
         true => Err(Reason::HeaderTooLarge),
         false => Ok(()),
     }
+}
+
+/// What h2 lets pass and what cannot be said in HTTP/1, or would be read otherwise there.
+fn check_form(parts: &Parts) -> Result<(), Reason> {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let has_scheme =
+        parts.uri.authority().is_none() || parts.uri.scheme_str().is_some_and(|scheme| !scheme.is_empty());
+    let is_target = match (&parts.method, target) {
+        (&Method::CONNECT, _) => true,
+        (method, "*") => *method == Method::OPTIONS,
+        _ => has_scheme && target.bytes().all(|byte| byte.is_ascii_graphic()),
+    };
+    // RFC 9113 section 8.2.1.
+    if !is_target || parts.headers.values().any(is_padded) {
+        return Err(Reason::MalformedRequest);
+    }
+    if !is_one_length(&parts.headers) {
+        return Err(Reason::AmbiguousFraming);
+    }
+    match parts.headers.get_all(EXPECT).iter().all(asks_to_continue) {
+        true => Ok(()),
+        false => Err(Reason::ExpectationFailed),
+    }
+}
+
+/// What h2 compares with the body is the first.
+fn is_one_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    lengths.next().is_none_or(is_number) && lengths.next().is_none()
+}
+
+fn is_padded(value: &HeaderValue) -> bool {
+    let is_white = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_white(value.as_bytes().first()) || is_white(value.as_bytes().last())
+}
+
+fn asks_to_continue(expectation: &HeaderValue) -> bool {
+    expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
 /// `:authority` is the host; a Host beside it must say the same (RFC 9113 section 8.3.1).

@@ -24,7 +24,9 @@ use tokio::{
 
 use self::session::Http2;
 use super::{deadline::Deadline, stream::Stream};
-use crate::{http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener};
+use crate::{
+    error::Reason, http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener,
+};
 
 /// What a client may send of a body before it is read: large enough for a fast network.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -149,8 +151,12 @@ impl<H: Handler> Serving<H> {
         // In a box of its own: tokio moves a task's whole future at its start and at its end.
         self.requests.spawn(Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let session = Http2::new(&parts, body, respond, &settings.timeouts);
-            let session = match head::read(parts, &settings.limits) {
+            let mut session = Http2::new(&parts, body, respond, &settings.timeouts);
+            let read = match session.is_as_empty_as_said(&parts).await {
+                true => head::read(parts, &settings.limits),
+                false => Err(Reason::AmbiguousFraming),
+            };
+            let session = match read {
                 Ok(head) => handler.handle(&connection, head, session).await,
                 Err(reason) => handler.refuse(&connection, reason, session).await,
             };

@@ -33,6 +33,8 @@ pub(super) struct Http2 {
     request_ended: bool,
     response_ended: bool,
     head_only: bool,
+    /// A tunnel is asked for, and once it is there it may be silent for as long as its other end lets it.
+    connect: bool,
     owes_continue: bool,
     body_idle: Duration,
     write_idle: Duration,
@@ -61,6 +63,7 @@ impl Http2 {
             request_ended: body_is_empty,
             response_ended: false,
             head_only: head.method == Method::HEAD,
+            connect: head.method == Method::CONNECT,
             owes_continue: !body_is_empty && expects_continue(&head.headers),
             body_idle: timeouts.body_idle,
             write_idle: timeouts.write_idle,
@@ -79,6 +82,14 @@ impl Http2 {
         if !self.response_ended {
             self.reset();
         }
+    }
+
+    /// Waits for the end of a body whose length is said to be 0: its request would be whole upstream before h2 sees that
+    /// more comes.
+    pub(super) async fn is_as_empty_as_said(&mut self, head: &request::Parts) -> bool {
+        let says_empty =
+            !self.body_is_empty && head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        !says_empty || self.read_body().await.is_ok_and(|data| data.is_none())
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
@@ -126,6 +137,9 @@ impl Http2 {
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
         if std::mem::take(&mut self.owes_continue) {
             self.inform(StatusCode::CONTINUE, HeaderMap::new())?;
+        }
+        if self.connect && self.response.is_some() {
+            return Poll::Pending;
         }
         ready!(self.read_deadline.poll(self.body_idle, cx));
         Poll::Ready(Err(ClientError::BodyTimeout))
@@ -209,6 +223,9 @@ impl Session for Http2 {
 
     /// A request's unread rest is refused in [`Http2::finish`]; other requests are not touched by it.
     fn leave_body(&mut self) {}
+
+    /// Requests are apart from each other: none is told by where another ends.
+    fn close(&mut self) {}
 
     async fn send_informational(
         &mut self,

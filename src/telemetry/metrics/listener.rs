@@ -12,6 +12,7 @@ pub struct Listener {
     open: [IntGauge; 2],
     connections: [IntCounter; 2],
     refused: [IntCounter; 2],
+    proxy_headers: [IntCounter; 5],
     shaken: [IntCounter; 2],
     failed: IntCounter,
 }
@@ -30,12 +31,24 @@ pub enum Limit {
     PerAddress,
 }
 
+/// What became of a PROXY header that a connection was to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeader {
+    Taken,
+    /// The peer is not one whose header is read.
+    NotListed,
+    Missing,
+    Malformed,
+    Late,
+}
+
 /// A connection that counts as open until dropped.
 #[derive(Debug)]
 pub struct Open(IntGauge);
 
 const PROTOCOLS: [&str; 2] = ["h1", "h2"];
 const LIMITS: [&str; 2] = ["connections", "connections_per_ip"];
+const PROXY_HEADERS: [&str; 5] = ["taken", "not_listed", "missing", "malformed", "late"];
 const VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
 
 impl Listener {
@@ -45,6 +58,8 @@ impl Listener {
             open: PROTOCOLS.map(|protocol| families.open.with_label_values(&[text, protocol])),
             connections: PROTOCOLS.map(|protocol| families.connections.with_label_values(&[text, protocol])),
             refused: LIMITS.map(|limit| families.refused.with_label_values(&[text, limit])),
+            proxy_headers: PROXY_HEADERS
+                .map(|outcome| families.proxy_headers.with_label_values(&[text, outcome])),
             shaken: VERSIONS.map(|version| families.handshakes.with_label_values(&[text, "ok", version])),
             failed: families.handshakes.with_label_values(&[text, "failed", ""]),
             name: name.clone(),
@@ -61,6 +76,10 @@ impl Listener {
 
     pub fn refused(&self, limit: Limit) {
         self.refused[limit as usize].inc();
+    }
+
+    pub fn proxy_header(&self, outcome: ProxyHeader) {
+        self.proxy_headers[outcome as usize].inc();
     }
 
     /// A handshake has agreed upon this version of TLS, or on none.
@@ -82,6 +101,9 @@ impl Counts for Listener {
         }
         for limit in LIMITS {
             let _ = families.refused.remove_label_values(&[name, limit]);
+        }
+        for outcome in PROXY_HEADERS {
+            let _ = families.proxy_headers.remove_label_values(&[name, outcome]);
         }
         for version in VERSIONS {
             let _ = families.handshakes.remove_label_values(&[name, "ok", version]);

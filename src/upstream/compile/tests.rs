@@ -13,6 +13,7 @@ fn text<T: std::str::FromStr>(text: &str) -> T {
 fn upstream(endpoints: &[&str]) -> Config {
     let endpoints = (100..).zip(endpoints).map(|(place, address)| at(place, TextOr::Text(text(address))));
     Config {
+        proxy_protocol: None,
         balance: None,
         protocol: None,
         endpoints: at(99, endpoints.collect()),

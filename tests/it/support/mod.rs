@@ -1,9 +1,12 @@
 //! A real Portolan between real origins and real clients: free ports, temporary trees, deadlines instead of sleeps.
 
+mod cases;
 mod certificates;
 mod client;
 pub mod frames;
+mod h2_client;
 mod h2_origin;
+mod haproxy;
 mod held;
 mod load;
 mod message;
@@ -16,10 +19,13 @@ mod tree;
 
 use std::time::{Duration, Instant};
 
+pub use cases::{cases, unescape};
 pub use certificates::Certificates;
 pub use client::Client;
 pub use frames::Frames;
+pub use h2_client::{H2Client, Reaction};
 pub use h2_origin::TrailerOrigin;
+pub use haproxy::Haproxy;
 pub use held::Held;
 pub use load::{Load, h2load, wrk};
 pub use message::Response;

@@ -11,13 +11,14 @@ pub struct Nginx {
     port: u16,
 }
 
-const CONFIGURATION: &str = r"
+const CONFIGURATION: &str = r#"
 daemon off;
 master_process off;
 pid DIR/pid;
 error_log DIR/error.log;
 events { worker_connections 2048; }
 http {
+  log_format seen escape=json '{"method":"$request_method","target":"$request_uri","body":"$request_body","status":"$status"}';
   access_log off;
   client_body_temp_path DIR/body; proxy_temp_path DIR/proxy; fastcgi_temp_path DIR/fastcgi;
   uwsgi_temp_path DIR/uwsgi; scgi_temp_path DIR/scgi;
@@ -25,7 +26,7 @@ http {
   keepalive_requests 1000000;
   server { listen 127.0.0.1:PORT EXTRA; root DIR/root; SERVER }
 }
-";
+"#;
 
 impl Nginx {
     /// Answers every path with `body`.

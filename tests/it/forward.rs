@@ -1,0 +1,173 @@
+//! Tunnels by CONNECT: to listed targets, and to nothing else.
+
+use super::support::{
+    Certificates, Client, H2Client, Nginx, Origin, Proxy, Reaction, Tree, config, curl, free_port, until,
+};
+
+const CONFIGURATION: &str = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+hosts: { all: { names: ["*"], routes: { tunnels: { path: "/", forward: { targets: [TARGETS] MORE } } } } }
+"#;
+
+fn start(targets: &str, more: &str) -> Proxy {
+    Proxy::start(&config(CONFIGURATION, &[("TARGETS", &targets), ("MORE", &more)]))
+}
+
+/// Opens a tunnel, or is refused one.
+fn connect(client: &mut Client, target: &str) -> u16 {
+    client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"));
+    client.response_head().status
+}
+
+#[test]
+fn curl_reaches_listed_targets() {
+    let tree = Tree::new();
+    let certificates = Certificates::new(&tree);
+    certificates.sign("here", &["localhost"]);
+    let (certificate, key) = (certificates.file("here.pem"), certificates.file("here.key"));
+    let server = format!(
+        "ssl_certificate {certificate}; ssl_certificate_key {key}; location / {{ return 200 secret; }}"
+    );
+    let nginx = Nginx::start(tree, free_port(), "ssl http2", &server);
+    let port = nginx.address().rsplit_once(':').unwrap().1.to_owned();
+    let origin = Origin::saying("reached");
+    let proxy = start(
+        &format!("\"localhost:{port}\", \"127.0.0.0/8:{}\"", origin.address().port()),
+        ", deny: [\"::1\"]",
+    );
+    let by = proxy.url("web", "");
+    let url = format!("https://localhost:{port}/");
+    // The last --noproxy holds: without it, curl goes by no proxy at all here.
+    for version in ["--http1.1", "--http2"] {
+        let run = curl(&["--noproxy", "", "--proxy", &by, "--cacert", &certificates.ca(), version, &url]);
+        assert_eq!(run.stdout, "secret", "{run:?}");
+    }
+    let run = curl(&[
+        "--noproxy",
+        "",
+        "--proxy",
+        &by,
+        "--proxytunnel",
+        &format!("http://{}/plain", origin.address()),
+    ]);
+    assert_eq!(run.stdout, "reached", "{run:?}");
+    let line = proxy.access_line(|line| line["authority"] == origin.address().to_string());
+    assert_eq!(
+        (&line["method"], &line["status"], &line["route"]),
+        (&"CONNECT".into(), &200.into(), &"tunnels".into())
+    );
+    assert!(line["received"].as_u64() > Some(20) && line["sent"].as_u64() > Some(20), "{line}");
+}
+
+#[test]
+fn what_is_not_listed_or_is_denied_is_refused() {
+    let origin = Origin::saying("reached");
+    let port = origin.address().port();
+    let by_name = format!("\"localhost:{port}\", \"*.localhost:{port}\"");
+    // This machine's own addresses are denied to names unless the configuration says otherwise.
+    let by_default = start(&by_name, "");
+    let denied = start(&format!("\"127.0.0.0/8:{port}\""), ", deny: [127.0.0.1]");
+    for (proxy, target) in [
+        (&by_default, format!("localhost:{port}")),
+        (&by_default, format!("127.0.0.1:{port}")),
+        (&by_default, format!("[::1]:{port}")),
+        (&by_default, format!("[::ffff:127.0.0.1]:{port}")),
+        (&by_default, format!("other.example:{port}")),
+        (&by_default, "localhost:1".to_owned()),
+        (&denied, format!("127.0.0.1:{port}")),
+        (&denied, format!("localhost:{port}")),
+    ] {
+        let logged = proxy.access_log().len();
+        let mut client = proxy.client();
+        assert_eq!(connect(&mut client, &target), 403, "{target}");
+        let _ = client.try_send("GET /through HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.is_closed(), "{target}: what follows was meant for the tunnel");
+        until("it is logged", || proxy.access_log().len() == logged + 1);
+        assert_eq!(proxy.access_log()[logged]["reason"], "target_refused", "{target}");
+    }
+    assert_eq!(origin.bytes(), 0);
+}
+
+#[test]
+fn a_forward_route_is_for_connect_alone() {
+    let origin = Origin::saying("reached");
+    let target = origin.address().to_string();
+    let proxy = start(&format!("\"127.0.0.1:{}\"", origin.address().port()), "");
+    let mut client = proxy.client();
+    let refused = client.send(format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n")).response();
+    assert_eq!((refused.status, refused.field("allow")), (405, Some("CONNECT, OPTIONS")));
+    let gone = free_port();
+    let nowhere = start(&format!("\"127.0.0.1:{gone}\""), "");
+    assert_eq!(connect(&mut nowhere.client(), &format!("127.0.0.1:{gone}")), 502);
+    assert_eq!(nowhere.access_line(|line| line["method"] == "CONNECT")["reason"], "connect_refused");
+}
+
+#[test]
+fn instances_can_be_chained() {
+    let origin = Origin::saying("reached");
+    let target = origin.address();
+    let second = start(&format!("\"127.0.0.1:{}\"", target.port()), "");
+    let inner = format!("127.0.0.1:{}", second.port("web"));
+    let first = start(&format!("\"{inner}\""), "");
+    let mut client = first.client();
+    assert_eq!(connect(&mut client, &inner), 200);
+    assert_eq!(connect(&mut client, &target.to_string()), 200);
+    assert_eq!(client.get("/through").text(), "reached");
+    assert_eq!(client.get("/again").text(), "reached");
+    // An end on one side is told to the other, and what still comes arrives.
+    client.send("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").finish_sending();
+    assert_eq!(client.response().text(), "reached");
+    assert!(client.is_closed());
+    assert_eq!(origin.requests().len(), 3);
+}
+
+#[test]
+fn a_tunnel_over_http2_is_one_stream() {
+    let origin = Origin::saying("reached");
+    let proxy = start(&format!("\"127.0.0.1:{}\"", origin.address().port()), "");
+    let mut client = H2Client::tcp(proxy.port("web"));
+    let target = origin.address().to_string();
+    for stream in [1, 3] {
+        let fields = [(":method", "CONNECT"), (":authority", target.as_str())];
+        let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        client.headers(stream, &fields, false);
+        assert_eq!(client.reaction(stream).unwrap(), Reaction::Answered);
+        client.data(stream, b"GET /h2 HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        let data = client.read_data(stream);
+        assert!(data.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&data));
+    }
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[test]
+fn a_silent_tunnel_ends() {
+    let origin = Origin::saying("reached");
+    let proxy = start(&format!("\"127.0.0.1:{}\"", origin.address().port()), ", idle: 200ms");
+    let mut client = proxy.client();
+    assert_eq!(connect(&mut client, &origin.address().to_string()), 200);
+    assert_eq!(client.get("/one").text(), "reached");
+    assert!(client.is_closed());
+    until("the target is left, too", || origin.closed() == 1);
+}
+
+#[test]
+fn much_passes_both_ways_at_once() {
+    let echo = Origin::serving_early(|exchange| {
+        loop {
+            let piece = exchange.read_some();
+            if piece.is_empty() || exchange.try_send(&piece).is_err() {
+                return super::support::Reply::Close;
+            }
+        }
+    });
+    let proxy = start(&format!("\"127.0.0.1:{}\"", echo.address().port()), "");
+    let mut client = proxy.client();
+    assert_eq!(connect(&mut client, &echo.address().to_string()), 200);
+    // More than all the buffers on the way hold, in pieces that are awaited.
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    let piece = vec![7; 256 * 1024];
+    for _ in 0..64 {
+        client.send(&piece);
+        assert_eq!(client.read_exactly(piece.len()), piece);
+    }
+}

@@ -1,0 +1,147 @@
+//! tests/cases/http2: heads and bodies that a strict HTTP/2 server refuses, or makes one HTTP/1 request of.
+//!
+//! `send` is the field section of a request, each field `name: value`, every one sent as a literal, whatever it says; `more`
+//! appends as many fields. `gives` is what comes back: `reset`, an error code of RST_STREAM, or a status with its reason in the
+//! access log, and the connection goes on; or `ended`, an error code of GOAWAY. Of what is refused no byte may reach the origin (with `data`: never the
+//! whole of it).
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::support::{H2Client, Origin, Proxy, Reaction, cases, unescape, until};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    case: String,
+    send: Vec<String>,
+    #[serde(default)]
+    more: usize,
+    data: Option<String>,
+    #[serde(default)]
+    trailers: Vec<String>,
+    gives: Gives,
+    #[serde(default)]
+    origin: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gives {
+    reset: Option<String>,
+    ended: Option<String>,
+    status: Option<u16>,
+    reason: Option<String>,
+}
+
+#[test]
+fn fields() {
+    run("http2/fields.yaml");
+}
+
+#[test]
+fn pseudo_fields() {
+    run("http2/pseudo_fields.yaml");
+}
+
+#[test]
+fn authority() {
+    run("http2/authority.yaml");
+}
+
+#[test]
+fn bodies() {
+    run("http2/bodies.yaml");
+}
+
+#[track_caller]
+fn run(file: &str) {
+    let cases: Vec<Case> = cases(file);
+    let origin = Origin::saying("reached");
+    let proxy = Proxy::before(&origin);
+    let failed = |case: &Case| Some(format!("{}: {}", case.case, case.tried(&proxy, &origin).err()?));
+    let wrong: Vec<String> = cases.iter().filter_map(failed).collect();
+    assert!(wrong.is_empty(), "{} of {} cases failed:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+impl Case {
+    fn tried(&self, proxy: &Proxy, origin: &Origin) -> Result<(), String> {
+        let (bytes, requests) = (origin.bytes(), origin.requests().len());
+        let logged = lines(proxy).len();
+        let mut client = H2Client::tcp(proxy.port("web"));
+        self.request(&mut client);
+        let reaction = client.reaction(1).map_err(|error| format!("no answer: {error}"))?;
+        let is_wanted = match &reaction {
+            Reaction::Answered => self.gives.status.is_some(),
+            Reaction::Reset(code) => self.gives.reset.as_ref() == Some(code),
+            Reaction::Ended(code) => self.gives.ended.as_ref() == Some(code),
+        };
+        if !is_wanted {
+            return Err(format!("{reaction:?} instead of {:?}", self.gives));
+        }
+        if self.gives.status.is_some() {
+            until(&format!("{self:?} is logged"), || {
+                lines(proxy)[logged..].iter().any(|line| self.is_said_by(line))
+            });
+        }
+        let arrived = &origin.requests()[requests..];
+        let passes = self.gives.status == Some(200);
+        if arrived.len() != usize::from(passes) {
+            return Err(format!("{} requests reached the origin", arrived.len()));
+        }
+        if !passes && self.data.is_none() && origin.bytes() != bytes {
+            return Err("bytes reached the origin".into());
+        }
+        let arrived = arrived.first().map(|request| String::from_utf8_lossy(&request.raw).to_lowercase());
+        let arrived = arrived.unwrap_or_default();
+        let holds =
+            |text: &&String| arrived.contains(&String::from_utf8_lossy(&unescape(text)).to_lowercase());
+        if let Some(text) = self.origin.iter().find(|text| !holds(text)) {
+            return Err(format!("the origin did not get {text:?} but\n{arrived}"));
+        }
+        match reaction {
+            Reaction::Ended(_) => Ok(()),
+            _ => self.goes_on(&mut client, origin),
+        }
+    }
+
+    fn is_said_by(&self, line: &Value) -> bool {
+        line["status"].as_u64().map(|status| status as u16) == self.gives.status
+            && line["reason"].as_str() == self.gives.reason.as_deref()
+    }
+
+    fn request(&self, client: &mut H2Client) {
+        let mut fields: Vec<_> = self.send.iter().map(|text| field(text)).collect();
+        fields.extend((0..self.more).map(|_| field("x-more: b")));
+        client.headers(1, &fields, self.data.is_none());
+        if let Some(data) = &self.data {
+            client.data(1, &unescape(data), self.trailers.is_empty());
+        }
+        if !self.trailers.is_empty() {
+            let trailers: Vec<_> = self.trailers.iter().map(|text| field(text)).collect();
+            client.headers(1, &trailers, true);
+        }
+    }
+
+    /// One request that breaks the rules is no reason to end the others.
+    fn goes_on(&self, client: &mut H2Client, origin: &Origin) -> Result<(), String> {
+        let requests = origin.requests().len();
+        let fields = [":method: GET", ":scheme: http", ":path: /next", ":authority: a"].map(field);
+        client.headers(3, &fields, true);
+        match client.reaction(3) {
+            Ok(Reaction::Answered) if origin.requests().len() == requests + 1 => Ok(()),
+            other => Err(format!("the next request gets {other:?}")),
+        }
+    }
+}
+
+/// What is logged of the cases themselves.
+fn lines(proxy: &Proxy) -> Vec<Value> {
+    proxy.access_log().into_iter().filter(|line| line["path"] != "/next").collect()
+}
+
+/// `name: value`, where the name may begin with a colon and hold others.
+fn field(text: &str) -> (Vec<u8>, Vec<u8>) {
+    let (name, value) = text.split_once(": ").expect("a name and a value");
+    (unescape(name), unescape(value))
+}
