@@ -12,7 +12,7 @@ use crate::{
         connection::Connection,
         cors,
         forwarded::{self, Client},
-        path,
+        path, websocket,
     },
     matcher,
     routing::{Allow, Found},
@@ -64,7 +64,10 @@ impl Arrival {
     fn find(&mut self, listener: &Listener, head: &mut request::Parts) -> Result<(), Reason> {
         self.host = host(head)?;
         if head.method == Method::CONNECT {
-            return Err(Reason::NoConnect);
+            return Err(match websocket::connect(head) {
+                None => Reason::NoConnect,
+                Some(_) => Reason::UnsupportedProtocol,
+            });
         }
         if head.uri.path() == "*" {
             self.plan = Plan::Options(None);

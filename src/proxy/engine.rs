@@ -26,14 +26,14 @@ use super::{
     spans::{self, Traced},
 };
 use crate::{
-    action::proxy::Proxy,
+    action::proxy::{self, Proxy},
     error::Reason,
     http::{
         accept::Accept,
         connection::Connection,
         errors::Errors,
         forwarded::{self, Hop},
-        hop_by_hop,
+        hop_by_hop, websocket,
     },
     middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
@@ -138,6 +138,14 @@ impl Engine {
                 action => local(action, route, &mut downstream.exchange),
             },
         };
+        let answer = match downstream.exchange.connects && answer.status().is_success() {
+            // The client would take the answer's body for what comes through a tunnel.
+            true => {
+                downstream.exchange.reason = Some(Reason::UnsupportedProtocol);
+                answers::refusal(Reason::UnsupportedProtocol, None, &route.errors, &downstream.exchange)
+            }
+            false => answer,
+        };
         send(&mut downstream, answer, &route.errors).await;
         (downstream, None)
     }
@@ -170,10 +178,10 @@ impl Engine {
         let call = Arc::new(Mutex::new(Call::new(proxy.clone(), key, exchange.host.clone(), traced)));
         if exchange.reason.is_none() {
             proxy.upstream.asked();
-            let timeouts = &proxy.timeouts;
-            let waits = Waits { first_byte: timeouts.first_byte, body_idle: timeouts.body_idle };
+            let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = proxy.timeouts;
+            let waits = Waits { first_byte, body_idle, tunnel_idle };
             let since = exchange.started;
-            let left = timeouts.total.map(|total| total.saturating_sub(since.elapsed()));
+            let left = total.map(|total| total.saturating_sub(since.elapsed()));
             let limits = Limits { waits, total: left };
             downstream = self.forwarder.forward(downstream, &call, limits).await;
             downstream.exchange.reason = lock(&call).failure;
@@ -204,6 +212,7 @@ impl Handler for Engine {
         let (place, expose) = (listener.place, listener.expose);
         drop(listener);
         let Arrival { route, plan, client, host, path, query, params } = arrival;
+        let connects = websocket::connect(&head).is_some();
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         let exchange = Exchange {
             client_ip: client.ip,
@@ -213,7 +222,8 @@ impl Handler for Engine {
             path,
             query,
             head_size,
-            has_body: !session.body_is_empty(),
+            has_body: !session.body_is_empty() && !connects,
+            connects,
             captures: params,
             trace,
             accept,
@@ -299,7 +309,7 @@ fn prepare(
     }
     let upgrade = match head.version {
         Version::HTTP_11 => upgrade(head),
-        _ => None,
+        _ => websocket::connect(head).map(|_| HeaderValue::from_static(websocket::NAME)),
     };
     hop_by_hop::strip(&mut head.headers);
     // We answer it by ourselves, when the body is asked for.

@@ -22,6 +22,7 @@ use super::{
     gateway::{CALL, Gateway},
     recover,
     session::Session,
+    tunnel::Tunnel,
 };
 use crate::{error::Reason, http::hop_by_hop};
 
@@ -55,9 +56,9 @@ impl Forwarder {
         call: &Arc<Mutex<Call>>,
         limits: Limits,
     ) -> Box<Downstream<S>> {
-        let (request, upgrade) = outgoing(&mut downstream, call);
+        let (request, tunnel) = outgoing(&mut downstream, call);
         let slot = Arc::new(Mutex::new(None));
-        let adapter = Adapter::new(downstream, slot.clone(), request, upgrade, limits.waits);
+        let adapter = Adapter::new(downstream, slot.clone(), request, tunnel, limits.waits);
         let session = ServerSession::new_custom(Box::new(adapter));
         let failure = self.run(session, call.clone(), limits.total).await;
         if let Some(reason) = failure {
@@ -99,21 +100,19 @@ fn length(head: &request::Parts) -> usize {
     head.headers.iter().fold(target, |length, (name, value)| length + name.as_str().len() + value.len() + 4)
 }
 
-/// The head as Pingora takes it, and whether it asks for another protocol. A server may ignore that it does
-/// (RFC 9110 section 7.8): so with a body, which would have to be read first, and where HTTP/2 is spoken.
-fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> (RequestHeader, bool) {
+/// The head as Pingora takes it, and the tunnel that it asks for.
+fn outgoing<S: Session>(
+    downstream: &mut Downstream<S>,
+    call: &Mutex<Call>,
+) -> (RequestHeader, Option<Tunnel>) {
     let empty = http::Request::new(()).into_parts().0;
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
     let bodiless = downstream.session.body_is_empty();
     let asks = hop_by_hop::has_rare(&head.headers, &header::UPGRADE);
-    let upgrade = asks && bodiless && lock(call).ask_upgrade();
-    if bodiless && !upgrade && length(&head) <= WRITTEN_AT_ONCE {
+    let tunnel = if asks { lock(call).ask_tunnel(&mut head, bodiless) } else { None };
+    if bodiless && tunnel.is_none() && length(&head) <= WRITTEN_AT_ONCE {
         lock(call).write_at_once();
     }
-    if asks && !upgrade {
-        head.headers.remove(header::UPGRADE);
-        head.headers.remove(header::CONNECTION);
-    }
-    (RequestHeader::from(head), upgrade)
+    (RequestHeader::from(head), tunnel)
 }

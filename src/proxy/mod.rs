@@ -14,5 +14,6 @@ mod record;
 mod recover;
 pub mod session;
 mod spans;
+mod tunnel;
 
 pub use engine::Engine;

@@ -17,6 +17,7 @@ mod delegated;
 mod drain;
 mod early_hints;
 mod engine;
+mod extended_connect;
 mod forward_auth;
 mod forwarding;
 mod http1;

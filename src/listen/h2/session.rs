@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream, ext::Protocol, server::SendResponse};
 use http::{
     HeaderMap, Method, Response, StatusCode,
     header::{CONTENT_LENGTH, EXPECT},
@@ -34,6 +34,9 @@ pub(super) struct Http2 {
     response_ended: bool,
     head_only: bool,
     owes_continue: bool,
+    /// Came as extended CONNECT (RFC 8441): a 2xx makes a tunnel of it.
+    connects: bool,
+    is_tunnel: bool,
     body_idle: Duration,
     write_idle: Duration,
     read_deadline: Deadline,
@@ -62,6 +65,8 @@ impl Http2 {
             response_ended: false,
             head_only: head.method == Method::HEAD,
             owes_continue: !body_is_empty && expects_continue(&head.headers),
+            connects: head.extensions.get::<Protocol>().is_some(),
+            is_tunnel: false,
             body_idle: timeouts.body_idle,
             write_idle: timeouts.write_idle,
             read_deadline: Deadline::default(),
@@ -127,6 +132,10 @@ impl Http2 {
         if std::mem::take(&mut self.owes_continue) {
             self.inform(StatusCode::CONTINUE, HeaderMap::new())?;
         }
+        if self.is_tunnel {
+            // How long it may be silent is said where both its ways are seen.
+            return Poll::Pending;
+        }
         ready!(self.read_deadline.poll(self.body_idle, cx));
         Poll::Ready(Err(ClientError::BodyTimeout))
     }
@@ -184,7 +193,7 @@ impl Session for Http2 {
     }
 
     fn body_is_done(&self) -> bool {
-        self.request_ended || self.request.is_end_stream()
+        self.request_ended || self.request.is_end_stream() || (self.is_tunnel && self.response_ended)
     }
 
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
@@ -233,8 +242,10 @@ impl Session for Http2 {
         let end = end || self.head_only || bodiless;
         self.owes_continue = false;
         self.silence.clear();
+        let is_tunnel = self.connects && head.status.is_success();
         let sent = self.respond.send_response(Response::from_parts(head, ()), end);
         self.response = Some(sent.map_err(|error| client_error(&error))?);
+        self.is_tunnel = is_tunnel;
         self.response_ended = end;
         Ok(())
     }
@@ -272,9 +283,11 @@ impl Session for Http2 {
 
     fn reset(&mut self) {
         self.response_ended = true;
+        // What resets a connection in HTTP/1.1 is CANCEL to a tunnel (RFC 8441 section 5).
+        let reason = if self.is_tunnel { Reason::CANCEL } else { Reason::INTERNAL_ERROR };
         match &mut self.response {
-            Some(response) => response.send_reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(response) => response.send_reset(reason),
+            None => self.respond.send_reset(reason),
         }
     }
 
