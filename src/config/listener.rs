@@ -122,6 +122,9 @@ pub struct Tls {
     /// The oldest version taken: 1.2 or 1.3. Default 1.2.
     #[serde(default)]
     pub min_version: Option<TlsVersion>,
+    /// Whether clients may resume their sessions by tickets. Default true.
+    #[serde(default)]
+    pub session_tickets: Option<bool>,
     /// Certificates asked of clients.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,

@@ -52,8 +52,14 @@ pub struct Tls {
     pub version: &'static str,
     pub cipher: String,
     pub sni: Option<String>,
+    /// How it asked for the client's certificate.
+    pub rules: ClientRules,
     pub client: Option<Arc<ClientCertificate>>,
 }
+
+/// How a handshake asks for the client's certificate: equal where the same is asked, the default where nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClientRules(Option<[u8; 32]>);
 
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +78,13 @@ pub struct AlternativeNames {
     pub dns: Vec<String>,
     pub uri: Vec<String>,
     pub email: Vec<String>,
+}
+
+impl ClientRules {
+    /// The rules that have this digest.
+    pub fn of(digest: [u8; 32]) -> Self {
+        Self(Some(digest))
+    }
 }
 
 impl Kept {

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use super::{
     h1, h2,
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     http::{
-        connection::{Connection, Kept, Peer, Protocol, Tls},
+        connection::{ClientRules, Connection, Kept, Peer, Protocol, Tls},
         forwarded::Hop,
     },
     proxy::session::Handler,
     snapshot::settings::Listener,
     telemetry::metrics,
-    tls,
+    tls::{self, Ruled},
     value::Bind,
 };
 
@@ -73,7 +73,7 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
     let settings = accepted.settings.clone();
     let (stream, protocol, tls) = match settings.tls.clone() {
         Some(config) => {
-            let shaken = encrypted(io, TlsAcceptor::from(config), &settings).await;
+            let shaken = encrypted(io, &config, &settings).await;
             let facts = shaken.as_ref().ok().and_then(|(_, _, tls)| tls.as_ref());
             settings.metrics.shaken(facts.map(|tls| tls.version));
             shaken?
@@ -107,18 +107,28 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
 /// TLS: the protocol is what ALPN settled, HTTP/1 for a client that offers none (RFC 9113 section 3.2).
 async fn encrypted(
     io: Io,
-    acceptor: TlsAcceptor,
+    server: &tls::Server,
     settings: &Listener,
 ) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
-    let handshake = timeout(settings.timeouts.handshake, acceptor.accept(io));
-    let stream = handshake.await.map_err(|_| Failed::Slow)??;
+    let shaken = timeout(settings.timeouts.handshake, shake_hands(io, server));
+    let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
     let session = stream.get_ref().1;
     let protocol = match session.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    let facts = tls::facts(session)?;
+    let facts = tls::facts(session, rules)?;
     Ok((Stream::tls(stream), protocol, Some(facts)))
+}
+
+/// Where hosts ask different things of clients, the name that the client asks for is read first.
+async fn shake_hands(io: Io, server: &tls::Server) -> io::Result<(TlsStream<Io>, ClientRules)> {
+    if let Some(Ruled { config, rules }) = server.only() {
+        return Ok((TlsAcceptor::from(config.clone()).accept(io).await?, *rules));
+    }
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
+    let Ruled { config, rules } = server.find(hello.client_hello().server_name()).clone();
+    Ok((hello.into_stream(config).await?, rules))
 }
 
 /// Cleartext: the protocol is told by the client's first bytes, where it is not the only one.

@@ -55,14 +55,24 @@ impl Arrival {
             query: head.uri.query().map(str::to_owned),
             params: Params::default(),
         };
-        if let Err(reason) = arrival.find(listener, head) {
+        if let Err(reason) = arrival.find(listener, connection, head) {
             arrival.plan = Plan::Refuse(reason, None);
         }
         arrival
     }
 
-    fn find(&mut self, listener: &Listener, head: &mut request::Parts) -> Result<(), Reason> {
+    fn find(
+        &mut self,
+        listener: &Listener,
+        connection: &Connection,
+        head: &mut request::Parts,
+    ) -> Result<(), Reason> {
         self.host = host(head)?;
+        if let (Some(server), Some(tls)) = (&listener.settings.tls, &connection.tls)
+            && !server.takes(tls.rules, &self.host)
+        {
+            return Err(Reason::Misdirected);
+        }
         if head.method == Method::CONNECT {
             return Err(match websocket::connect(head) {
                 None => Reason::NoConnect,

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
-
-use crate::{config::listener as config, telemetry::metrics, value::Name};
+use crate::{config::listener as config, telemetry::metrics, tls, value::Name};
 
 /// What new connections of a listener are held to.
 #[derive(Clone, Debug)]
@@ -12,7 +10,7 @@ pub struct Listener {
     pub name: Name,
     pub protocols: Protocols,
     /// Encryption; its ALPN agrees with `protocols`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<tls::Server>>,
     pub timeouts: Timeouts,
     pub limits: Limits,
     /// What its connections are counted by.
@@ -55,7 +53,7 @@ pub struct Limits {
 pub fn settings(
     name: &Name,
     config: &config::Listener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<tls::Server>>,
     metrics: Arc<metrics::Listener>,
 ) -> Listener {
     Listener {

@@ -43,6 +43,7 @@ mod strictness;
 mod support;
 mod tenants;
 mod tls;
+mod tls_rules;
 mod upstream;
 mod validate;
 mod waits;
