@@ -77,6 +77,7 @@ reasons! {
     CertificateRequired = "certificate_required", 403, Client, "http_request_denied", "Who asks for this has to show a certificate.";
     Forbidden = "forbidden", 403, Client, "http_request_denied", "This is not allowed to those who ask for it.";
     Misdirected = "misdirected", 421, Client, "http_request_error", "This connection was not made for the host that is asked for.";
+    TooEarly = "too_early", 425, Client, "http_request_denied", "This is not done before the handshake is over: ask again.";
     ClientGone = "client_gone", 499, Client, "http_request_error", "The client has gone.";
     ClientTooSlow = "client_too_slow", 499, Client, "http_request_error", "The client took the response too slowly.";
     // our own

@@ -28,6 +28,13 @@ pub(super) fn compile<'h, 'a: 'h>(
         None => None,
         Some(written) => Some(client_auth(cx, written)?),
     };
+    let session_tickets = written.session_tickets.unwrap_or(true);
+    let early_data = written.early_data.is_some_and(|early_data| early_data.value);
+    if let Some(early_data) = written.early_data.filter(|early_data| early_data.value && !session_tickets) {
+        let message = "nothing comes early where no session is resumed";
+        let help = "session_tickets: true lets clients resume theirs";
+        cx.report.push(Diagnostic::error(Code::NoEffect, early_data.span, message).help(help));
+    }
     let handshake = Handshake {
         resolver: Resolver::new(&own, by_name(hosts.clone(), |host| host.certificate.clone())),
         versions: match written.min_version {
@@ -35,7 +42,8 @@ pub(super) fn compile<'h, 'a: 'h>(
             Some(TlsVersion::V12) | None => SINCE_TLS12,
         },
         alpn: protocols.alpn(),
-        session_tickets: written.session_tickets.unwrap_or(true),
+        session_tickets,
+        early_data,
         client_auth,
         hosts: by_name(hosts, |host| host.client_auth.clone()),
     };

@@ -9,7 +9,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("Certificate", &["acme"]),
     ("Listener", &["quic", "proxy_protocol"]),
     ("ListenerProtocol", &["h3"]),
-    ("ListenerTls", &["early_data"]),
     ("Tenant", &["cache"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),

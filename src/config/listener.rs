@@ -125,6 +125,9 @@ pub struct Tls {
     /// Whether clients may resume their sessions by tickets. Default true.
     #[serde(default)]
     pub session_tickets: Option<bool>,
+    /// Whether clients that resume a session may send a request before the handshake is over. Default false.
+    #[serde(default)]
+    pub early_data: Option<Spanned<bool>>,
     /// Certificates asked of clients.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,

@@ -3,18 +3,19 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use rustls::ServerConnection;
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use super::{
-    h1, h2,
+    early, h1, h2,
     live::Ending,
     preface::{self, First},
     stream::{Io, Stream},
 };
 use crate::{
     http::{
-        connection::{ClientRules, Connection, Kept, Peer, Protocol, Tls},
+        connection::{ClientRules, Connection, Early, Kept, Peer, Protocol, Tls},
         forwarded::Hop,
     },
     proxy::session::Handler,
@@ -110,15 +111,25 @@ async fn encrypted(
     server: &tls::Server,
     settings: &Listener,
 ) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
-    let shaken = timeout(settings.timeouts.handshake, shake_hands(io, server));
+    let limit = settings.timeouts.handshake;
+    if server.takes_early_data() {
+        let shaken = timeout(limit, early::accept(io, server));
+        let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
+        let (protocol, facts) = settled(stream.session(), rules, stream.early())?;
+        return Ok((Stream::early(stream), protocol, Some(facts)));
+    }
+    let shaken = timeout(limit, shake_hands(io, server));
     let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
-    let session = stream.get_ref().1;
+    let (protocol, facts) = settled(stream.get_ref().1, rules, Early::default())?;
+    Ok((Stream::tls(stream), protocol, Some(facts)))
+}
+
+fn settled(session: &ServerConnection, rules: ClientRules, early: Early) -> Result<(Protocol, Tls), Failed> {
     let protocol = match session.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    let facts = tls::facts(session, rules)?;
-    Ok((Stream::tls(stream), protocol, Some(facts)))
+    Ok((protocol, tls::facts(session, rules, early)?))
 }
 
 /// Where hosts ask different things of clients, the name that the client asks for is read first.

@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use super::early::EarlyTls;
+
 /// An accepted socket.
 #[derive(Debug)]
 pub enum Io {
@@ -31,6 +33,7 @@ pub struct Stream {
 enum Carrier {
     Plain(Io),
     Tls(Box<TlsStream<Io>>),
+    Early(Box<EarlyTls>),
 }
 
 impl Stream {
@@ -42,6 +45,10 @@ impl Stream {
     pub fn tls(stream: TlsStream<Io>) -> Self {
         Self { prefix: Bytes::new(), carrier: Carrier::Tls(Box::new(stream)) }
     }
+
+    pub fn early(stream: EarlyTls) -> Self {
+        Self { prefix: Bytes::new(), carrier: Carrier::Early(Box::new(stream)) }
+    }
 }
 
 /// Calls a method of whatever carries the bytes.
@@ -51,6 +58,7 @@ macro_rules! carried {
             Carrier::Plain(Io::Tcp($io)) => $call,
             Carrier::Plain(Io::Unix($io)) => $call,
             Carrier::Tls($io) => $call,
+            Carrier::Early($io) => $call,
         }
     };
 }

@@ -283,6 +283,7 @@ fn server_tls(
         versions: tls::SINCE_TLS12,
         alpn: protocols.alpn(),
         session_tickets: true,
+        early_data: false,
         client_auth: client_auth.map(Arc::new),
         hosts: Vec::new(),
     });
@@ -443,6 +444,7 @@ async fn the_oldest_version_is_kept_to() {
         versions: tls::SINCE_TLS13,
         alpn: Vec::new(),
         session_tickets: true,
+        early_data: false,
         client_auth: None,
         hosts: Vec::new(),
     });

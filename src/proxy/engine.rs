@@ -211,7 +211,7 @@ impl Handler for Engine {
         prepare(&mut head, &arrival, &connection.hop, &listener, trace.as_ref());
         let (place, expose) = (listener.place, listener.expose);
         drop(listener);
-        let Arrival { route, plan, client, host, path, query, params } = arrival;
+        let Arrival { route, plan, client, host, path, query, params, .. } = arrival;
         let connects = websocket::connect(&head).is_some();
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         let exchange = Exchange {
@@ -320,6 +320,9 @@ fn prepare(
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(header::UPGRADE, protocol);
     }
+    if arrival.early {
+        head.headers.insert(EARLY_DATA, HeaderValue::from_static("1"));
+    }
     let trust = listener.trusted_proxies.as_ref();
     forwarded::tell(&mut head.headers, head.version, &arrival.client, hop, trust);
     // Where the trace is recorded, each attempt to come says where it stands in it.
@@ -327,6 +330,9 @@ fn prepare(
         head.headers.insert(TRACEPARENT, trace.context().traceparent());
     }
 }
+
+/// Says that the request may be a replay (RFC 8470 section 5.1).
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:
 /// behind a tunnel of these, requests would pass without a route.

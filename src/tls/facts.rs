@@ -17,7 +17,7 @@ use x509_parser::{
 };
 
 use crate::{
-    http::connection::{AlternativeNames, ClientCertificate, ClientRules, Tls},
+    http::connection::{AlternativeNames, ClientCertificate, ClientRules, Early, Tls},
     value::{Attribute, Subject},
 };
 
@@ -27,7 +27,11 @@ use crate::{
 pub struct ClientCertificateError(String);
 
 /// The facts of a handshake that is done by these rules.
-pub fn facts(session: &ServerConnection, rules: ClientRules) -> Result<Tls, ClientCertificateError> {
+pub fn facts(
+    session: &ServerConnection,
+    rules: ClientRules,
+    early: Early,
+) -> Result<Tls, ClientCertificateError> {
     let client = session.peer_certificates().and_then(|chain| chain.first());
     Ok(Tls {
         version: match session.protocol_version() {
@@ -39,6 +43,7 @@ pub fn facts(session: &ServerConnection, rules: ClientRules) -> Result<Tls, Clie
             .map_or_else(String::new, |suite| format!("{:?}", suite.suite())),
         sni: session.server_name().map(str::to_owned),
         rules,
+        early,
         client: client.map(|der| client_certificate(der)).transpose()?.map(Arc::new),
     })
 }

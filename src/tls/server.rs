@@ -9,7 +9,10 @@ use std::{
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion, crypto,
     pki_types::CertificateDer,
-    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, StoresServerSessions,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     version::{TLS12, TLS13},
 };
 use sha2::{Digest, Sha256};
@@ -31,6 +34,9 @@ pub struct Handshake {
     pub alpn: Vec<Vec<u8>>,
     /// Whether clients may resume their sessions.
     pub session_tickets: bool,
+    /// Whether resumed clients may ask before the handshake is over. Their sessions are kept here then, each for one use:
+    /// a ticket that carries all could be used again, with what was asked by it.
+    pub early_data: bool,
     pub client_auth: Option<Arc<ClientAuth>>,
     /// The names of hosts, each with what it asks of clients itself, if it does. Nothing where no host does.
     pub hosts: Vec<(String, Option<Arc<ClientAuth>>)>,
@@ -49,6 +55,7 @@ pub struct Server {
     own: Ruled,
     /// By the names of hosts, where a host asks something of its own of clients. `None`: what the listener asks.
     hosts: Option<Names<Option<Ruled>>>,
+    early_data: bool,
 }
 
 /// How a handshake goes.
@@ -61,7 +68,17 @@ pub struct Ruled {
 /// The keys of session tickets: one for each way to ask for clients' certificates, for as long as a handshake uses it. A
 /// ticket carries the client's verified certificate, so one that was made by other rules must not be taken.
 #[derive(Default)]
-pub struct Tickets(Mutex<HashMap<ClientRules, Weak<dyn ProducesTickets>>>);
+pub struct Tickets {
+    keys: Mutex<HashMap<ClientRules, Weak<dyn ProducesTickets>>>,
+    /// What tickets stand for where they carry nothing.
+    sessions: Mutex<HashMap<ClientRules, Weak<dyn StoresServerSessions>>>,
+}
+
+/// What a client may send before the handshake is over: a request, not a body.
+const EARLY_DATA: u32 = 16 << 10;
+
+/// Sessions that are kept for early data, by rules: those before are forgotten.
+const SESSIONS: usize = 16 << 10;
 
 /// Why a handshake cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,16 +93,22 @@ pub enum ServerError {
 
 impl Server {
     pub fn new(handshake: Handshake, tickets: &Tickets) -> Result<Self, ServerError> {
-        let Handshake { resolver, versions, alpn, session_tickets, client_auth, hosts } = handshake;
+        let Handshake { resolver, versions, alpn, session_tickets, early_data, client_auth, hosts } =
+            handshake;
         let resolver = Arc::new(resolver);
         let ruled = |client_auth: Option<&ClientAuth>| {
             let rules = client_auth.map_or(ClientRules::default(), |client_auth| client_auth.rules);
             let mut config = config(versions, client_auth)?.with_cert_resolver(resolver.clone());
             config.alpn_protocols.clone_from(&alpn);
             config.session_storage = Arc::new(NoServerSessionStorage {});
-            match session_tickets {
-                true => config.ticketer = tickets.of(rules)?,
-                false => config.send_tls13_tickets = 0,
+            match (session_tickets, early_data) {
+                (false, _) => config.send_tls13_tickets = 0,
+                (true, false) => config.ticketer = tickets.keys(rules)?,
+                (true, true) => {
+                    config.session_storage = tickets.sessions(rules);
+                    config.max_early_data_size = EARLY_DATA;
+                    config.send_half_rtt_data = true;
+                }
             }
             Ok(Ruled { config: Arc::new(config), rules })
         };
@@ -96,7 +119,11 @@ impl Server {
             .collect();
         let hosts = hosts?;
         let differ = hosts.iter().any(|(_, ruled)| ruled.is_some());
-        Ok(Self { own, hosts: differ.then(|| Names::new(hosts)) })
+        Ok(Self { own, hosts: differ.then(|| Names::new(hosts)), early_data })
+    }
+
+    pub fn takes_early_data(&self) -> bool {
+        self.early_data
     }
 
     /// How every handshake goes, where they do not differ by name.
@@ -168,8 +195,8 @@ impl ClientAuth {
 
 impl Tickets {
     /// The keys for these rules; they change every few hours, and those before are good for as long again.
-    fn of(&self, rules: ClientRules) -> Result<Arc<dyn ProducesTickets>, ServerError> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn keys(&self, rules: ClientRules) -> Result<Arc<dyn ProducesTickets>, ServerError> {
+        let mut known = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(keys) = known.get(&rules).and_then(Weak::upgrade) {
             return Ok(keys);
         }
@@ -177,6 +204,17 @@ impl Tickets {
         known.retain(|_, keys| keys.strong_count() > 0);
         known.insert(rules, Arc::downgrade(&keys));
         Ok(keys)
+    }
+
+    fn sessions(&self, rules: ClientRules) -> Arc<dyn StoresServerSessions> {
+        let mut known = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sessions) = known.get(&rules).and_then(Weak::upgrade) {
+            return sessions;
+        }
+        let sessions: Arc<dyn StoresServerSessions> = ServerSessionMemoryCache::new(SESSIONS);
+        known.retain(|_, sessions| sessions.strong_count() > 0);
+        known.insert(rules, Arc::downgrade(&sessions));
+        sessions
     }
 }
 
@@ -204,6 +242,7 @@ mod tests {
             versions: SINCE_TLS12,
             alpn: Vec::new(),
             session_tickets: true,
+            early_data: false,
             client_auth: own.cloned(),
             hosts,
         };
@@ -242,10 +281,10 @@ mod tests {
     #[test]
     fn keys_of_tickets_are_shared_by_equal_rules_and_outlive_a_configuration() {
         let tickets = Tickets::default();
-        let plain = tickets.of(ClientRules::default()).unwrap();
-        assert!(Arc::ptr_eq(&plain, &tickets.of(ClientRules::default()).unwrap()));
+        let plain = tickets.keys(ClientRules::default()).unwrap();
+        assert!(Arc::ptr_eq(&plain, &tickets.keys(ClientRules::default()).unwrap()));
         let auth = ClientAuth::new(vec![authority("ca.test")], true).unwrap();
-        let ruled = tickets.of(auth.rules).unwrap();
+        let ruled = tickets.keys(auth.rules).unwrap();
         let ticket = plain.encrypt(b"who it was").unwrap();
         assert_eq!(plain.decrypt(&ticket).unwrap(), b"who it was");
         assert!(ruled.decrypt(&ticket).is_none());

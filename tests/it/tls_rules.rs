@@ -245,3 +245,146 @@ hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok 
     proxy.change(&yaml.replace("local:", "other:").replace("[local]", "[other]"));
     assert_eq!((proxy.metric(&series("local")), proxy.metric(&series("other")).is_some()), (None, true));
 }
+
+const EARLY: &str = r#"
+certificates: { web: { cert: web.pem, key: web.key } }
+listeners: { secure: { bind: "127.0.0.1:0", tls: { certificates: [web], early_data: true } } }
+upstreams: { origin: { endpoints: ["ORIGIN"] } }
+hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: origin } } } } }
+"#;
+
+/// A client of TLS 1.3 that says its last word of the handshake when it is told to.
+struct Hasty {
+    io: std::net::TcpStream,
+    session: rustls::ClientConnection,
+}
+
+impl Hasty {
+    /// Sends this with the first bytes of a connection.
+    fn asks(port: u16, config: &std::sync::Arc<rustls::ClientConfig>, request: &str) -> Self {
+        let mut session =
+            rustls::ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
+        let mut early = session.early_data().expect("the session allows early data");
+        assert_eq!(early.write(request.as_bytes()).unwrap(), request.len());
+        let mut first = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut first).unwrap();
+        }
+        let mut io = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        io.set_read_timeout(Some(super::support::DEADLINE)).unwrap();
+        io.write_all(&first).unwrap();
+        Self { io, session }
+    }
+
+    /// What comes back before the handshake is over, up to what ends with this.
+    fn answer(&mut self, end: &str) -> String {
+        use std::io::Read;
+        let mut answer = Vec::new();
+        while !answer.ends_with(end.as_bytes()) {
+            assert_ne!(
+                self.session.read_tls(&mut self.io).unwrap(),
+                0,
+                "{}",
+                String::from_utf8_lossy(&answer)
+            );
+            self.session.process_new_packets().unwrap();
+            let _ = self.session.reader().read_to_end(&mut answer);
+        }
+        assert!(self.session.is_early_data_accepted());
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// The handshake's end, and what comes of it.
+    fn then(mut self, request: &str, end: &str) -> String {
+        self.session.writer().write_all(request.as_bytes()).unwrap();
+        while self.session.wants_write() {
+            self.session.write_tls(&mut self.io).unwrap();
+        }
+        self.answer(end)
+    }
+}
+
+#[test]
+fn what_comes_early_is_told_and_nothing_unsafe_is_done() {
+    let tree = Tree::new();
+    let certificates = Certificates::new(&tree);
+    certificates.sign("web", &["localhost"]);
+    let origin = super::support::Origin::echoing();
+    let mut proxy = Proxy::start_in(tree, &config(EARLY, &[("ORIGIN", &origin.address())]));
+    let port = proxy.port("secure");
+    let mut tls = rustls::ClientConfig::clone(&certificates.client(&["http/1.1"]));
+    tls.enable_early_data = true;
+    let tls = std::sync::Arc::new(tls);
+    // Two sessions, each for one use.
+    for _ in 0..2 {
+        let response = Client::tls(port, "localhost", tls.clone()).unwrap().get("/first");
+        assert!(!response.text().to_lowercase().contains("early-data"), "{}", response.text());
+    }
+    let request = |line: &str| format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    let mut hasty = Hasty::asks(port, &tls, &request("POST /unsafe"));
+    let refused = hasty.answer("}");
+    assert!(refused.starts_with("HTTP/1.1 425 "), "{refused}");
+    let done = hasty.then(&request("POST /unsafe"), "\r\n\r\n");
+    assert!(done.contains("200 OK"), "{done}");
+    let told = origin.requests().into_iter().find(|request| request.start.contains("/unsafe")).unwrap();
+    assert_eq!(told.field("early-data"), None, "the handshake is over");
+    proxy.change(&config(EARLY, &[("ORIGIN", &origin.address())]).replace("/**", "/{all...}"));
+    let mut hasty = Hasty::asks(port, &tls, &request("GET /early"));
+    let answer = hasty.answer("\r\n\r\n");
+    assert!(answer.contains("200 OK"), "{answer}");
+    let told = origin.requests().into_iter().find(|request| request.start.contains("/early")).unwrap();
+    assert_eq!(told.field("early-data"), Some("1"));
+    let line = proxy.access_line(|line| line["status"] == 425);
+    assert_eq!((&line["reason"], &line["path"]), (&"too_early".into(), &"/unsafe".into()), "{line}");
+}
+
+#[test]
+fn early_data_is_taken_once() {
+    let tree = Tree::new();
+    Certificates::new(&tree).sign("web", &["localhost"]);
+    let origin = super::support::Origin::saying("ok");
+    let proxy = Proxy::start_in(tree, &config(EARLY, &[("ORIGIN", &origin.address())]));
+    let file = proxy.tree().path("session").to_string_lossy().into_owned();
+    let first = s_client(&proxy, "secure", &["-tls1_3", "-sess_out", &file]);
+    assert!(first.contains("Max Early Data: 16384"), "{first}");
+    let request = "GET /early HTTP/1.1\r\nHost: open.example\r\n\r\n";
+    let early = proxy.tree().write("early", request).to_string_lossy().into_owned();
+    let resumed = ["-tls1_3", "-sess_in", &file, "-early_data", &early];
+    let taken = s_client(&proxy, "secure", &resumed);
+    assert!(taken.contains("Early data was accepted") && taken.matches("200 OK").count() == 2, "{taken}");
+    let replayed = s_client(&proxy, "secure", &resumed);
+    assert!(
+        replayed.contains("Early data was rejected") && replayed.matches("200 OK").count() == 1,
+        "{replayed}"
+    );
+    let asked = origin.requests().iter().filter(|request| request.start.contains("/early")).count();
+    assert_eq!(asked, 1);
+    let full = s_client(&proxy, "secure", &["-tls1_2"]);
+    assert!(full.contains("\nok"), "TLS 1.2 goes on: {full}");
+}
+
+#[test]
+fn much_passes_where_early_data_is_taken() {
+    let tree = Tree::new();
+    let certificates = Certificates::new(&tree);
+    certificates.sign("web", &["localhost"]);
+    let origin = super::support::Origin::echoing();
+    let proxy = Proxy::start_in(tree, &config(EARLY, &[("ORIGIN", &origin.address())]));
+    let body = proxy.tree().write("body", "x".repeat(3_000_000));
+    let (url, data) =
+        (format!("https://localhost:{}/", proxy.port("secure")), format!("@{}", body.display()));
+    for protocol in ["--http1.1", "--http2"] {
+        let run = curl(&[protocol, "--cacert", &certificates.ca(), "--data-binary", &data, &url]);
+        assert!(
+            run.code == 0 && run.stdout.len() > 3_000_000,
+            "{protocol}: {} {}",
+            run.code,
+            run.stdout.len()
+        );
+    }
+    let address = format!("127.0.0.1:{}", proxy.port("secure"));
+    assert_ne!(openssl(&["s_client", "-connect", &address, "-tls1_1"]).code, 0);
+    let mut junk = Client::tcp(proxy.port("secure"));
+    junk.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(junk.is_closed(), "an alert, and the end");
+}
