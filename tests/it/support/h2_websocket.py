@@ -83,7 +83,8 @@ class Tunnel:
         """Until the stream is over; says how it ended."""
         while not self.ended and self.reset is None:
             self.pump()
-        return "ended" if self.reset is None else f"reset {int(self.reset)}"
+        # Behind the end of what it sends, a server may refuse the rest of what the client does.
+        return "ended" if self.ended else f"reset {int(self.reset)}"
 
 
 class WebSocket(Tunnel):
