@@ -55,6 +55,7 @@ reasons! {
     BadPath = "bad_path", 400, Client, "http_request_error", "The request's path is malformed.";
     UnsupportedTransferCoding = "unsupported_transfer_coding", 501, Client, "http_request_error", "The request's transfer coding is not supported.";
     UnsupportedVersion = "unsupported_version", 505, Client, "http_request_error", "The request's HTTP version is not supported.";
+    UnsupportedProtocol = "unsupported_protocol", 501, Client, "http_request_error", "The protocol that was asked for is not spoken here.";
     ExpectationFailed = "expectation_failed", 417, Client, "http_request_error", "The request's expectation is not supported.";
     UriTooLong = "uri_too_long", 414, Client, "http_request_error", "The request's target is too long.";
     HeaderTooLarge = "header_too_large", 431, Client, "http_request_error", "The request's header section is too large.";
@@ -76,6 +77,8 @@ reasons! {
     CertificateRequired = "certificate_required", 403, Client, "http_request_denied", "Who asks for this has to show a certificate.";
     Forbidden = "forbidden", 403, Client, "http_request_denied", "This is not allowed to those who ask for it.";
     TargetRefused = "target_refused", 403, Client, "destination_ip_prohibited", "There is no tunnel to there from here.";
+    Misdirected = "misdirected", 421, Client, "http_request_error", "This connection was not made for the host that is asked for.";
+    TooEarly = "too_early", 425, Client, "http_request_denied", "This is not done before the handshake is over: ask again.";
     ClientGone = "client_gone", 499, Client, "http_request_error", "The client has gone.";
     ClientTooSlow = "client_too_slow", 499, Client, "http_request_error", "The client took the response too slowly.";
     // our own
@@ -85,6 +88,7 @@ reasons! {
     TooManyInFlight = "too_many_in_flight", 503, Gateway, "http_request_denied", "Too many requests at once: try again soon.";
     Overloaded = "overloaded", 503, Gateway, "http_request_denied", "Too much to do at the moment: try again soon.";
     ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
+    TunnelIdle = "tunnel_idle", 504, Gateway, "connection_read_timeout", "Nothing was said for too long.";
     // the upstream's
     AuthUnavailable = "auth_unavailable", 503, Upstream, "destination_unavailable", "Who may have this cannot be found out at the moment.";
     AuthFailed = "auth_failed", 502, Upstream, "destination_unavailable", "Who may have this could not be found out.";
@@ -103,6 +107,7 @@ reasons! {
     UpstreamWriteTimeout = "upstream_write_timeout", 504, Upstream, "connection_write_timeout", "The service stopped reading.";
     UpstreamClosed = "upstream_closed", 502, Upstream, "connection_terminated", "The service closed the connection.";
     UpstreamProtocol = "upstream_protocol", 502, Upstream, "http_protocol_error", "The service's answer could not be understood.";
+    UpgradeFailed = "upgrade_failed", 502, Upstream, "http_upgrade_failed", "The service does not speak the protocol that was asked for.";
 }
 
 #[cfg(test)]

@@ -84,6 +84,8 @@ pub struct Timeouts {
     pub total: Option<Duration>,
     pub first_byte: Duration,
     pub body_idle: Duration,
+    /// How long nothing may pass through a tunnel, in either way.
+    pub tunnel_idle: Duration,
 }
 
 /// Compiles the action for a path with these captures. `None` where an error was reported.
@@ -289,7 +291,7 @@ mod tests {
         };
         let upstream =
             Arc::new(Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default())));
-        let timeouts = Timeouts { total: None, first_byte: long, body_idle: long };
+        let timeouts = Timeouts { total: None, first_byte: long, body_idle: long, tunnel_idle: long };
         let mut diagnostics = Diagnostics::default();
         let proxy = compile(config, &["id", "rest"], upstream, timeouts, &mut diagnostics);
         proxy.ok_or(diagnostics)

@@ -1,6 +1,11 @@
 //! Certificates with their keys.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 
@@ -26,7 +31,7 @@ enum Origin<'a> {
 pub(super) fn compile(cx: &Context<'_>) -> Certificates {
     let made = cx.document.certificates.iter().filter_map(|entry| {
         let certificate = match origin(cx, entry)? {
-            Origin::Files { cert, key } => from_files(cx, cert, key),
+            Origin::Files { cert, key } => stapled(cx, from_files(cx, cert, key), entry.value.ocsp.as_ref()),
             Origin::SelfSigned(names) => self_signed(cx, names),
         };
         Some((entry.name.value.clone(), certificate?))
@@ -35,6 +40,11 @@ pub(super) fn compile(cx: &Context<'_>) -> Certificates {
 }
 
 impl Certificates {
+    /// When each ends.
+    pub fn ends(&self) -> BTreeMap<Name, SystemTime> {
+        self.0.iter().map(|(name, certificate)| (name.clone(), certificate.not_after())).collect()
+    }
+
     /// The certificate of this name; a name that nothing has is reported.
     pub fn find(&self, cx: &Context<'_>, name: &Spanned<Name>) -> Option<Arc<Certificate>> {
         let (_, entry) = cx.names.certificates.find(name, &cx.report)?;
@@ -67,7 +77,12 @@ impl Certificates {
 }
 
 fn origin<'a>(cx: &Context<'_>, entry: &'a Entry<Name, Config>) -> Option<Origin<'a>> {
-    let Config { cert, key, self_signed } = &entry.value;
+    let Config { cert, key, ocsp, self_signed } = &entry.value;
+    if let (Some(ocsp), Some(names)) = (ocsp, self_signed) {
+        let message = "no authority says anything of a certificate made at start";
+        let problem = Diagnostic::error(Code::NoEffect, ocsp.span, message);
+        cx.report.push(problem.label(names.span, "it is made here"));
+    }
     let missing = |span, message: &str| {
         let help = "{ cert: a.pem, key: a.key } reads files, { self_signed: [localhost] } makes one";
         cx.report.push(Diagnostic::error(Code::MissingKey, span, message).help(help));
@@ -108,6 +123,24 @@ fn from_files(cx: &Context<'_>, cert: &File, key: &File) -> Option<Arc<Certifica
         }
     });
     None
+}
+
+/// The certificate with its authority's word, where that is given. The file is asked for in any case: it may be missing.
+fn stapled(
+    cx: &Context<'_>,
+    certificate: Option<Arc<Certificate>>,
+    ocsp: Option<&File>,
+) -> Option<Arc<Certificate>> {
+    let Some(file) = ocsp else { return certificate };
+    let response = cx.read(file)?;
+    match certificate?.with_ocsp(&response) {
+        Ok(certificate) => Some(Arc::new(certificate)),
+        Err(error) => {
+            let message = format!("{} cannot be used", file.0.display());
+            cx.report.error(Code::BadCertificate, file.span, message, error.to_string());
+            None
+        }
+    }
 }
 
 fn self_signed(cx: &Context<'_>, names: &Spanned<Vec<Spanned<String>>>) -> Option<Arc<Certificate>> {

@@ -2,17 +2,12 @@
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-
 use super::{certificates::Certificates, context::Context, hosts};
 use crate::{
     config::listener::{self as config, ClientAuthMode, TlsVersion},
     diagnostic::{Code, Diagnostic},
     snapshot::settings::Protocols,
-    tls::{
-        Certificate, ClientAuth, Handshake, Resolver, SINCE_TLS12, SINCE_TLS13, ServerError, certificates,
-        server_config,
-    },
+    tls::{ClientAuth, Handshake, Resolver, SINCE_TLS12, SINCE_TLS13, Server, certificates},
     value::Spanned,
 };
 
@@ -22,7 +17,7 @@ pub(super) fn compile<'h, 'a: 'h>(
     written: &Spanned<config::Tls>,
     protocols: Protocols,
     hosts: impl Iterator<Item = &'h hosts::Draft<'a>> + Clone,
-) -> Option<Arc<ServerConfig>> {
+) -> Option<Arc<Server>> {
     if written.certificates.is_empty() {
         let message = "TLS needs at least one certificate";
         let help = "certificates: { local: { self_signed: [localhost] } } defines one made at start";
@@ -33,47 +28,60 @@ pub(super) fn compile<'h, 'a: 'h>(
         None => None,
         Some(written) => Some(client_auth(cx, written)?),
     };
+    let session_tickets = written.session_tickets.unwrap_or(true);
+    let early_data = written.early_data.is_some_and(|early_data| early_data.value);
+    if let Some(early_data) = written.early_data.filter(|early_data| early_data.value && !session_tickets) {
+        let message = "nothing comes early where no session is resumed";
+        let help = "session_tickets: true lets clients resume theirs";
+        cx.report.push(Diagnostic::error(Code::NoEffect, early_data.span, message).help(help));
+    }
     let handshake = Handshake {
-        resolver: Resolver::new(&own, host_names(hosts)),
+        resolver: Resolver::new(&own, by_name(hosts.clone(), |host| host.certificate.clone())),
         versions: match written.min_version {
             Some(TlsVersion::V13) => SINCE_TLS13,
             Some(TlsVersion::V12) | None => SINCE_TLS12,
         },
         alpn: protocols.alpn(),
+        session_tickets,
+        early_data,
         client_auth,
+        hosts: by_name(hosts, |host| host.client_auth.clone()),
     };
-    match server_config(handshake) {
-        Ok(config) => Some(config),
+    match Server::new(handshake, &cx.registries.tickets) {
+        Ok(server) => Some(Arc::new(server)),
         Err(error) => {
-            let span = match (&error, &written.client_auth) {
-                (ServerError::Authority(_), Some(client_auth)) => client_auth.ca.span,
-                _ => written.span,
-            };
-            cx.report.push(Diagnostic::error(Code::BadCertificate, span, error.to_string()));
+            cx.report.push(Diagnostic::error(Code::BadCertificate, written.span, error.to_string()));
             None
         }
     }
 }
 
-/// The names of the hosts with their own certificates; nothing where no host has one.
-fn host_names<'h, 'a: 'h>(
+/// The names of the hosts with what each has of its own; nothing where no host has any.
+fn by_name<'h, 'a: 'h, T: Clone>(
     hosts: impl Iterator<Item = &'h hosts::Draft<'a>> + Clone,
-) -> Vec<(String, Option<Arc<Certificate>>)> {
-    if !hosts.clone().any(|host| host.certificate.is_some()) {
+    own: impl Fn(&hosts::Draft<'a>) -> Option<T>,
+) -> Vec<(String, Option<T>)> {
+    if !hosts.clone().any(|host| own(host).is_some()) {
         return Vec::new();
     }
-    hosts
-        .flat_map(|host| host.patterns.iter().map(|name| (name.to_string(), host.certificate.clone())))
-        .collect()
+    hosts.flat_map(|host| host.patterns.iter().map(|name| (name.to_string(), own(host)))).collect()
 }
 
-fn client_auth(cx: &Context<'_>, written: &config::ClientAuth) -> Option<ClientAuth> {
+/// What is asked of clients; authorities that cannot be used are reported.
+pub(super) fn client_auth(cx: &Context<'_>, written: &config::ClientAuth) -> Option<Arc<ClientAuth>> {
     let required = written.mode == ClientAuthMode::Require;
-    match certificates(&cx.read(&written.ca)?) {
-        Ok(authorities) => Some(ClientAuth { authorities, required }),
+    let authorities = match certificates(&cx.read(&written.ca)?) {
+        Ok(authorities) => authorities,
         Err(error) => {
             let message = format!("{} holds no authorities to trust", written.ca.0.display());
             cx.report.error(Code::BadCertificate, written.ca.span, message, error.to_string());
+            return None;
+        }
+    };
+    match ClientAuth::new(authorities, required) {
+        Ok(client_auth) => Some(Arc::new(client_auth)),
+        Err(error) => {
+            cx.report.push(Diagnostic::error(Code::BadCertificate, written.ca.span, error.to_string()));
             None
         }
     }

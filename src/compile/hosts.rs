@@ -9,7 +9,7 @@ use super::{
     chains::{self, Scope},
     context::Context,
     delegated::{self, Allowed},
-    listeners,
+    handshake, listeners,
     route::{self, Draft as Route},
     upstreams::Upstreams,
 };
@@ -19,7 +19,7 @@ use crate::{
     http::errors::Errors,
     middleware::Routed,
     routing::HostPattern,
-    tls::Certificate,
+    tls::{Certificate, ClientAuth},
     value::{Entry, Name, Span, Spanned},
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Draft<'a> {
     /// What the tenant and the host say about the chain.
     pub scopes: [Option<Scope<'a>>; 2],
     pub certificate: Option<Arc<Certificate>>,
+    /// What it asks of clients in its own way.
+    pub client_auth: Option<Arc<ClientAuth>>,
     pub errors: Arc<Errors>,
     pub access_log: OwnLog,
     pub routes: Vec<Rc<Route<'a>>>,
@@ -69,6 +71,7 @@ pub(super) fn draft<'a>(
         let listeners = own_listeners(cx, name, config, listeners);
         chains::check_kinds(cx, &config.without);
         let own = answers::errors(cx, config.errors.as_ref());
+        let tls = config.tls.as_ref().inspect(|tls| check_tls(cx, tls, &listeners));
         Draft {
             name,
             patterns,
@@ -78,7 +81,12 @@ pub(super) fn draft<'a>(
                 .as_ref()
                 .filter(|tenant| cx.names.tenants.find(tenant, &cx.report).is_some()),
             scopes: scopes(cx, name, config),
-            certificate: certificate(cx, certificates, config, &listeners),
+            certificate: tls
+                .and_then(|tls| tls.certificate.as_ref())
+                .and_then(|name| certificates.find(cx, name)),
+            client_auth: tls
+                .and_then(|tls| tls.client_auth.as_ref())
+                .and_then(|written| handshake::client_auth(cx, written)),
             errors: OwnErrors::within(own.as_ref(), errors),
             access_log: access_log::access_log(cx, config.access_log.as_ref()),
             routes: all_routes(cx, config, routes(cx, upstreams, &config.routes), &sets, name),
@@ -183,19 +191,18 @@ fn refuse_idle_burst(cx: &Context<'_>, tenant: &Tenant) {
     }
 }
 
-fn certificate(
-    cx: &Context<'_>,
-    certificates: &Certificates,
-    config: &host::Host,
-    listeners: &[usize],
-) -> Option<Arc<Certificate>> {
-    let name = &config.tls.as_ref()?.certificate;
+fn check_tls(cx: &Context<'_>, tls: &Spanned<host::HostTls>, listeners: &[usize]) {
     let encrypted = |place: &usize| cx.document.listeners.0[*place].value.tls.is_some();
+    let certificate = tls.certificate.as_ref().map(|name| name.span);
+    let Some(span) = certificate.or(tls.client_auth.as_ref().map(|client_auth| client_auth.ca.span)) else {
+        let help = "certificate: NAME, client_auth: { ca: ca.pem }, or both";
+        cx.report.push(Diagnostic::error(Code::MissingKey, tls.span, "this says nothing of TLS").help(help));
+        return;
+    };
     if !listeners.is_empty() && !listeners.iter().any(encrypted) {
         let message = "none of this host's listeners speaks TLS";
-        cx.lacks("listeners", Diagnostic::error(Code::NoEffect, name.span, message));
+        cx.lacks("listeners", Diagnostic::error(Code::NoEffect, span, message));
     }
-    certificates.find(cx, name)
 }
 
 /// The host's own routes, then those of its sets.

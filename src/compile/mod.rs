@@ -38,7 +38,7 @@ use crate::{
     snapshot::Snapshot,
     store,
     telemetry::{access_log::Sinks, metrics::Metrics},
-    tls::SelfSigned,
+    tls::{SelfSigned, Tickets},
     trace, upstream,
     value::Clock,
 };
@@ -51,6 +51,7 @@ pub struct Registries {
     pub jwks: jwt::Registry,
     pub redis: store::Registry,
     pub self_signed: SelfSigned,
+    pub tickets: Tickets,
     pub access_logs: Sinks,
     pub spans: trace::Registry,
     pub metrics: Arc<Metrics>,
@@ -67,6 +68,7 @@ impl Default for Registries {
             jwks: jwt::Registry::new(Clock::machine()),
             redis: store::Registry::default(),
             self_signed: SelfSigned::default(),
+            tickets: Tickets::default(),
             access_logs: Sinks::default(),
             spans: trace::Registry::new(metrics.spans()),
             metrics,
@@ -116,6 +118,7 @@ pub fn compile(
         log: document.log.clone(),
         listeners,
         upstreams: upstreams.into_built(),
+        certificates: certificates.ends(),
         tests,
         watch: inputs.watched(),
     });

@@ -1,7 +1,7 @@
 //! A route by itself: pattern, conditions, action. What surrounds it (chain, errors, log) differs by where
 //! it is used and is added there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     access_log::{self, OwnLog},
@@ -12,13 +12,16 @@ use super::{
 };
 use crate::{
     action::{forward, proxy, redirect, respond},
-    config::host,
+    config::{document, host},
     diagnostic::{Code, Diagnostic},
     matcher::{Conditions, Source},
     routing::{Pattern, captures},
     snapshot::Action,
     value::{self, Entry, Name, Span, Spanned, TextOr},
 };
+
+/// A silence that outlives it is of two ends that have forgotten each other.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 pub(super) struct Draft<'a> {
     pub name: &'a Spanned<Name>,
@@ -178,11 +181,14 @@ fn proxy(
 ) -> Option<Action> {
     let upstream = upstreams.find(cx, &written.upstream)?;
     // The other defaults are the upstream's where it says nothing else.
-    let total = config.timeouts.total.or(cx.document.defaults.timeouts.total);
+    let defaults = &cx.document.defaults.timeouts;
+    let total = config.timeouts.total.or(defaults.total);
+    let tunnel_idle = config.timeouts.tunnel_idle.or(defaults.tunnel_idle);
     let timeouts = proxy::Timeouts {
         total: timeout(cx, total),
         first_byte: timeout(cx, config.timeouts.first_byte).unwrap_or(upstream.timeouts.first_byte),
         body_idle: timeout(cx, config.timeouts.body_idle).unwrap_or(upstream.timeouts.body_idle),
+        tunnel_idle: timeout(cx, tunnel_idle).unwrap_or(TUNNEL_IDLE),
     };
     let made = cx
         .report
@@ -192,7 +198,8 @@ fn proxy(
 
 fn refuse_timeouts(cx: &Context<'_>, config: &host::Route) {
     let timeouts = &config.timeouts;
-    for timeout in [timeouts.total, timeouts.first_byte, timeouts.body_idle].into_iter().flatten() {
+    let document::Timeouts { total, first_byte, body_idle, tunnel_idle } = timeouts;
+    for timeout in [total, first_byte, body_idle, tunnel_idle].into_iter().flatten() {
         let message = "there is no upstream to wait for: only proxied requests have timeouts";
         cx.report.push(Diagnostic::error(Code::NoEffect, timeout.span, message));
     }

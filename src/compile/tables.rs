@@ -171,7 +171,7 @@ impl<'a> Tables<'a> {
         let Some(written) = chain.certificates_asked() else { return };
         let asks = |place: &usize| {
             let tls = self.cx.document.listeners.0[*place].value.tls.as_ref();
-            tls.is_some_and(|tls| tls.client_auth.is_some())
+            tls.is_some_and(|tls| tls.client_auth.is_some() || host.client_auth.is_some())
         };
         if host.listeners.is_empty() || host.listeners.iter().any(asks) {
             return;
@@ -180,7 +180,8 @@ impl<'a> Tables<'a> {
             let message = format!("nobody can show a certificate to host {}", host.name);
             let problem = Diagnostic::error(Code::NoEffect, written, message);
             let problem = problem.label(host.name.span, "none of its listeners asks for one");
-            let help = "client_auth: { ca: clients-ca.pem, mode: optional } in a listener's tls does";
+            let help =
+                "client_auth: { ca: clients-ca.pem, mode: optional } in a listener's or the host's tls does";
             self.cx.lacks("listeners", problem.help(help));
         }
     }

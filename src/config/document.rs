@@ -136,6 +136,8 @@ pub struct Timeouts {
     pub first_byte: Option<Spanned<Duration>>,
     /// Between two pieces of the response's body. Default 60s.
     pub body_idle: Option<Spanned<Duration>>,
+    /// How long nothing may pass through a tunnel, such as WebSocket's, in either way. Default 1h.
+    pub tunnel_idle: Option<Spanned<Duration>>,
 }
 
 /// An owner of hosts.

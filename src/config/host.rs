@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::document::{Chain, Timeouts};
+use super::{
+    document::{Chain, Timeouts},
+    listener::ClientAuth,
+};
 use crate::{
     action::{forward, proxy, redirect, respond},
     http::errors,
@@ -27,7 +30,7 @@ pub struct Host {
     pub tenant: Option<Spanned<Name>>,
     /// TLS of this host's own.
     #[serde(default)]
-    pub tls: Option<HostTls>,
+    pub tls: Option<Spanned<HostTls>>,
     /// Answers in the place of the whole host, but for those who work on it.
     #[serde(default)]
     pub maintenance: Option<maintenance::Config>,
@@ -55,8 +58,12 @@ pub struct Host {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostTls {
-    /// The certificate shown to clients that ask for one of this host's names.
-    pub certificate: Spanned<Name>,
+    /// The certificate shown to clients that ask for one of this host's names. Default: as the listener chooses.
+    #[serde(default)]
+    pub certificate: Option<Spanned<Name>>,
+    /// Certificates asked of clients that ask for one of this host's names. Default: as the listener does.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
 }
 
 /// A route: which requests, and what is done with them. Exactly one of proxy, redirect, forward and respond stands in it.

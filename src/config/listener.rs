@@ -126,6 +126,12 @@ pub struct Tls {
     /// The oldest version taken: 1.2 or 1.3. Default 1.2.
     #[serde(default)]
     pub min_version: Option<TlsVersion>,
+    /// Whether clients may resume their sessions by tickets. Default true.
+    #[serde(default)]
+    pub session_tickets: Option<bool>,
+    /// Whether clients that resume a session may send a request before the handshake is over. Default false.
+    #[serde(default)]
+    pub early_data: Option<Spanned<bool>>,
     /// Certificates asked of clients.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,

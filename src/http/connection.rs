@@ -4,7 +4,10 @@ use std::{
     any::Any,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -52,8 +55,16 @@ pub struct Tls {
     pub version: &'static str,
     pub cipher: String,
     pub sni: Option<String>,
+    /// How it asked for the client's certificate.
+    pub rules: ClientRules,
+    /// Whether what comes now may be a replay of what somebody else has seen.
+    pub early: Early,
     pub client: Option<Arc<ClientCertificate>>,
 }
+
+/// How a handshake asks for the client's certificate: equal where the same is asked, the default where nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClientRules(Option<[u8; 32]>);
 
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +83,37 @@ pub struct AlternativeNames {
     pub dns: Vec<String>,
     pub uri: Vec<String>,
     pub email: Vec<String>,
+}
+
+/// Early data (RFC 8446 section 2.3): until the handshake is over, what comes may be sent again by whoever saw it, and a
+/// request of it is done in a way that bears it (RFC 8470). Known to all who hold the connection; nothing where nothing
+/// came early.
+#[derive(Clone, Debug, Default)]
+pub struct Early(Option<Arc<AtomicBool>>);
+
+impl Early {
+    /// Early data comes, until [`Early::end`].
+    pub fn begun() -> Self {
+        Self(Some(Arc::new(AtomicBool::new(true))))
+    }
+
+    /// The handshake is over: no replay has come so far.
+    pub fn end(&self) {
+        if let Some(early) = &self.0 {
+            early.store(false, Ordering::Release);
+        }
+    }
+
+    fn is_now(&self) -> bool {
+        self.0.as_ref().is_some_and(|early| early.load(Ordering::Acquire))
+    }
+}
+
+impl ClientRules {
+    /// The rules that have this digest.
+    pub fn of(digest: [u8; 32]) -> Self {
+        Self(Some(digest))
+    }
 }
 
 impl Kept {
@@ -99,6 +141,11 @@ impl fmt::Debug for Kept {
 }
 
 impl Connection {
+    /// Whether a request that comes now may be a replay.
+    pub fn is_early(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.early.is_now())
+    }
+
     pub fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }

@@ -12,4 +12,5 @@ pub mod hop_by_hop;
 pub mod media_type;
 pub mod path;
 pub mod vary;
+pub mod websocket;
 mod weight;

@@ -3,12 +3,13 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
+use rustls::ServerConnection;
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use super::{
     admission::{Permit, Refused},
-    h1, h2,
+    early, h1, h2,
     live::Ending,
     preface::{self, First},
     proxy_protocol::{self, header::Told},
@@ -16,13 +17,13 @@ use super::{
 };
 use crate::{
     http::{
-        connection::{Connection, Kept, Peer, Protocol, Tls},
+        connection::{ClientRules, Connection, Early, Kept, Peer, Protocol, Tls},
         forwarded::Hop,
     },
     proxy::session::Handler,
     snapshot::settings::Listener,
     telemetry::metrics,
-    tls,
+    tls::{self, Ruled},
     value::Bind,
 };
 
@@ -86,7 +87,7 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
     let peer = accepted.is_of(&told)?;
     let (stream, protocol, tls) = match settings.tls.clone() {
         Some(config) => {
-            let shaken = encrypted(io.after(read.freeze()), TlsAcceptor::from(config), &settings).await;
+            let shaken = encrypted(io.after(read.freeze()), &config, &settings).await;
             let facts = shaken.as_ref().ok().and_then(|(_, _, tls)| tls.as_ref());
             settings.metrics.shaken(facts.map(|tls| tls.version));
             shaken?
@@ -137,18 +138,38 @@ impl Accepted {
 /// TLS: the protocol is what ALPN settled, HTTP/1 for a client that offers none (RFC 9113 section 3.2).
 async fn encrypted(
     io: Io,
-    acceptor: TlsAcceptor,
+    server: &tls::Server,
     settings: &Listener,
 ) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
-    let handshake = timeout(settings.timeouts.handshake, acceptor.accept(io));
-    let stream = handshake.await.map_err(|_| Failed::Slow)??;
-    let session = stream.get_ref().1;
+    let limit = settings.timeouts.handshake;
+    if server.takes_early_data() {
+        let shaken = timeout(limit, early::accept(io, server));
+        let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
+        let (protocol, facts) = settled(stream.session(), rules, stream.early())?;
+        return Ok((Stream::early(stream), protocol, Some(facts)));
+    }
+    let shaken = timeout(limit, shake_hands(io, server));
+    let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
+    let (protocol, facts) = settled(stream.get_ref().1, rules, Early::default())?;
+    Ok((Stream::tls(stream), protocol, Some(facts)))
+}
+
+fn settled(session: &ServerConnection, rules: ClientRules, early: Early) -> Result<(Protocol, Tls), Failed> {
     let protocol = match session.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    let facts = tls::facts(session)?;
-    Ok((Stream::tls(stream), protocol, Some(facts)))
+    Ok((protocol, tls::facts(session, rules, early)?))
+}
+
+/// Where hosts ask different things of clients, the name that the client asks for is read first.
+async fn shake_hands(io: Io, server: &tls::Server) -> io::Result<(TlsStream<Io>, ClientRules)> {
+    if let Some(Ruled { config, rules }) = server.only() {
+        return Ok((TlsAcceptor::from(config.clone()).accept(io).await?, *rules));
+    }
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
+    let Ruled { config, rules } = server.find(hello.client_hello().server_name()).clone();
+    Ok((hello.into_stream(config).await?, rules))
 }
 
 /// Cleartext: the protocol is told by the client's first bytes, where it is not the only one.

@@ -7,6 +7,7 @@ mod accept;
 mod admission;
 mod connection;
 mod deadline;
+mod early;
 pub mod h1;
 mod h2;
 mod live;

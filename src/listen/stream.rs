@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use super::early::EarlyTls;
+
 /// An accepted socket.
 #[derive(Debug)]
 pub enum Io {
@@ -40,6 +42,7 @@ pub struct Stream {
 enum Carrier {
     Plain(Io),
     Tls(Box<TlsStream<Io>>),
+    Early(Box<EarlyTls>),
 }
 
 impl Stream {
@@ -50,6 +53,10 @@ impl Stream {
 
     pub fn tls(stream: TlsStream<Io>) -> Self {
         Self { prefix: Bytes::new(), carrier: Carrier::Tls(Box::new(stream)) }
+    }
+
+    pub fn early(stream: EarlyTls) -> Self {
+        Self { prefix: Bytes::new(), carrier: Carrier::Early(Box::new(stream)) }
     }
 }
 
@@ -79,6 +86,7 @@ macro_rules! carried {
             Carrier::Plain(Io::Unix($io)) => $call,
             Carrier::Plain($io @ Io::Read(_)) => $call,
             Carrier::Tls($io) => $call,
+            Carrier::Early($io) => $call,
         }
     };
 }

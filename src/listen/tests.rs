@@ -278,13 +278,20 @@ fn server_tls(
             certificate
         })
         .collect();
-    let config = tls::server_config(tls::Handshake {
+    let server = server(tls::Handshake {
         resolver: tls::Resolver::new(&certificates, []),
         versions: tls::SINCE_TLS12,
         alpn: protocols.alpn(),
-        client_auth,
+        session_tickets: true,
+        early_data: false,
+        client_auth: client_auth.map(Arc::new),
+        hosts: Vec::new(),
     });
-    (Listener { protocols, tls: Some(config.unwrap()), ..settings() }, roots)
+    (Listener { protocols, tls: Some(server), ..settings() }, roots)
+}
+
+fn server(handshake: tls::Handshake) -> Arc<tls::Server> {
+    Arc::new(tls::Server::new(handshake, &tls::Tickets::default()).unwrap())
 }
 
 fn client_config(roots: RootCertStore, alpn: &[&str]) -> ClientConfig {
@@ -374,7 +381,7 @@ fn with_certificate(mut config: ClientConfig, der: Vec<u8>, key: Vec<u8>) -> Cli
 async fn a_verified_client_is_known_and_an_unverified_one_refused() {
     for required in [true, false] {
         let (authority, der, key) = client_certificate();
-        let client_auth = tls::ClientAuth { authorities: vec![authority.into()], required };
+        let client_auth = tls::ClientAuth::new(vec![authority.into()], required).unwrap();
         let both = Protocols { h1: true, h2: true };
         let (settings, roots) = server_tls(&[&["www.test"]], both, Some(client_auth));
         let started = start(settings);
@@ -432,12 +439,15 @@ async fn the_oldest_version_is_kept_to() {
     let io = handshake(&started, tls12(), "www.test").await.unwrap();
     assert_eq!(io.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
 
-    let config = tls::server_config(tls::Handshake {
+    let server = server(tls::Handshake {
         resolver: tls::Resolver::new(&[SelfSigned::default().certificate(&["www.test".into()]).unwrap()], []),
         versions: tls::SINCE_TLS13,
         alpn: Vec::new(),
+        session_tickets: true,
+        early_data: false,
         client_auth: None,
+        hosts: Vec::new(),
     });
-    started.live.update(Listener { tls: Some(config.unwrap()), ..Listener::for_tests("web") });
+    started.live.update(Listener { tls: Some(server), ..Listener::for_tests("web") });
     assert!(handshake(&started, tls12(), "www.test").await.is_err());
 }

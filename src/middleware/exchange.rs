@@ -45,6 +45,8 @@ pub struct Exchange {
     pub head_size: Option<Box<HeadSize>>,
     /// Whether the head says that a body follows.
     pub has_body: bool,
+    /// Whether it came as extended CONNECT: a success would make a tunnel of the answer (RFC 8441 section 5).
+    pub connects: bool,
     /// The values of the route's captures, in their order.
     pub captures: Params,
     pub routed: Arc<Routed>,
@@ -114,6 +116,7 @@ impl Exchange {
             head,
             head_size: None,
             has_body: false,
+            connects: false,
             captures: Params::default(),
             routed,
             request_id: None,

@@ -22,6 +22,7 @@ use pingora::{
 use super::{
     downstream::{Downstream, Progress},
     session::{ClientError, Closed, Session},
+    tunnel::{Silence, Tunnel},
 };
 use crate::error::Reason;
 
@@ -36,6 +37,7 @@ pub const OURS: &str = "portolan";
 pub struct Waits {
     pub first_byte: Duration,
     pub body_idle: Duration,
+    pub tunnel_idle: Duration,
 }
 
 /// One request as Pingora sees it.
@@ -46,6 +48,9 @@ pub struct Adapter<S: Session> {
     waits: Waits,
     replay: Replay,
     upgrade: Upgrade,
+    /// What is asked for, where that is another protocol.
+    tunnel: Option<Tunnel>,
+    silence: Silence,
     /// What was sent, as far as Pingora asks: the status.
     written: Option<ResponseHeader>,
 }
@@ -78,12 +83,13 @@ impl<S: Session> Adapter<S> {
         downstream: Box<Downstream<S>>,
         slot: Slot<S>,
         request: RequestHeader,
-        upgrade: bool,
+        tunnel: Option<Tunnel>,
         waits: Waits,
     ) -> Self {
-        let upgrade = if upgrade { Upgrade::Asked { sent: false } } else { Upgrade::No };
+        let upgrade = if tunnel.is_some() { Upgrade::Asked { sent: false } } else { Upgrade::No };
         let downstream = Some(downstream);
-        Self { downstream, slot, request, waits, replay: Replay::Off, upgrade, written: None }
+        let (replay, silence) = (Replay::Off, Silence::default());
+        Self { downstream, slot, request, waits, replay, upgrade, tunnel, silence, written: None }
     }
 
     fn downstream(&mut self) -> &mut Downstream<S> {
@@ -121,7 +127,10 @@ impl<S: Session> Adapter<S> {
     }
 
     async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<()> {
-        let head = response::Parts::from(head);
+        let mut head = response::Parts::from(head);
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.switch(&mut head);
+        }
         let status = head.status;
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.written = ResponseHeader::build_no_case(status, Some(0)).ok();
@@ -131,6 +140,10 @@ impl<S: Session> Adapter<S> {
                 _ => Upgrade::Refused,
             };
         }
+        if self.upgrade == Upgrade::Done {
+            // Nothing of a tunnel can be said again.
+            self.replay = Replay::Truncated;
+        }
         self.downstream().forward_head(head, end).await.map_err(gone)
     }
 
@@ -139,6 +152,7 @@ impl<S: Session> Adapter<S> {
         if data.is_empty() && !end {
             return Ok(());
         }
+        self.silence.broken();
         self.downstream().send_data(data, end).await.map_err(gone)
     }
 
@@ -151,14 +165,35 @@ impl<S: Session> Adapter<S> {
         }
     }
 
+    fn connects_upstream(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(Tunnel::connects_upstream)
+    }
+
+    /// The next bytes through the tunnel, as long as it is not silent for too long in both its ways.
+    async fn read_tunnel(&mut self) -> Result<Option<Bytes>> {
+        let limit = self.waits.tunnel_idle;
+        let Self { downstream, silence, .. } = self;
+        let downstream = downstream.as_mut().expect("the session is taken back in drop alone");
+        tokio::select! {
+            biased;
+            data = downstream.read_body() => {
+                silence.broken();
+                data.map_err(|reason| ours(reason).into_down())
+            }
+            () = silence.lasts(limit) => Err(ours(Reason::TunnelIdle)),
+        }
+    }
+
     /// Waits while there is nothing to read: for the client's end, or for the upstream's time to be up.
     async fn idle(&mut self) -> Box<Error> {
         let limit = match self.downstream().progress() {
             Progress::Waiting => self.waits.first_byte,
+            Progress::Tunnel => self.waits.tunnel_idle,
             _ => self.waits.body_idle,
         };
         let late = match self.downstream().progress() {
             Progress::Waiting => Reason::FirstByteTimeout,
+            Progress::Tunnel => Reason::TunnelIdle,
             _ => Reason::UpstreamBodyTimeout,
         };
         match self.downstream().session.closed(limit).await {
@@ -213,11 +248,17 @@ impl<S: Session> CustomSession for Adapter<S> {
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        // What comes before the protocol is switched belongs to no one yet.
-        let unread = matches!(self.upgrade, Upgrade::Asked { .. });
-        match unread || no_body_expected || self.is_body_done() {
-            true => Err(self.idle().await),
-            false => self.read_body_bytes().await,
+        let done = self.is_body_done();
+        match self.upgrade {
+            // What comes before the protocol is switched belongs to no one yet.
+            Upgrade::Asked { .. } => Err(self.idle().await),
+            // Pingora ends its own side of HTTP/2 where ours has ended.
+            Upgrade::Done | Upgrade::Refused if done && !no_body_expected && self.connects_upstream() => {
+                Ok(None)
+            }
+            _ if no_body_expected || done => Err(self.idle().await),
+            Upgrade::Done => self.read_tunnel().await,
+            Upgrade::No | Upgrade::Refused => self.read_body_bytes().await,
         }
     }
 
@@ -286,6 +327,7 @@ impl<S: Session> CustomSession for Adapter<S> {
         match self.upgrade {
             Upgrade::Asked { .. } => false,
             Upgrade::Refused => true,
+            Upgrade::Done if self.shown().progress() == Progress::Ended => true,
             _ => self.shown().body_is_done(),
         }
     }
@@ -295,8 +337,10 @@ impl<S: Session> CustomSession for Adapter<S> {
     }
 
     fn is_body_empty(&mut self) -> bool {
+        let connects = self.connects_upstream();
         match &mut self.upgrade {
-            Upgrade::Asked { sent } => !std::mem::take(sent),
+            // HTTP/2 asks once: behind the head of a CONNECT, the stream stays open.
+            Upgrade::Asked { sent } => !connects && !std::mem::take(sent),
             _ => self.shown().session.body_is_empty(),
         }
     }
@@ -383,10 +427,11 @@ impl<S: Session> CustomSession for Adapter<S> {
     }
 
     fn is_upgrade_req(&self) -> bool {
-        self.upgrade != Upgrade::No
+        self.upgrade != Upgrade::No && !self.connects_upstream()
     }
 
+    /// To Pingora, a tunnel by HTTP/2 is a request whose body and response last long.
     fn was_upgraded(&self) -> bool {
-        self.upgrade == Upgrade::Done
+        self.upgrade == Upgrade::Done && !self.connects_upstream()
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         connection::Connection,
         cors,
         forwarded::{self, Client},
-        path,
+        hop_by_hop, path, websocket,
     },
     matcher,
     routing::{Allow, Found},
@@ -29,6 +29,8 @@ pub(super) struct Arrival {
     pub path: String,
     pub query: Option<String>,
     pub params: Params,
+    /// It may be a replay.
+    pub early: bool,
 }
 
 /// What is to be done.
@@ -54,17 +56,34 @@ impl Arrival {
             path: "/".to_owned(),
             query: head.uri.query().map(str::to_owned),
             params: Params::default(),
+            early: connection.is_early(),
         };
-        if let Err(reason) = arrival.find(listener, head) {
+        if let Err(reason) = arrival.find(listener, connection, head) {
             arrival.plan = Plan::Refuse(reason, None);
         }
         arrival
     }
 
-    fn find(&mut self, listener: &Listener, head: &mut request::Parts) -> Result<(), Reason> {
+    fn find(
+        &mut self,
+        listener: &Listener,
+        connection: &Connection,
+        head: &mut request::Parts,
+    ) -> Result<(), Reason> {
         self.host = host(head)?;
+        if let (Some(server), Some(tls)) = (&listener.settings.tls, &connection.tls)
+            && !server.takes(tls.rules, &self.host)
+        {
+            return Err(Reason::Misdirected);
+        }
+        if self.early && !bears_replay(head) {
+            return Err(Reason::TooEarly);
+        }
         if head.method == Method::CONNECT {
-            return self.find_tunnel(listener, head);
+            return match websocket::connect(head) {
+                None => self.find_tunnel(listener, head),
+                Some(_) => Err(Reason::UnsupportedProtocol),
+            };
         }
         if head.uri.path() == "*" {
             self.plan = Plan::Options(None);
@@ -158,6 +177,13 @@ fn host(head: &mut request::Parts) -> Result<String, Reason> {
         head.headers.insert(header::HOST, value);
     }
     Ok(host)
+}
+
+/// Whether it does no harm that the request may be another's, sent again (RFC 8470 section 3).
+fn bears_replay(head: &request::Parts) -> bool {
+    let asks_more =
+        websocket::connect(head).is_some() || hop_by_hop::has_rare(&head.headers, &header::UPGRADE);
+    head.method.is_safe() && !asks_more
 }
 
 /// The path as it is routed; the head's own target becomes the same, in origin form.

@@ -5,10 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{StatusCode, Version, header};
-use pingora::{Error, http::RequestHeader, protocols::ALPN, upstreams::peer::HttpPeer};
+use http::{StatusCode, Version, header, request};
+use pingora::{
+    Error,
+    http::{RequestHeader, ResponseHeader},
+    protocols::ALPN,
+    upstreams::peer::HttpPeer,
+};
 
-use super::{adapter, spans::Traced};
+use super::{
+    adapter,
+    spans::Traced,
+    tunnel::{self, Tunnel},
+};
 use crate::{
     action::proxy::{HostHeader, Proxy},
     error::{Blame, Reason},
@@ -16,6 +25,10 @@ use crate::{
     trace::TRACEPARENT,
     upstream::{self, Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
 };
+
+/// Sets the connections of HTTP/2 apart that carry tunnels. Pingora does not show whether a server allows extended
+/// CONNECT: one that ends the connection for it ends no request of others.
+const OF_TUNNELS: u64 = 0x7475_6e6e_656c_7321;
 
 /// One request's call to an upstream.
 pub struct Call {
@@ -26,8 +39,8 @@ pub struct Call {
     host: String,
     /// Whose request it is, where the upstream is told.
     client: Option<upstream::Client>,
-    /// Whether the request asks for another protocol, which HTTP/1.1 alone can give.
-    upgrade: bool,
+    /// The tunnel that is asked for.
+    tunnel: Option<Tunnel>,
     /// Whether writing the request takes no time that a timer would have to guard.
     at_once: bool,
     tried: Tried,
@@ -52,7 +65,7 @@ impl Call {
             key,
             host,
             client: None,
-            upgrade: false,
+            tunnel: None,
             at_once: false,
             tried: Tried::default(),
             pick: None,
@@ -80,10 +93,10 @@ impl Call {
         self.pick.as_ref().map(|pick| &pick.endpoint)
     }
 
-    /// The request asks for another protocol: says whether the upstream can be asked.
-    pub(super) fn ask_upgrade(&mut self) -> bool {
-        self.upgrade = matches!(self.proxy.upstream.protocol, Protocol::H1 | Protocol::Auto);
-        self.upgrade
+    /// Has the upstream asked for what the request asks for, where it can be: see [`Tunnel::ask`].
+    pub(super) fn ask_tunnel(&mut self, head: &mut request::Parts, bodiless: bool) -> Option<Tunnel> {
+        self.tunnel = Tunnel::ask(head, self.proxy.upstream.protocol, bodiless);
+        self.tunnel.clone()
     }
 
     /// Whether the upstream speaks the one protocol whose trailers Pingora leaves behind.
@@ -94,10 +107,6 @@ impl Call {
     /// The request is so small that writing it cannot wait: no timer guards it.
     pub(super) fn write_at_once(&mut self) {
         self.at_once = true;
-    }
-
-    pub(super) fn asks_upgrade(&self) -> bool {
-        self.upgrade
     }
 
     /// The next endpoint: one that was not tried yet, or the same where only a kept connection was stale.
@@ -127,8 +136,10 @@ impl Call {
         if self.at_once {
             peer.options.write_timeout = None;
         }
-        if self.upgrade {
-            peer.options.alpn = ALPN::H1;
+        match &self.tunnel {
+            None => {}
+            Some(tunnel) if tunnel.connects_upstream() => peer.group_key ^= OF_TUNNELS,
+            Some(_) => peer.options.alpn = ALPN::H1,
         }
         self.pick = Some(pick);
         Some(peer)
@@ -147,6 +158,9 @@ impl Call {
         if request.version != Version::HTTP_2 && hop_by_hop::has_rare(&request.headers, &header::TE) {
             request.remove_header(&header::TE);
         }
+        if self.tunnel.as_ref().is_some_and(Tunnel::connects_upstream) {
+            tunnel::connect(request);
+        }
         if let Some(traced) = &self.traced {
             request.insert_header(TRACEPARENT, traced.traceparent())?;
         }
@@ -162,8 +176,14 @@ impl Call {
         request.insert_header(header::HOST, host)
     }
 
-    /// The final head is there.
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    /// The final head is there. An error where it cannot be the answer to what was asked.
+    pub(super) fn answered(&mut self, head: &ResponseHeader) -> Result<(), Reason> {
+        match &self.tunnel {
+            None if head.status == StatusCode::SWITCHING_PROTOCOLS => return Err(Reason::UpstreamProtocol),
+            None => {}
+            Some(tunnel) => tunnel.check(head)?,
+        }
+        let status = head.status;
         let now = Instant::now();
         if let Some(traced) = &mut self.traced {
             traced.answered(status);
@@ -172,6 +192,7 @@ impl Call {
         if let Some(pick) = &self.pick {
             pick.answered(status, now - self.attempt_began);
         }
+        Ok(())
     }
 
     /// Says whether another endpoint is to be tried.
@@ -202,12 +223,26 @@ impl Call {
         }
     }
 
+    /// A server of HTTP/2 without extended CONNECT takes it for a breach of the protocol (RFC 8441 section 4).
+    fn reason_for(&self, error: &Error, connecting: bool) -> Reason {
+        let reason = upstream::reason_for(error, connecting);
+        let connects = self.tunnel.as_ref().is_some_and(Tunnel::connects_upstream);
+        match reason {
+            Reason::UpstreamProtocol | Reason::UpstreamClosed
+                if connects && !connecting && self.first_byte_after.is_none() =>
+            {
+                Reason::UpgradeFailed
+            }
+            reason => reason,
+        }
+    }
+
     fn may_retry(&self) -> bool {
         self.attempts <= u32::from(self.proxy.upstream.retries)
     }
 
     fn note(&mut self, error: &Error, connecting: bool) {
-        let reason = adapter::reason_of(error).unwrap_or_else(|| upstream::reason_for(error, connecting));
+        let reason = adapter::reason_of(error).unwrap_or_else(|| self.reason_for(error, connecting));
         if reason.blame() == Blame::Upstream
             && let Some(pick) = &self.pick
         {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     patience::{passed, patiently},
     session::{ClientError, Session},
+    tunnel,
 };
 use crate::{
     error::Reason,
@@ -34,7 +35,7 @@ pub enum Progress {
     Waiting,
     /// The final head has been sent.
     Begun,
-    /// After a 101: bytes both ways.
+    /// After a 101, or what stands for it in HTTP/2: bytes both ways.
     Tunnel,
     Ended,
 }
@@ -195,13 +196,16 @@ impl<S: Session> Downstream<S> {
         self.commit_head(head, end).await
     }
 
-    async fn commit_head(&mut self, head: response::Parts, end: bool) -> Result<(), ClientError> {
-        self.exchange.status = Some(head.status);
+    async fn commit_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
         self.progress = match (head.status, end) {
             (StatusCode::SWITCHING_PROTOCOLS, _) => Progress::Tunnel,
             (_, true) => Progress::Ended,
             (_, false) => Progress::Begun,
         };
+        if self.progress == Progress::Tunnel && self.exchange.connects {
+            tunnel::answer_connect(&mut head);
+        }
+        self.exchange.status = Some(head.status);
         self.session.send_head(head, end).await
     }
 

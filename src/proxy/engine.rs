@@ -20,23 +20,23 @@ use super::{
     answers,
     arrival::{Arrival, Plan},
     call::Call,
+    connect,
     downstream::{Downstream, Progress},
     forward::{Forwarder, Limits},
     patience::patiently,
     record, recover,
     session::{Handler, Session},
     spans::{self, Traced},
-    tunnel,
 };
 use crate::{
-    action::proxy::Proxy,
+    action::proxy::{self, Proxy},
     error::Reason,
     http::{
         accept::Accept,
         connection::{Connection, Peer},
         errors::Errors,
         forwarded::{self, Hop},
-        hop_by_hop,
+        hop_by_hop, websocket,
     },
     middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
@@ -141,11 +141,20 @@ impl Engine {
                     return (downstream, Some(call));
                 }
                 Action::Forward(forward) => {
-                    tunnel::through(&mut downstream, forward, &route.errors).await;
+                    // In a box: it is rare, and every request would make room for it.
+                    Box::pin(connect::through(&mut downstream, forward, &route.errors)).await;
                     return (downstream, None);
                 }
                 action => local(action, route, &mut downstream.exchange),
             },
+        };
+        let answer = match downstream.exchange.connects && answer.status().is_success() {
+            // The client would take the answer's body for what comes through a tunnel.
+            true => {
+                downstream.exchange.reason = Some(Reason::UnsupportedProtocol);
+                answers::refusal(Reason::UnsupportedProtocol, None, &route.errors, &downstream.exchange)
+            }
+            false => answer,
         };
         send(&mut downstream, answer, &route.errors).await;
         (downstream, None)
@@ -183,10 +192,10 @@ impl Engine {
         let call = Arc::new(Mutex::new(call));
         if exchange.reason.is_none() {
             proxy.upstream.asked();
-            let timeouts = &proxy.timeouts;
-            let waits = Waits { first_byte: timeouts.first_byte, body_idle: timeouts.body_idle };
+            let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = proxy.timeouts;
+            let waits = Waits { first_byte, body_idle, tunnel_idle };
             let since = exchange.started;
-            let left = timeouts.total.map(|total| total.saturating_sub(since.elapsed()));
+            let left = total.map(|total| total.saturating_sub(since.elapsed()));
             let limits = Limits { waits, total: left };
             downstream = self.forwarder.forward(downstream, &call, limits).await;
             downstream.exchange.reason = lock(&call).failure;
@@ -216,7 +225,8 @@ impl Handler for Engine {
         prepare(&mut head, &arrival, &connection.hop, &listener, trace.as_ref());
         let (place, expose) = (listener.place, listener.expose);
         drop(listener);
-        let Arrival { route, plan, client, host, path, query, params } = arrival;
+        let Arrival { route, plan, client, host, path, query, params, .. } = arrival;
+        let connects = websocket::connect(&head).is_some();
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         let exchange = Exchange {
             client_ip: client.ip,
@@ -226,7 +236,8 @@ impl Handler for Engine {
             path,
             query,
             head_size,
-            has_body: !session.body_is_empty(),
+            has_body: !session.body_is_empty() && !connects,
+            connects,
             captures: params,
             trace,
             accept,
@@ -316,7 +327,7 @@ fn prepare(
     }
     let upgrade = match head.version {
         Version::HTTP_11 => upgrade(head),
-        _ => None,
+        _ => websocket::connect(head).map(|_| HeaderValue::from_static(websocket::NAME)),
     };
     hop_by_hop::strip(&mut head.headers);
     // We answer it by ourselves, when the body is asked for.
@@ -327,6 +338,9 @@ fn prepare(
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(header::UPGRADE, protocol);
     }
+    if arrival.early {
+        head.headers.insert(EARLY_DATA, HeaderValue::from_static("1"));
+    }
     let trust = listener.trusted_proxies.as_ref();
     forwarded::tell(&mut head.headers, head.version, &arrival.client, hop, trust);
     // Where the trace is recorded, each attempt to come says where it stands in it.
@@ -334,6 +348,9 @@ fn prepare(
         head.headers.insert(TRACEPARENT, trace.context().traceparent());
     }
 }
+
+/// Says that the request may be a replay (RFC 8470 section 5.1).
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// Both ends of the client's connection. Whom a trusted proxy names has no port that we know; who comes by a unix socket has
 /// no address.

@@ -26,6 +26,7 @@ use super::{
     recover,
     session::Session,
     trailing::{self, Trailing},
+    tunnel::Tunnel,
 };
 use crate::{error::Reason, http::hop_by_hop};
 
@@ -61,7 +62,7 @@ impl Forwarder {
         call: &Arc<Mutex<Call>>,
         limits: Limits,
     ) -> Box<Downstream<S>> {
-        let Outgoing { request, upgrade, trailing } = outgoing(&mut downstream, call);
+        let Outgoing { request, tunnel, trailing } = outgoing(&mut downstream, call);
         if trailing {
             // In a box: it is rare, and every request would make room for it.
             let exchange = Box::pin(self.trailing.forward(&mut downstream, request, call, limits.waits));
@@ -71,7 +72,7 @@ impl Forwarder {
             return downstream;
         }
         let slot = Arc::new(Mutex::new(None));
-        let adapter = Adapter::new(downstream, slot.clone(), request, upgrade, limits.waits);
+        let adapter = Adapter::new(downstream, slot.clone(), request, tunnel, limits.waits);
         let session = ServerSession::new_custom(Box::new(adapter));
         let run = CALL.scope(call.clone(), self.proxy.process_new_http(session, &self.shutdown));
         if let Some(reason) = within(limits.total, run).await {
@@ -111,32 +112,26 @@ fn length(head: &request::Parts) -> usize {
 /// A request as it goes on.
 struct Outgoing {
     request: RequestHeader,
-    /// Whether it asks for another protocol.
-    upgrade: bool,
+    /// The tunnel that it asks for.
+    tunnel: Option<Tunnel>,
     /// Whether trailers are to pass that Pingora would leave behind.
     trailing: bool,
 }
 
-/// The head as Pingora takes it. That it asks for another protocol may be ignored (RFC 9110 section 7.8): so
-/// with a body, which would have to be read first, and where HTTP/2 is spoken.
 fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> Outgoing {
     let empty = http::Request::new(()).into_parts().0;
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
     let bodiless = downstream.session.body_is_empty();
     let asks = hop_by_hop::has_rare(&head.headers, &header::UPGRADE);
-    let upgrade = asks && bodiless && lock(call).ask_upgrade();
-    let trailing = !upgrade && trailing::is_asked_for(&head, bodiless) && lock(call).is_http1();
-    if bodiless && !upgrade && length(&head) <= WRITTEN_AT_ONCE {
+    let tunnel = if asks { lock(call).ask_tunnel(&mut head, bodiless) } else { None };
+    let trailing = tunnel.is_none() && trailing::is_asked_for(&head, bodiless) && lock(call).is_http1();
+    if bodiless && tunnel.is_none() && length(&head) <= WRITTEN_AT_ONCE {
         lock(call).write_at_once();
-    }
-    if asks && !upgrade {
-        head.headers.remove(header::UPGRADE);
-        head.headers.remove(header::CONNECTION);
     }
     if !trailing && hop_by_hop::has_rare(&head.headers, &header::TRAILER) {
         // None is announced that is not going to come.
         head.headers.remove(header::TRAILER);
     }
-    Outgoing { request: RequestHeader::from(head), upgrade, trailing }
+    Outgoing { request: RequestHeader::from(head), tunnel, trailing }
 }

@@ -14,7 +14,7 @@ use pingora::{
 };
 
 use super::{adapter, call::Call};
-use crate::{error::Reason, http::hop_by_hop};
+use crate::http::hop_by_hop;
 
 tokio::task_local! {
     /// The call that the request polled at the moment is: how [`Gateway::new_ctx`] comes by it.
@@ -71,11 +71,7 @@ impl ProxyHttp for Gateway {
         }
         let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if switching || !response.status.is_informational() {
-            let mut call = call(ctx)?;
-            if switching && !call.asks_upgrade() {
-                return Err(adapter::ours(Reason::UpstreamProtocol).into_up());
-            }
-            call.answered(response.status);
+            call(ctx)?.answered(response).map_err(|reason| adapter::ours(reason).into_up())?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod adapter;
 mod answers;
 mod arrival;
 mod call;
+mod connect;
 mod downstream;
 mod engine;
 mod forward;

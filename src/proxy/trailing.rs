@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Request, Response, header, request, response};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use pingora::{
     Error, ErrorType, Result,
     connectors::{ConnectorOptions, TransportConnector},
-    http::RequestHeader,
+    http::{RequestHeader, ResponseHeader},
     protocols::Stream,
     upstreams::peer::{HttpPeer, Peer},
 };
@@ -235,10 +235,8 @@ impl<S: Session> Attempt<'_, S> {
     /// The final head is there.
     async fn begin(&mut self, response: Response<Incoming>) -> Result<Option<Incoming>> {
         let (head, body) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(ours(Reason::UpstreamProtocol).into_up());
-        }
-        lock(self.call).answered(head.status);
+        let shown = ResponseHeader::build_no_case(head.status, Some(0))?;
+        lock(self.call).answered(&shown).map_err(|reason| ours(reason).into_up())?;
         let end = body.is_end_stream();
         self.downstream.forward_head(head, end).await.map_err(gone)?;
         Ok((!end).then_some(body))

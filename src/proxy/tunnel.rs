@@ -1,99 +1,208 @@
-//! A tunnel that CONNECT opened: bytes both ways, until both sides have ended or neither says anything any more.
+//! Tunnels: what a client asks for by an upgrade or by extended CONNECT, how its upstream is asked for it, and what each
+//! is told. On the way between, a tunnel's head is a 101, whoever it is from and whoever it goes to.
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{Response, StatusCode};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, tcp::OwnedWriteHalf},
-    time::{Instant, sleep_until},
+use std::{pin::Pin, time::Duration};
+
+use h2::ext::Protocol as ConnectProtocol;
+use http::{HeaderValue, Method, StatusCode, header, request, response};
+use pingora::http::{RequestHeader, ResponseHeader};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    error::Reason,
+    http::{hop_by_hop, websocket},
+    upstream::config::Protocol,
 };
 
-use super::{
-    downstream::Downstream,
-    engine::fail,
-    session::{ClientError, Session},
-};
-use crate::{action::forward::Forward, error::Reason, http::errors::Errors};
+/// A tunnel as it is asked for. `accept` is what Sec-WebSocket-Accept has to say.
+#[derive(Clone, Debug)]
+pub(super) enum Tunnel {
+    /// An upgrade, to whatever protocol, handed on as it is.
+    Upgrade,
+    /// Extended CONNECT of the client, an upgrade towards the upstream, with a key of ours.
+    ConnectByUpgrade { accept: HeaderValue },
+    /// Extended CONNECT, handed on.
+    Connect,
+    /// An upgrade of the client to WebSocket, extended CONNECT towards the upstream.
+    UpgradeByConnect { accept: HeaderValue },
+}
 
-/// How much is read of the target at once.
-const READ: usize = 16 * 1024;
-
-/// Opens the tunnel that the request asks for and carries what comes, to its end.
-pub(super) async fn through<S: Session>(downstream: &mut Downstream<S>, forward: &Forward, errors: &Errors) {
-    let target = match open(downstream, forward).await {
-        Ok(target) => target,
-        Err(reason) => {
-            downstream.exchange.reason = Some(reason);
-            // Whatever follows was meant for the tunnel.
-            downstream.session.close();
-            return fail(downstream, reason, errors).await;
+impl Tunnel {
+    /// Makes the head that goes upstream ask for what it asks for, in the upstream's protocol. `None`, and no word of it
+    /// left, where it is passed over, as a server may (RFC 9110 section 7.8): where a body comes first, and where
+    /// HTTP/2 is asked for anything but WebSocket.
+    pub fn ask(head: &mut request::Parts, upstream: Protocol, bodiless: bool) -> Option<Self> {
+        let connects = head.extensions.remove::<websocket::Connect>().is_some();
+        let tunnel = match (connects, upstream) {
+            (true, Protocol::H1 | Protocol::Auto) => {
+                Some(Self::ConnectByUpgrade { accept: websocket::ask(&mut head.headers) })
+            }
+            (true, Protocol::H2 | Protocol::H2c) => Some(Self::Connect),
+            (false, _) if !bodiless => None,
+            (false, Protocol::H1 | Protocol::Auto) => Some(Self::Upgrade),
+            (false, Protocol::H2 | Protocol::H2c) => {
+                websocket::accept(&head.headers).map(|accept| Self::UpgradeByConnect { accept })
+            }
+        };
+        if tunnel.is_none() {
+            head.headers.remove(header::UPGRADE);
+            head.headers.remove(header::CONNECTION);
         }
-    };
-    if let Err(error) = carry(downstream, target, forward).await {
-        downstream.exchange.reason = Some(error.reason());
-        downstream.session.reset();
+        tunnel
+    }
+
+    /// Whether the upstream is asked by extended CONNECT.
+    pub fn connects_upstream(&self) -> bool {
+        matches!(self, Self::Connect | Self::UpgradeByConnect { .. })
+    }
+
+    /// Whether a head of the upstream can be the answer. A refusal always can; a success that switches nothing would be
+    /// taken for the tunnel's beginning by a client that sent CONNECT.
+    pub fn check(&self, head: &ResponseHeader) -> Result<(), Reason> {
+        let Self::ConnectByUpgrade { accept } = self else { return Ok(()) };
+        let fits = match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => websocket::is_accepted(&head.headers, accept),
+            status => !status.is_success(),
+        };
+        if fits { Ok(()) } else { Err(Reason::UpgradeFailed) }
+    }
+
+    /// Makes a 101 of an upstream's answer to extended CONNECT, where that is a success.
+    pub fn switch(&self, head: &mut response::Parts) {
+        if !self.connects_upstream() || !head.status.is_success() {
+            return;
+        }
+        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        hop_by_hop::strip(&mut head.headers);
+        head.headers.remove(header::CONTENT_LENGTH);
+        if let Self::UpgradeByConnect { accept } = self {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            head.headers.insert(header::UPGRADE, HeaderValue::from_static(websocket::NAME));
+            head.headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
+        }
     }
 }
 
-/// Connects to what the request asks for.
-async fn open<S: Session>(downstream: &mut Downstream<S>, forward: &Forward) -> Result<TcpStream, Reason> {
-    let authority = downstream.exchange.head.uri.authority().cloned().ok_or(Reason::BadHost)?;
-    tokio::select! {
-        biased;
-        opened = forward.open(authority.as_str()) => opened,
-        () = downstream.session.gone() => Err(Reason::ClientGone),
-    }
+/// Makes extended CONNECT of the request that goes to an HTTP/2 upstream (RFC 8441 section 4).
+pub(super) fn connect(request: &mut RequestHeader) {
+    request.set_method(Method::CONNECT);
+    request.extensions_mut().insert(ConnectProtocol::from_static(websocket::NAME));
+    request.remove_header(&header::SEC_WEBSOCKET_KEY);
 }
 
-/// Says that the tunnel is there, and carries what comes.
-async fn carry<S: Session>(
-    downstream: &mut Downstream<S>,
-    target: TcpStream,
-    forward: &Forward,
-) -> Result<(), ClientError> {
-    let (mut head, ()) = Response::new(()).into_parts();
+/// Makes of a 101 the head that extended CONNECT is answered with (RFC 8441 section 5).
+pub(super) fn answer_connect(head: &mut response::Parts) {
     head.status = StatusCode::OK;
-    downstream.send_head(head, false).await?;
-    downstream.flush().await?;
-    let (mut from, to) = target.into_split();
-    let mut to = Some(to);
-    let mut pending = Bytes::new();
-    let mut read = BytesMut::new();
-    let mut target_ended = false;
-    let mut silent_until = Instant::now() + forward.idle;
-    while to.is_some() || !target_ended {
-        read.reserve(READ);
-        tokio::select! {
-            written = write(&mut to, &pending), if !pending.is_empty() => match written {
-                Ok(count) => pending.advance(count),
-                // It takes no more; what it still says is passed on.
-                Err(_) => (to, pending) = (None, Bytes::new()),
-            },
-            data = downstream.session.read_body(), if pending.is_empty() && to.is_some() => match data? {
-                Some(data) => pending = data,
-                // Dropping this half says so to the target.
-                None => to = None,
-            },
-            count = from.read_buf(&mut read), if !target_ended => match count {
-                Ok(1..) => {
-                    downstream.send_data(read.split().freeze(), false).await?;
-                    downstream.flush().await?;
-                }
-                _ => {
-                    target_ended = true;
-                    downstream.finish().await?;
-                }
-            },
-            () = sleep_until(silent_until) => break,
-        }
-        silent_until = Instant::now() + forward.idle;
-    }
-    downstream.finish().await
+    hop_by_hop::strip(&mut head.headers);
+    head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+    // A tunnel has no length (RFC 9110 section 9.3.6).
+    head.headers.remove(header::CONTENT_LENGTH);
 }
 
-async fn write(to: &mut Option<OwnedWriteHalf>, data: &[u8]) -> std::io::Result<usize> {
-    match to {
-        Some(to) => to.write(data).await,
-        None => Err(std::io::ErrorKind::BrokenPipe.into()),
+/// How long nothing has gone through a tunnel, in either way.
+#[derive(Default)]
+pub(super) struct Silence {
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Silence {
+    /// Something went through.
+    pub fn broken(&mut self) {
+        self.since = None;
+    }
+
+    /// Ends when the silence has lasted for `limit`. The timer is set anew only when it goes off.
+    pub async fn lasts(&mut self, limit: Duration) {
+        let due = *self.since.get_or_insert_with(Instant::now) + limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        while Instant::now() < due {
+            if timer.is_elapsed() {
+                timer.as_mut().reset(due);
+            }
+            timer.as_mut().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(fields: &[(&str, &str)]) -> request::Parts {
+        let mut request = http::Request::get("/ws");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    const UPGRADE: &[(&str, &str)] = &[
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    #[test]
+    fn what_cannot_be_asked_for_leaves_no_trace() {
+        for (fields, upstream, bodiless) in [
+            (&[("connection", "Upgrade"), ("upgrade", "tcp")][..], Protocol::H2, true),
+            (&[("connection", "Upgrade"), ("upgrade", "websocket")], Protocol::H2c, true),
+            (UPGRADE, Protocol::H1, false),
+        ] {
+            let mut head = head(fields);
+            assert!(Tunnel::ask(&mut head, upstream, bodiless).is_none(), "{fields:?}");
+            assert!(!head.headers.contains_key("upgrade") && !head.headers.contains_key("connection"));
+        }
+    }
+
+    #[test]
+    fn a_connect_gets_a_key_of_its_own_where_the_upstream_is_asked_by_upgrade() {
+        let mut head = head(UPGRADE);
+        head.extensions.insert(websocket::Connect::WebSocket);
+        let tunnel = Tunnel::ask(&mut head, Protocol::Auto, false).unwrap();
+        assert_ne!(head.headers["sec-websocket-key"], "dGhlIHNhbXBsZSBub25jZQ==");
+        let answer = |status: u16, accept: &HeaderValue| {
+            let mut head = ResponseHeader::build(status, None).unwrap();
+            head.insert_header("Upgrade", "websocket").unwrap();
+            head.insert_header("Sec-WebSocket-Accept", accept.clone()).unwrap();
+            head
+        };
+        let Tunnel::ConnectByUpgrade { accept } = &tunnel else { panic!("{tunnel:?}") };
+        let wrong = HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(tunnel.check(&answer(101, accept)), Ok(()));
+        assert_eq!(tunnel.check(&answer(403, &wrong)), Ok(()));
+        for failed in [answer(101, &wrong), answer(200, accept), answer(204, accept)] {
+            assert_eq!(tunnel.check(&failed), Err(Reason::UpgradeFailed), "{failed:?}");
+        }
+    }
+
+    #[test]
+    fn a_connected_upstream_switches_the_client() {
+        let tunnel = Tunnel::ask(&mut head(UPGRADE), Protocol::H2c, true).unwrap();
+        let response = http::Response::builder().header("content-length", "0").header("x-a", "1").body(());
+        let mut answer = response.unwrap().into_parts().0;
+        tunnel.switch(&mut answer);
+        assert_eq!(answer.status, StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(answer.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(answer.headers.contains_key("x-a") && !answer.headers.contains_key("content-length"));
+        let mut refused = http::Response::builder().status(403).body(()).unwrap().into_parts().0;
+        tunnel.switch(&mut refused);
+        assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_lasts_from_the_last_that_was_said() {
+        let (mut silence, limit) = (Silence::default(), Duration::from_secs(60));
+        let said = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let began = Instant::now();
+        for _ in 0..3 {
+            let waited = tokio::time::timeout(Duration::from_secs(40), silence.lasts(limit)).await;
+            assert!(waited.is_err());
+            silence.broken();
+        }
+        said(0).await;
+        silence.lasts(limit).await;
+        assert_eq!(began.elapsed().as_secs(), 180);
     }
 }

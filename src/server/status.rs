@@ -141,6 +141,7 @@ impl Status {
         let tasks = self.tasks.count();
         self.registries.metrics.render(&Present {
             lines_dropped: dropped.into_iter().map(|(to, lines)| (to.to_string(), lines)).collect(),
+            certificates: snapshot.iter().flat_map(|snapshot| snapshot.certificates.clone()).collect(),
             tenants: tenants.states().map(|(tenant, state)| (tenant.clone(), state.word())).collect(),
             tasks: tasks.into_iter().map(|(kind, count)| (kind.as_str(), count)).collect(),
             limits: self.registries.limits.states(),

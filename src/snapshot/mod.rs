@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub log: log::Config,
     pub listeners: BTreeMap<Name, Arc<Listener>>,
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// When each certificate ends.
+    pub certificates: BTreeMap<Name, SystemTime>,
     pub tests: Vec<Test>,
     /// Files and directories a change of which may change the outcome.
     pub watch: Vec<PathBuf>,

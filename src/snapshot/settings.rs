@@ -2,11 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
-
 use crate::{
     config::listener as config,
     telemetry::metrics,
+    tls,
     value::{Cidr, Name},
 };
 
@@ -16,7 +15,7 @@ pub struct Listener {
     pub name: Name,
     pub protocols: Protocols,
     /// Encryption; its ALPN agrees with `protocols`.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<tls::Server>>,
     pub proxy_protocol: Option<ProxyProtocol>,
     pub timeouts: Timeouts,
     pub limits: Limits,
@@ -68,7 +67,7 @@ pub struct Limits {
 pub fn settings(
     name: &Name,
     config: &config::Listener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<tls::Server>>,
     metrics: Arc<metrics::Listener>,
 ) -> Listener {
     Listener {

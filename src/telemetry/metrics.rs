@@ -121,6 +121,8 @@ metrics! {
         "Connections that were to begin with a PROXY header: taken, or closed because the peer is not listed (not_listed) or the header is missing, malformed or late.";
     handshakes: IntCounterVec = "portolan_tls_handshakes_total" ["listener", "outcome", "version"],
         "TLS handshakes, ok or failed, with the version agreed upon.";
+    certificate_expiry: FloatGauge = "portolan_certificate_expiry_timestamp_seconds" ["certificate"],
+        "When a certificate ends, since the epoch.";
     // the configuration
     reloads: IntCounterVec = "portolan_reloads_total" ["result"],
         "Readings of the configuration: applied, unchanged or refused.";
@@ -204,6 +206,8 @@ pub struct Present {
     pub limits: Vec<LimitState>,
     /// Whether Redis answers, where one is used.
     pub redis_up: Option<bool>,
+    /// Certificates, and when each ends.
+    pub certificates: Vec<(Name, SystemTime)>,
     /// Tenants with delegated files, and by what they serve.
     pub tenants: Vec<(Name, &'static str)>,
 }
@@ -304,6 +308,10 @@ impl Metrics {
         families.redis_up.reset();
         if let Some(is_up) = present.redis_up {
             families.redis_up.with_label_values(NONE).set(i64::from(is_up));
+        }
+        families.certificate_expiry.reset();
+        for (certificate, end) in &present.certificates {
+            families.certificate_expiry.with_label_values(&[certificate.as_str()]).set(seconds(*end));
         }
         families.delegated_state.reset();
         for (tenant, state) in &present.tenants {

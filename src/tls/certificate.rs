@@ -10,7 +10,13 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, time::ASN1Time};
+use x509_parser::{
+    asn1_rs::{Enumerated, Sequence},
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    prelude::FromDer,
+    time::ASN1Time,
+};
 
 /// A certificate, those between it and its authority, and its key.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub enum CertificateError {
     KeyUnusable(String),
     #[error("the private key is not the certificate's")]
     Mismatch,
+    #[error("this is no OCSP response of success in DER")]
+    Ocsp,
     #[error("{0:?} is no name that a certificate can have")]
     Name(String),
 }
@@ -79,6 +87,20 @@ impl Certificate {
         })?;
         let Facts { names, not_before, not_after } = facts;
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
+    }
+
+    /// The same with what is stapled to it in the handshake (RFC 6066 section 8).
+    pub fn with_ocsp(&self, response: &[u8]) -> Result<Self, CertificateError> {
+        if !is_ocsp_success(response) {
+            return Err(CertificateError::Ocsp);
+        }
+        let key = CertifiedKey { ocsp: Some(response.to_vec()), ..CertifiedKey::clone(&self.key) };
+        Ok(Self {
+            key: Arc::new(key),
+            names: self.names.clone(),
+            not_before: self.not_before,
+            not_after: self.not_after,
+        })
     }
 
     /// The names that it stands for, lower-case; addresses as text.
@@ -154,6 +176,14 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
+/// A sequence of the status "successful" and the response's bytes, and nothing behind it (RFC 6960 section 4.2.1). What
+/// the response says is the clients' to judge.
+fn is_ocsp_success(der: &[u8]) -> bool {
+    let Ok((rest, response)) = Sequence::from_der(der) else { return false };
+    let status = Enumerated::from_der(&response.content);
+    rest.is_empty() && status.is_ok_and(|(bytes, status)| status.0 == 0 && !bytes.is_empty())
+}
+
 fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = time.timestamp();
     let distance = std::time::Duration::from_secs(seconds.unsigned_abs());
@@ -185,6 +215,21 @@ mod tests {
         assert!(certificate.not_before() < certificate.not_after());
         assert!(certificate.covers("api.Example.com"));
         assert!(!certificate.covers("a.b.example.com") && !certificate.covers("example.com"));
+    }
+
+    #[test]
+    fn what_is_stapled_is_a_response_of_success() {
+        assert!(is_ocsp_success(&[0x30, 0x07, 0x0a, 0x01, 0x00, 0xa0, 0x02, 0x30, 0x00]));
+        let wrong: [&[u8]; 5] = [
+            &[],
+            b"-----BEGIN",
+            &[0x30, 0x03, 0x0a, 0x01, 0x06],
+            &[0x30, 0x03, 0x0a, 0x01, 0x00],
+            &[0x30, 0x07, 0x0a, 0x01, 0x00, 0xa0, 0x02, 0x30, 0x00, 0x00],
+        ];
+        for wrong in wrong {
+            assert!(!is_ocsp_success(wrong), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub struct Config {
     pub cert: Option<Spanned<FilePath>>,
     /// Its private key, PEM.
     pub key: Option<Spanned<FilePath>>,
+    /// What its authority says of whether it still holds, an OCSP response in DER, shown to clients that ask for one. It is
+    /// read again when the file changes; nothing fetches it.
+    pub ocsp: Option<Spanned<FilePath>>,
     /// Names to make a certificate for.
     pub self_signed: Option<Spanned<Vec<Spanned<String>>>>,
 }

@@ -17,7 +17,7 @@ use x509_parser::{
 };
 
 use crate::{
-    http::connection::{AlternativeNames, ClientCertificate, Tls},
+    http::connection::{AlternativeNames, ClientCertificate, ClientRules, Early, Tls},
     value::{Attribute, Subject},
 };
 
@@ -26,8 +26,12 @@ use crate::{
 #[error("{0}")]
 pub struct ClientCertificateError(String);
 
-/// The facts of a handshake that is done.
-pub fn facts(session: &ServerConnection) -> Result<Tls, ClientCertificateError> {
+/// The facts of a handshake that is done by these rules.
+pub fn facts(
+    session: &ServerConnection,
+    rules: ClientRules,
+    early: Early,
+) -> Result<Tls, ClientCertificateError> {
     let client = session.peer_certificates().and_then(|chain| chain.first());
     Ok(Tls {
         version: match session.protocol_version() {
@@ -38,6 +42,8 @@ pub fn facts(session: &ServerConnection) -> Result<Tls, ClientCertificateError> 
             .negotiated_cipher_suite()
             .map_or_else(String::new, |suite| format!("{:?}", suite.suite())),
         sni: session.server_name().map(str::to_owned),
+        rules,
+        early,
         client: client.map(|der| client_certificate(der)).transpose()?.map(Arc::new),
     })
 }

@@ -12,4 +12,4 @@ pub use config::Config;
 pub use facts::{ClientCertificateError, facts};
 pub use resolver::Resolver;
 pub use self_signed::SelfSigned;
-pub use server::{ClientAuth, Handshake, SINCE_TLS12, SINCE_TLS13, ServerError, server_config};
+pub use server::{ClientAuth, Handshake, Ruled, SINCE_TLS12, SINCE_TLS13, Server, ServerError, Tickets};

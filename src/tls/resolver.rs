@@ -18,7 +18,8 @@ pub struct Resolver {
 }
 
 /// What names stand for: `www.example.com`, or `*.example.com`, which covers what lies below.
-struct Names<T> {
+#[derive(Debug)]
+pub(super) struct Names<T> {
     exact: HashMap<String, T>,
     /// By what follows the "*.".
     wildcards: HashMap<String, T>,
@@ -71,7 +72,7 @@ impl fmt::Debug for Resolver {
 
 impl<T> Names<T> {
     /// Of equal names the first stands.
-    fn new(names: impl IntoIterator<Item = (String, T)>) -> Self {
+    pub(super) fn new(names: impl IntoIterator<Item = (String, T)>) -> Self {
         let mut all = Self { exact: HashMap::new(), wildcards: HashMap::new(), any: None };
         for (name, value) in names {
             let name = name.to_ascii_lowercase();
@@ -86,6 +87,11 @@ impl<T> Names<T> {
         all
     }
 
+    /// What stands for every name that nothing else stands for.
+    pub(super) fn any(&self) -> Option<&T> {
+        self.any.as_ref()
+    }
+
     /// As certificates mean a wildcard: one label (RFC 9525 section 6.3).
     fn find_one_label(&self, name: &str) -> Option<&T> {
         let below = || name.split_once('.').and_then(|(_, below)| self.wildcards.get(below));
@@ -93,7 +99,7 @@ impl<T> Names<T> {
     }
 
     /// As hosts mean a wildcard: one label or more, the longest wildcard first.
-    fn find_below(&self, name: &str) -> Option<&T> {
+    pub(super) fn find_below(&self, name: &str) -> Option<&T> {
         let below = || {
             let mut rest = name;
             while let Some((_, below)) = rest.split_once('.') {

@@ -19,7 +19,7 @@ async def main():
 asyncio.run(main())
 "#;
 
-const CLIENT: &str = r#"
+pub const CLIENT: &str = r#"
 import asyncio, os, sys, websockets
 async def main():
     async with websockets.connect(sys.argv[1], max_size=None) as socket:
@@ -33,7 +33,7 @@ async def main():
 asyncio.run(main())
 "#;
 
-const MANY: &str = r#"
+pub const MANY: &str = r#"
 import asyncio, sys, websockets
 async def one(n):
     async with websockets.connect(sys.argv[1]) as socket:
@@ -46,7 +46,7 @@ async def main():
 asyncio.run(main())
 "#;
 
-fn echo() -> (Python, String) {
+pub fn echo() -> (Python, String) {
     let mut server = Python::run(ECHO, &[]);
     let address = format!("127.0.0.1:{}", server.line());
     (server, address)

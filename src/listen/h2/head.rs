@@ -2,6 +2,7 @@
 //! one Cookie. The rest of RFC 9113 section 8 (pseudo-fields, fields that mean a connection, lengths that
 //! do not agree) h2 has checked.
 
+use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
     header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST},
@@ -9,7 +10,7 @@ use http::{
     uri::Authority,
 };
 
-use crate::{error::Reason, snapshot::settings::Limits};
+use crate::{error::Reason, http::websocket, snapshot::settings::Limits};
 
 /// The head as it goes on, or why it does not.
 pub(super) fn read(mut parts: Parts, limits: &Limits) -> Result<Parts, Reason> {
@@ -17,6 +18,9 @@ pub(super) fn read(mut parts: Parts, limits: &Limits) -> Result<Parts, Reason> {
     check_form(&parts)?;
     set_host(&mut parts)?;
     join_cookies(&mut parts.headers);
+    if let Some(protocol) = parts.extensions.remove::<Protocol>() {
+        websocket::read_connect(&mut parts, protocol.as_str());
+    }
     if parts.method != Method::CONNECT {
         parts.uri = origin_form(&parts.uri)?;
     }
@@ -164,6 +168,20 @@ mod tests {
         let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
         let read = read(head("https://a.test/", &crumbs), &limits()).unwrap();
         assert_eq!(read.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn extended_connect_is_for_websocket_alone() {
+        let connect = |protocol: &'static str| {
+            let mut head = head("https://a.test/ws?x", &[("content-length", "5")]);
+            head.method = Method::CONNECT;
+            head.extensions.insert(Protocol::from_static(protocol));
+            read(head, &limits()).unwrap()
+        };
+        let head = connect("websocket");
+        assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("GET", "/ws?x"));
+        assert_eq!(websocket::connect(&head), Some(websocket::Connect::WebSocket));
+        assert_eq!(websocket::connect(&connect("connect-udp")), Some(websocket::Connect::Other));
     }
 
     #[test]

@@ -76,7 +76,8 @@ fn builder(settings: &Listener) -> server::Builder {
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(CANCELLED_UNSEEN)
         .max_concurrent_reset_streams(CANCELLED_REMEMBERED)
-        .max_local_error_reset_streams(Some(MALFORMED));
+        .max_local_error_reset_streams(Some(MALFORMED))
+        .enable_connect_protocol();
     builder
 }
 

@@ -33,9 +33,10 @@ pub(super) struct Http2 {
     request_ended: bool,
     response_ended: bool,
     head_only: bool,
-    /// A tunnel is asked for, and once it is there it may be silent for as long as its other end lets it.
-    connect: bool,
     owes_continue: bool,
+    /// Came as CONNECT, extended (RFC 8441) or not: a 2xx makes a tunnel of it.
+    connects: bool,
+    is_tunnel: bool,
     body_idle: Duration,
     write_idle: Duration,
     read_deadline: Deadline,
@@ -63,8 +64,9 @@ impl Http2 {
             request_ended: body_is_empty,
             response_ended: false,
             head_only: head.method == Method::HEAD,
-            connect: head.method == Method::CONNECT,
             owes_continue: !body_is_empty && expects_continue(&head.headers),
+            connects: head.method == Method::CONNECT,
+            is_tunnel: false,
             body_idle: timeouts.body_idle,
             write_idle: timeouts.write_idle,
             read_deadline: Deadline::default(),
@@ -138,7 +140,8 @@ impl Http2 {
         if std::mem::take(&mut self.owes_continue) {
             self.inform(StatusCode::CONTINUE, HeaderMap::new())?;
         }
-        if self.connect && self.response.is_some() {
+        if self.is_tunnel {
+            // How long it may be silent is said where both its ways are seen.
             return Poll::Pending;
         }
         ready!(self.read_deadline.poll(self.body_idle, cx));
@@ -198,7 +201,7 @@ impl Session for Http2 {
     }
 
     fn body_is_done(&self) -> bool {
-        self.request_ended || self.request.is_end_stream()
+        self.request_ended || self.request.is_end_stream() || (self.is_tunnel && self.response_ended)
     }
 
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
@@ -250,8 +253,10 @@ impl Session for Http2 {
         let end = end || self.head_only || bodiless;
         self.owes_continue = false;
         self.silence.clear();
+        let is_tunnel = self.connects && head.status.is_success();
         let sent = self.respond.send_response(Response::from_parts(head, ()), end);
         self.response = Some(sent.map_err(|error| client_error(&error))?);
+        self.is_tunnel = is_tunnel;
         self.response_ended = end;
         Ok(())
     }
@@ -289,9 +294,11 @@ impl Session for Http2 {
 
     fn reset(&mut self) {
         self.response_ended = true;
+        // What resets a connection in HTTP/1.1 is CANCEL to a tunnel (RFC 8441 section 5).
+        let reason = if self.is_tunnel { Reason::CANCEL } else { Reason::INTERNAL_ERROR };
         match &mut self.response {
-            Some(response) => response.send_reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(response) => response.send_reset(reason),
+            None => self.respond.send_reset(reason),
         }
     }
 
