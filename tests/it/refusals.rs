@@ -128,6 +128,7 @@ impl Refusing {
         let url = format!("https://127.0.0.1:{}{path}", self.proxy.port("web"));
         let ca = self.certificates.ca();
         let run = curl(&[&[protocol, "--cacert", &ca, "-w", "\n%{http_code}", &url], arguments].concat());
+        assert!(run.stderr.is_empty(), "{protocol} {path}: {}", run.stderr);
         let (body, status) = run.stdout.rsplit_once('\n').expect("a status");
         let mut body = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
         for changing in ["request_id", "timestamp"] {

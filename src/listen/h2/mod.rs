@@ -153,7 +153,7 @@ impl<H: Handler> Serving<H> {
         self.requests.spawn(Box::pin(async move {
             let (parts, body) = request.into_parts();
             let mut session = Http2::new(&parts, body, respond, &settings.timeouts);
-            let read = match session.is_as_empty_as_said(&parts).await {
+            let read = match session.is_as_empty_as_said().await {
                 true => head::read(parts, &settings.limits),
                 false => Err(Reason::AmbiguousFraming),
             };
@@ -161,7 +161,7 @@ impl<H: Handler> Serving<H> {
                 Ok(head) => handler.handle(&connection, head, session).await,
                 Err(reason) => handler.refuse(&connection, reason, session).await,
             };
-            session.finish();
+            session.finish().await;
         }));
     }
 

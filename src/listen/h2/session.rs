@@ -14,6 +14,8 @@ use http::{
     request, response,
 };
 
+use tokio::time::timeout;
+
 use crate::{
     http::hop_by_hop,
     listen::deadline::Deadline,
@@ -33,6 +35,8 @@ pub(super) struct Http2 {
     request_ended: bool,
     response_ended: bool,
     head_only: bool,
+    /// What the request says of its body's length.
+    length: Option<u64>,
     owes_continue: bool,
     /// Came as CONNECT, extended (RFC 8441) or not: a 2xx makes a tunnel of it.
     connects: bool,
@@ -46,6 +50,10 @@ pub(super) struct Http2 {
     received: u64,
     sent: u64,
 }
+
+/// An unread rest of a body up to this, in bytes, is read past, for as long.
+const MOST_DRAINED: u64 = 64 << 10;
+const DRAINING: Duration = Duration::from_secs(2);
 
 impl Http2 {
     pub(super) fn new(
@@ -64,6 +72,7 @@ impl Http2 {
             request_ended: body_is_empty,
             response_ended: false,
             head_only: head.method == Method::HEAD,
+            length: length(&head.headers),
             owes_continue: !body_is_empty && expects_continue(&head.headers),
             connects: head.method == Method::CONNECT,
             is_tunnel: false,
@@ -78,19 +87,22 @@ impl Http2 {
         }
     }
 
-    /// The exchange is over: a response without its end is given up, so that the client can tell. A
-    /// request's unread rest is refused by h2 with NO_ERROR (RFC 9113 section 8.1).
-    pub(super) fn finish(mut self) {
+    /// The exchange is over: a response without its end is given up, so that the client can tell. What is left of a short
+    /// body is read past: there are clients that lose the response over the reset that would refuse it. The rest of a
+    /// long one is refused by h2 with NO_ERROR (RFC 9113 section 8.1).
+    pub(super) async fn finish(mut self) {
         if !self.response_ended {
             self.reset();
+        } else if self.length.is_some_and(|length| length <= MOST_DRAINED) {
+            let draining = async { while let Ok(Some(_)) = self.read_body().await {} };
+            let _ = timeout(DRAINING, draining).await;
         }
     }
 
     /// Waits for the end of a body whose length is said to be 0: its request would be whole upstream before h2 sees that
     /// more comes.
-    pub(super) async fn is_as_empty_as_said(&mut self, head: &request::Parts) -> bool {
-        let says_empty =
-            !self.body_is_empty && head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    pub(super) async fn is_as_empty_as_said(&mut self) -> bool {
+        let says_empty = !self.body_is_empty && self.length == Some(0);
         !says_empty || self.read_body().await.is_ok_and(|data| data.is_none())
     }
 
@@ -319,6 +331,11 @@ fn client_error(error: &h2::Error) -> ClientError {
 /// Trailers must not frame, route or secure what has gone before (RFC 9110 section 6.5.1).
 fn forbids(trailers: &HeaderMap) -> bool {
     trailers.keys().any(hop_by_hop::forbidden_in_trailers)
+}
+
+/// What a body's length is said to be; where it is said in several ways, h2 has refused it.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn expects_continue(headers: &HeaderMap) -> bool {
