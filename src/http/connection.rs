@@ -44,6 +44,7 @@ pub enum Peer {
 pub enum Protocol {
     Http1,
     Http2,
+    Http3,
 }
 
 /// What the handshake settled.

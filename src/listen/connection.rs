@@ -71,7 +71,7 @@ pub(super) async fn serve<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H
 
 async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<(), Failed> {
     let settings = accepted.settings.clone();
-    let (stream, protocol, tls) = match settings.tls.clone() {
+    let (stream, first, tls) = match settings.tls.clone() {
         Some(config) => {
             let shaken = encrypted(io, TlsAcceptor::from(config), &settings).await;
             let facts = shaken.as_ref().ok().and_then(|(_, _, tls)| tls.as_ref());
@@ -80,10 +80,11 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
         }
         None => cleartext(io, &settings, accepted.ending.draining.clone()).await?,
     };
-    let _open = settings.metrics.opened(match protocol {
-        Protocol::Http1 => metrics::Protocol::H1,
-        Protocol::Http2 => metrics::Protocol::H2,
-    });
+    let (protocol, counted) = match first {
+        First::Http2 => (Protocol::Http2, metrics::Protocol::H2),
+        First::Other => (Protocol::Http1, metrics::Protocol::H1),
+    };
+    let _open = settings.metrics.opened(counted);
     let connection = Arc::new(Connection {
         listener: settings.name.clone(),
         peer: accepted.peer,
@@ -94,12 +95,12 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
         draining: accepted.ending.draining,
         kept: Kept::default(),
     });
-    match protocol {
-        Protocol::Http2 => h2::serve(stream, connection, settings, handler).await,
-        Protocol::Http1 if settings.protocols.h1 => {
+    match first {
+        First::Http2 => h2::serve(stream, connection, settings, handler).await,
+        First::Other if settings.protocols.h1 => {
             h1::serve(stream, connection, settings, handler).await;
         }
-        Protocol::Http1 => return refuse_http1(stream, settings.timeouts.handshake).await,
+        First::Other => return refuse_http1(stream, settings.timeouts.handshake).await,
     }
     Ok(())
 }
@@ -109,16 +110,16 @@ async fn encrypted(
     io: Io,
     acceptor: TlsAcceptor,
     settings: &Listener,
-) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
+) -> Result<(Stream, First, Option<Tls>), Failed> {
     let handshake = timeout(settings.timeouts.handshake, acceptor.accept(io));
     let stream = handshake.await.map_err(|_| Failed::Slow)??;
     let session = stream.get_ref().1;
-    let protocol = match session.alpn_protocol() {
-        Some(b"h2") => Protocol::Http2,
-        _ => Protocol::Http1,
+    let first = match session.alpn_protocol() {
+        Some(b"h2") => First::Http2,
+        _ => First::Other,
     };
     let facts = tls::facts(session)?;
-    Ok((Stream::tls(stream), protocol, Some(facts)))
+    Ok((Stream::tls(stream), first, Some(facts)))
 }
 
 /// Cleartext: the protocol is told by the client's first bytes, where it is not the only one.
@@ -126,18 +127,15 @@ async fn cleartext(
     mut io: Io,
     settings: &Listener,
     draining: watch::Receiver<bool>,
-) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
+) -> Result<(Stream, First, Option<Tls>), Failed> {
     if !settings.protocols.h2 {
-        return Ok((Stream::plain(io, Bytes::new()), Protocol::Http1, None));
+        return Ok((Stream::plain(io, Bytes::new()), First::Other, None));
     }
     let mut buffer = BytesMut::new();
     first_bytes(&mut io, &mut buffer, settings.timeouts.idle, draining).await?;
     let decided = timeout(settings.timeouts.handshake, preface::decide(&mut io, &mut buffer));
-    let protocol = match decided.await.map_err(|_| Failed::Slow)?? {
-        First::Http2 => Protocol::Http2,
-        First::Other => Protocol::Http1,
-    };
-    Ok((Stream::plain(io, buffer.freeze()), protocol, None))
+    let first = decided.await.map_err(|_| Failed::Slow)??;
+    Ok((Stream::plain(io, buffer.freeze()), first, None))
 }
 
 /// Until it says something, a connection is idle.

@@ -110,13 +110,25 @@ metrics! {
         "Requests that an endpoint is answering.";
     // connections
     open: IntGaugeVec = "portolan_connections_open" ["listener", "protocol"],
-        "Connections of clients, by what they speak (h1, h2).";
+        "Connections of clients, by what they speak (h1, h2, h3).";
     connections: IntCounterVec = "portolan_connections_total" ["listener", "protocol"],
         "Connections that came to speak a protocol.";
     refused: IntCounterVec = "portolan_connections_refused_total" ["listener", "limit"],
         "Connections closed at once for a limit: connections or connections_per_ip.";
     handshakes: IntCounterVec = "portolan_tls_handshakes_total" ["listener", "outcome", "version"],
-        "TLS handshakes, ok or failed, with the version agreed upon.";
+        "TLS handshakes over TCP, ok or failed, with the version agreed upon.";
+    quic_handshakes: IntCounterVec = "portolan_quic_handshakes_total" ["listener", "outcome"],
+        "QUIC handshakes, ok or failed.";
+    quic_retries: IntCounterVec = "portolan_quic_retries_total" ["listener"],
+        "Clients asked to prove their address (Retry) before anything was kept of them, since many handshakes were unfinished.";
+    quic_streams: IntCounterVec = "portolan_quic_streams_total" ["listener"],
+        "Streams that clients opened for a request.";
+    quic_sent: IntCounterVec = "portolan_quic_sent_packets_total" ["listener"],
+        "Packets sent on QUIC connections that have ended.";
+    quic_lost: IntCounterVec = "portolan_quic_lost_packets_total" ["listener"],
+        "Packets of these that were lost.";
+    quic_migrations: IntCounterVec = "portolan_quic_migrations_total" ["listener"],
+        "QUIC connections seen at another address of the client than before.";
     // the configuration
     reloads: IntCounterVec = "portolan_reloads_total" ["result"],
         "Readings of the configuration: applied, unchanged or refused.";

@@ -21,6 +21,7 @@ mod forward_auth;
 mod forwarding;
 mod http1;
 mod http2;
+mod http3;
 mod ip;
 mod jwks;
 mod jwt;

@@ -8,15 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{
-    HeaderMap, Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, EXPECT},
-    request, response,
-};
+use http::{HeaderMap, Method, Response, StatusCode, request, response};
 
 use crate::{
     http::hop_by_hop,
-    listen::deadline::Deadline,
+    listen::{deadline::Deadline, head},
     proxy::session::{ClientError, Closed, Session},
     snapshot::settings::Timeouts,
 };
@@ -61,7 +57,7 @@ impl Http2 {
             request_ended: body_is_empty,
             response_ended: false,
             head_only: head.method == Method::HEAD,
-            owes_continue: !body_is_empty && expects_continue(&head.headers),
+            owes_continue: !body_is_empty && head::expects_continue(&head.headers),
             body_idle: timeouts.body_idle,
             write_idle: timeouts.write_idle,
             read_deadline: Deadline::default(),
@@ -225,12 +221,7 @@ impl Session for Http2 {
     }
 
     async fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
-        hop_by_hop::strip(&mut head.headers);
-        if head.status == StatusCode::NO_CONTENT {
-            head.headers.remove(CONTENT_LENGTH);
-        }
-        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let end = end || self.head_only || bodiless;
+        let end = head::finish_response(&mut head, end, self.head_only);
         self.owes_continue = false;
         self.silence.clear();
         let sent = self.respond.send_response(Response::from_parts(head, ()), end);
@@ -295,8 +286,4 @@ fn client_error(error: &h2::Error) -> ClientError {
 /// Trailers must not frame, route or secure what has gone before (RFC 9110 section 6.5.1).
 fn forbids(trailers: &HeaderMap) -> bool {
     trailers.keys().any(hop_by_hop::forbidden_in_trailers)
-}
-
-fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

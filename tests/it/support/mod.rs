@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod h2_origin;
+mod h3;
 mod held;
 mod load;
 mod message;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 pub use certificates::Certificates;
 pub use client::Client;
 pub use h2_origin::TrailerOrigin;
+pub use h3::Http3;
 pub use held::Held;
 pub use load::{Load, h2load, wrk};
 pub use message::Response;
