@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::forwarded::Hop;
+use super::{alt_svc::AltSvc, forwarded::Hop};
 use crate::value::{Bind, Name, Subject};
 
 /// A client's connection.
@@ -23,6 +23,8 @@ pub struct Connection {
     pub local: Bind,
     pub protocol: Protocol,
     pub tls: Option<Tls>,
+    /// What responses say of HTTP/3, where they may.
+    pub alt_svc: Option<AltSvc>,
     /// Turns true when the connection shall end: no further request, what is in flight finishes.
     pub draining: watch::Receiver<bool>,
     pub kept: Kept,

@@ -106,8 +106,8 @@ impl<H: Handler> Loop<H> {
                 return;
             }
         };
-        let ending = live.ending();
-        let accepted = connection::Accepted { peer, local: self.local.clone(), settings, ending };
+        let (alt_svc, ending) = (live.alt_svc(&self.local), live.ending());
+        let accepted = connection::Accepted { peer, local: self.local.clone(), settings, alt_svc, ending };
         let handler = self.handler.clone();
         tokio::spawn(async move {
             let _counted = permit;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     http::{
+        alt_svc::AltSvc,
         connection::{Connection, Kept, Peer, Protocol, Tls},
         forwarded::Hop,
     },
@@ -29,6 +30,7 @@ pub(super) struct Accepted {
     pub(super) peer: Peer,
     pub(super) local: Bind,
     pub(super) settings: Arc<Listener>,
+    pub(super) alt_svc: Option<AltSvc>,
     pub(super) ending: Ending,
 }
 
@@ -92,6 +94,7 @@ async fn run<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) -> Result<
         local: accepted.local,
         protocol,
         tls,
+        alt_svc: accepted.alt_svc,
         draining: accepted.ending.draining,
         kept: Kept::default(),
     });

@@ -21,6 +21,8 @@ pub struct Listener {
     pub protocols: Protocols,
     /// Encryption; its ALPN agrees with `protocols`.
     pub tls: Option<Arc<ServerConfig>>,
+    /// The port that users see, where that is said.
+    pub exposed_port: Option<u16>,
     /// HTTP/3, where it is spoken.
     pub quic: Option<Quic>,
     pub timeouts: Timeouts,
@@ -86,6 +88,7 @@ pub fn settings(
             .as_ref()
             .filter(|_| protocols.h3)
             .and_then(|tls| Quic::new(tls, config.quic.as_deref()).ok()),
+        exposed_port: config.expose.as_ref().and_then(|expose| expose.port),
         protocols,
         tls,
         timeouts: timeouts(&config.timeouts),
@@ -124,6 +127,8 @@ impl Quic {
     fn new(tls: &ServerConfig, config: Option<&config::Quic>) -> Result<Self, NoInitialCipherSuite> {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"h3".to_vec()];
+        // No request is taken before the handshake is done: it could be one that somebody sends again.
+        tls.max_early_data_size = 0;
         let default = config::Quic::default();
         let config = config.unwrap_or(&default);
         let max_streams = config.max_streams.as_ref().map_or(256, |number| number.get());

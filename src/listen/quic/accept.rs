@@ -202,6 +202,7 @@ impl<H: Handler> Loop<H> {
             peer,
             local: self.local.clone(),
             settings,
+            alt_svc: None,
             ending: live.ending(),
         };
         let (handler, unfinished) = (self.handler.clone(), Unfinished::new(&self.unfinished));

@@ -62,6 +62,7 @@ pub(super) async fn serve<H: Handler>(
         local: accepted.local,
         protocol: Protocol::Http3,
         tls: Some(tls),
+        alt_svc: None,
         draining: accepted.ending.draining,
         kept: Kept::default(),
     });
