@@ -35,9 +35,9 @@ trait Rules {
 }
 
 /// Reads a stream of a client's to its end.
-pub(super) async fn read(mut stream: RecvStream, critical: &Critical) -> Result<(), Code> {
+pub(super) async fn read(stream: &mut RecvStream, critical: &Critical) -> Result<(), Code> {
     // A stream may end before it says what it is (RFC 9114 section 6.2).
-    let Some((kind, rest)) = kind(&mut stream).await else { return Ok(()) };
+    let Some((kind, rest)) = kind(stream).await else { return Ok(()) };
     let once = |seen: &AtomicBool| match seen.swap(true, Ordering::Relaxed) {
         true => Err(Code::StreamCreationError),
         false => Ok(()),
@@ -45,15 +45,15 @@ pub(super) async fn read(mut stream: RecvStream, critical: &Critical) -> Result<
     match kind {
         CONTROL => {
             once(&critical.control)?;
-            read_all(&mut stream, rest, Control::default()).await
+            read_all(stream, rest, Control::default()).await
         }
         ENCODER => {
             once(&critical.encoder)?;
-            read_all(&mut stream, rest, Encoder).await
+            read_all(stream, rest, Encoder).await
         }
         DECODER => {
             once(&critical.decoder)?;
-            read_all(&mut stream, rest, Decoder::default()).await
+            read_all(stream, rest, Decoder::default()).await
         }
         // Only servers push.
         PUSH => Err(Code::StreamCreationError),

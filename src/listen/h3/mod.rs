@@ -6,12 +6,13 @@ mod control;
 mod frame;
 mod head;
 mod message;
+mod piece;
 mod qpack;
 mod session;
 mod settings;
 mod varint;
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -75,14 +76,16 @@ struct Serving<H> {
     handler: Arc<H>,
     /// The tasks of the requests at work, never more than the streams that the client is allowed.
     requests: JoinSet<()>,
-    /// Those of the streams that carry none; a code ends the connection.
-    others: JoinSet<Result<(), Code>>,
+    /// Those of the streams that carry none.
+    others: JoinSet<()>,
     critical: Arc<Critical>,
     seen: usize,
     /// The number of the stream after the last that was begun.
     next: u64,
     closing: Closing,
     quiet: Deadline,
+    /// Where the client was when it was last looked at.
+    at: SocketAddr,
 }
 
 /// How far the connection's end is (RFC 9114 section 5.2).
@@ -108,6 +111,7 @@ impl<H: Handler> Serving<H> {
         settings: Arc<Listener>,
         handler: Arc<H>,
     ) -> Self {
+        let at = quic.remote_address();
         Self {
             quic,
             control,
@@ -121,14 +125,18 @@ impl<H: Handler> Serving<H> {
             next: 0,
             closing: Closing::No,
             quiet: Deadline::default(),
+            at,
         }
     }
 
     async fn run(mut self) {
         let stopped = self.control.stopped();
+        let quic = self.quic.clone();
         self.others.spawn(async move {
-            // It is stopped or reset by the client, or the connection has ended.
-            stopped.await.map_or(Ok(()), |_| Err(Code::ClosedCriticalStream))
+            // The client wants none of it, or the connection has ended.
+            if stopped.await.is_ok() {
+                quic.close(Code::ClosedCriticalStream.into(), b"");
+            }
         });
         let mut drained = pin!(drained(self.connection.draining.clone()));
         let quic = self.quic.clone();
@@ -152,12 +160,7 @@ impl<H: Handler> Serving<H> {
                     Err(error) => break self.log_end(&error),
                 },
                 Some(ended) = self.requests.join_next(), if !idle => self.log_panic(ended),
-                Some(ended) = self.others.join_next(), if !self.others.is_empty() => {
-                    if let Ok(Err(code)) = ended {
-                        tracing::debug!(listener = %self.settings.name, peer = %self.connection.peer, ?code, "connection refused");
-                        break self.quic.close(code.into(), b"");
-                    }
-                }
+                Some(_) = self.others.join_next(), if !self.others.is_empty() => {}
                 () = &mut drained, if self.closing == Closing::No => self.close().await,
                 () = poll_fn(|cx| self.quiet.poll(limit, cx)), if idle || self.closing == Closing::Told => {
                     match self.closing {
@@ -188,6 +191,7 @@ impl<H: Handler> Serving<H> {
         if self.closing == Closing::No {
             self.quiet.clear();
         }
+        self.count_migration();
         self.settings.metrics.quic.streams.inc();
         self.seen += 1;
         let session = Http3::new(self.quic.clone(), streams, &self.settings);
@@ -197,9 +201,21 @@ impl<H: Handler> Serving<H> {
         self.requests.spawn(Box::pin(serve_request(session, connection, settings, handler)));
     }
 
+    fn count_migration(&mut self) {
+        let now = self.quic.remote_address();
+        if std::mem::replace(&mut self.at, now) != now {
+            self.settings.metrics.quic.migrations.inc();
+        }
+    }
+
     fn begin_other(&mut self, stream: RecvStream) {
-        let critical = self.critical.clone();
-        self.others.spawn(async move { control::read(stream, &critical).await });
+        let (critical, quic) = (self.critical.clone(), self.quic.clone());
+        self.others.spawn(async move {
+            let mut stream = stream;
+            if let Err(code) = control::read(&mut stream, &critical).await {
+                quic.close(code.into(), b"");
+            }
+        });
     }
 
     /// Tells the client to ask for nothing more.
@@ -228,6 +244,7 @@ impl<H: Handler> Serving<H> {
 
     /// Lets the requests see that the client has gone, and waits for them.
     async fn end(mut self) {
+        self.count_migration();
         self.others.abort_all();
         while self.requests.join_next().await.is_some() {}
     }

@@ -16,6 +16,7 @@ use super::{
     frame,
     head::{self, Head, Unfit},
     message::{Message, Part},
+    piece::Gathered,
 };
 use crate::{
     error::Reason,
@@ -40,6 +41,8 @@ pub(super) struct Http3 {
     announced: Option<u64>,
     body_is_empty: bool,
     request_ended: bool,
+    /// What ended the request before its time: never its end, however often it is asked for.
+    failed: Option<ClientError>,
     response_begun: bool,
     response_ended: bool,
     head_only: bool,
@@ -71,40 +74,6 @@ pub(super) enum NoHead {
     Over,
 }
 
-/// How much of a body is given on at once where more has come than a packet holds.
-const PIECE: usize = 32 << 10;
-
-/// What of a body makes a piece.
-#[derive(Default)]
-struct Gathered {
-    first: Bytes,
-    more: BytesMut,
-}
-
-// === impl Gathered ===
-
-impl Gathered {
-    fn len(&self) -> usize {
-        self.first.len().max(self.more.len())
-    }
-
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
-            self.first = data;
-            return;
-        }
-        if self.more.is_empty() {
-            self.more.reserve(PIECE);
-            self.more.extend_from_slice(&self.first);
-        }
-        self.more.extend_from_slice(&data);
-    }
-
-    fn take(self) -> Bytes {
-        if self.more.is_empty() { self.first } else { self.more.freeze() }
-    }
-}
-
 // === impl Http3 ===
 
 impl Http3 {
@@ -125,6 +94,7 @@ impl Http3 {
             announced: None,
             body_is_empty: false,
             request_ended: false,
+            failed: None,
             response_begun: false,
             response_ended: false,
             head_only: false,
@@ -226,10 +196,13 @@ impl Http3 {
 
     /// What has come of the body, up to some size; `None` at its end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
+        if let Some(failed) = self.failed {
+            return Poll::Ready(Err(failed));
+        }
         let mut gathered = Gathered::default();
-        while !self.request_ended && gathered.len() < PIECE {
+        while !self.request_ended && !gathered.is_full() {
             match self.poll_part(cx) {
-                Poll::Pending if gathered.len() == 0 => return Poll::Pending,
+                Poll::Pending if gathered.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
                 Poll::Ready(part) => match part? {
                     Some(Part::Data(data)) => {
@@ -277,11 +250,12 @@ impl Http3 {
 
     /// Ends what cannot go on, the request or the whole connection.
     fn fail(&mut self, fault: Fault) -> ClientError {
-        match fault {
-            Fault::Connection(code) => self.quic.close(code.into(), b""),
-            Fault::Request(code) => self.give_up(code),
+        if let Fault::Connection(code) = fault {
+            self.quic.close(code.into(), b"");
         }
-        ClientError::Malformed("it breaks the rules of HTTP/3")
+        let (Fault::Connection(code) | Fault::Request(code)) = fault;
+        self.give_up(code);
+        *self.failed.insert(ClientError::Malformed("it breaks the rules of HTTP/3"))
     }
 
     fn give_up(&mut self, code: Code) {
@@ -397,7 +371,7 @@ impl Session for Http3 {
     }
 
     fn body_is_done(&self) -> bool {
-        self.request_ended && self.early.is_none()
+        self.request_ended && self.failed.is_none() && self.early.is_none()
     }
 
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
