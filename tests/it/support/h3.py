@@ -11,13 +11,15 @@ from contextlib import asynccontextmanager
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.buffer import Buffer
-from aioquic.h3.connection import FrameType, H3Connection
+from aioquic.h3.connection import FrameType, H3Connection, StreamType
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 
 SPEC = json.loads(sys.argv[1])
 LIMIT = 30
+# The server's first stream of its own.
+CONTROL = 3
 
 
 def say(**what):
@@ -25,20 +27,15 @@ def say(**what):
 
 
 class Http3(H3Connection):
-    """Notes GOAWAY, which aioquic passes over, and knows that a response to HEAD has no body."""
+    """Knows that a response to HEAD has no body."""
 
     def __init__(self, quic):
         super().__init__(quic)
-        self.goaway, self.head_only = [], set()
+        self.head_only = set()
 
     def _check_content_length(self, stream):
         if stream.stream_id not in self.head_only:
             super()._check_content_length(stream)
-
-    def _handle_control_frame(self, kind, data):
-        if kind == FrameType.GOAWAY:
-            self.goaway.append(Buffer(data=data).pull_uint_var())
-        super()._handle_control_frame(kind, data)
 
 
 class Exchange:
@@ -95,7 +92,7 @@ class Client(QuicConnectionProtocol):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.http = None if SPEC["do"] == "raw" else Http3(self._quic)
-        self.exchanges, self.last, self.closed = {}, None, asyncio.Event()
+        self.exchanges, self.last, self.closed, self.goaway = {}, None, asyncio.Event(), []
         self.resets, self.stops, self.data, self.ended, self.changed = {}, {}, {}, set(), asyncio.Event()
 
     def quic_event_received(self, event):
@@ -116,6 +113,8 @@ class Client(QuicConnectionProtocol):
                 exchange.stopped = event.error_code
         elif isinstance(event, events.StreamDataReceived):
             self.data[event.stream_id] = self.data.get(event.stream_id, b"") + event.data[:64]
+            if event.stream_id == CONTROL:
+                self.note_goaway()
             if event.end_stream:
                 self.ended.add(event.stream_id)
         self.changed.set()
@@ -123,6 +122,16 @@ class Client(QuicConnectionProtocol):
             for event in self.http.handle_event(event):
                 if exchange := self.exchanges.get(event.stream_id):
                     exchange.event(event)
+
+    def note_goaway(self):
+        """aioquic passes over it."""
+        frames = Buffer(data=self.data[CONTROL])
+        assert frames.pull_uint_var() == StreamType.CONTROL
+        self.goaway = []
+        while not frames.eof():
+            kind, payload = frames.pull_uint_var(), frames.pull_bytes(frames.pull_uint_var())
+            if kind == FrameType.GOAWAY:
+                self.goaway.append(Buffer(data=payload).pull_uint_var())
 
     def begin(self, asked):
         stream = self._quic.get_next_available_stream_id()
@@ -171,21 +180,22 @@ class Client(QuicConnectionProtocol):
             self.http.send_data(stream, asked["body"].encode("latin-1"), not trailers and not open_end)
         if "size" in asked:
             left = asked["size"]
-            while left and exchange.stopped is None and exchange.failed is None:
+            while left and exchange.stopped is None and not exchange.ended.is_set():
                 piece = min(left, 65536)
                 left -= piece
                 self.http.send_data(stream, b"x" * piece, not left and not trailers and not open_end)
                 self.transmit()
                 # What waits to be sent is kept small, so that it can be seen when the server takes no more.
-                while self.waiting(stream) > 1 << 20 and exchange.stopped is None and exchange.failed is None:
+                while self.waiting(stream) > 1 << 20 and exchange.stopped is None:
                     await asyncio.sleep(0.001)
         if trailers:
             self.http.send_headers(stream, trailers, end_stream=True)
         self.transmit()
 
     def waiting(self, stream):
-        sender = self._quic._streams[stream].sender
-        return sender._buffer_stop - sender._buffer_start
+        """How much of a body has not been taken yet; nothing of a stream that is over."""
+        known = self._quic._streams.get(stream)
+        return known.sender._buffer_stop - known.sender._buffer_start if known else 0
 
     async def settle(self, condition):
         """Waits until a condition holds, or the connection's end."""
@@ -205,6 +215,8 @@ async def client(**more):
     settings = QuicConfiguration(alpn_protocols=SPEC.get("alpn", ["h3"]), is_client=True, **more)
     settings.server_name = SPEC.get("name", "localhost")
     settings.load_verify_locations(SPEC["ca"])
+    # Where nobody listens, nobody says so.
+    settings.idle_timeout = 2 if SPEC["do"] == "refused" else 60
     settings.max_data = settings.max_stream_data = SPEC.get("window", 1 << 20)
     if "certificate" in SPEC:
         settings.load_cert_chain(SPEC["certificate"], SPEC["key"])
@@ -250,7 +262,9 @@ async def follow():
             if exchange.body != first or exchange.failed:
                 break
             await asyncio.sleep(0.01)
-        say(count=count, closed=c.last, goaway=c.http.goaway, **exchange.told())
+        if c.goaway:
+            await c.settle(lambda: False)
+        say(count=count, closed=c.last, goaway=c.goaway, **exchange.told())
 
 
 async def drain():
@@ -262,12 +276,20 @@ async def drain():
         exchange = next(iter(c.exchanges.values()))
         await asyncio.wait_for(exchange.some.wait(), LIMIT)
         say(**exchange.told())
-        await c.settle(lambda: len(c.http.goaway) == 2)
+        await c.settle(lambda: len(c.goaway) == 2)
         late = await c.ask({"path": "/late"})
-        say(goaway=c.http.goaway, late=late.told())
+        say(goaway=c.goaway, late=late.told())
         say(**(await first).told())
         await c.settle(lambda: False)
         say(close=c.last)
+
+
+async def idle():
+    """Asks once and waits for the connection's end."""
+    async with client() as c:
+        await c.ask({})
+        await c.settle(lambda: False)
+        say(close=c.last, goaway=c.goaway)
 
 
 async def rebind():
@@ -309,18 +331,21 @@ async def raw():
                 number = quic.get_next_available_stream_id(is_unidirectional=stream.get("uni", False))
                 quic.send_stream_data(number, bytes.fromhex(stream["hex"]), stream.get("end", False))
                 c.transmit()
-                if "reset" in stream:
-                    quic.reset_stream(number, stream["reset"])
-                    c.transmit()
                 if not stream.get("uni"):
                     asked.append(number)
                 stream["number"] = number
             if case.get("stop_control"):
-                await c.settle(lambda: 3 in c.data)
-                quic.stop_stream(3, 0x10C)
+                await c.settle(lambda: CONTROL in c.data)
+                quic.stop_stream(CONTROL, 0x10C)
                 c.transmit()
             over = lambda number: number in c.resets or number in c.ended
-            await c.settle(lambda: bool(asked) and all(over(number) for number in asked))
+            answered = lambda: bool(asked) and all(over(number) for number in asked)
+            if "reset" in case["streams"][0]:
+                # When what it said has been read.
+                await c.settle(answered)
+                quic.reset_stream(case["streams"][0]["number"], case["streams"][0]["reset"])
+                c.transmit()
+            await c.settle(lambda: not case.get("close") and answered())
             numbers = [stream["number"] for stream in case["streams"]]
             say(
                 close=c.last and c.last["code"],
@@ -354,8 +379,8 @@ async def refused():
     """Connects in vain and says why."""
     try:
         async with client() as c:
-            await c.ask({})
-            say(connected=True)
+            exchange = await c.ask({})
+            say(connected=exchange.failed is None)
     except ConnectionError:
         say(connected=False)
 
