@@ -219,13 +219,14 @@ fn an_early_response_refuses_the_rest_of_the_body() {
     });
     let secure = before(&origin.address());
     let answers = secure.ask(json!([
-        { "method": "POST", "size": 50_000_000 },
-        { "method": "POST", "path": "/small", "fields": [["content-length", "5000000"]], "size": 5_000_000 },
-        { "method": "POST", "path": "/small", "size": 5_000_000 },
+        { "method": "POST", "size": 50_000_000, "refused": true },
+        { "method": "POST", "path": "/small", "fields": [["content-length", "5000000"]], "size": 5_000_000, "refused": true },
+        { "method": "POST", "path": "/small", "size": 5_000_000, "refused": true },
     ]));
-    for (answer, status) in answers.iter().zip([401, 413, 413]) {
-        assert_eq!((&answer["status"], &answer["stopped"]), (&json!(status), &json!(0x100)), "{answer}");
-        assert_eq!(answer["failed"], Value::Null, "{answer}");
+    // Without a length the limit is met while the body comes: the origin may have answered before.
+    for (answer, statuses) in answers.iter().zip([&[401][..], &[413], &[413, 401]]) {
+        assert!(statuses.iter().any(|status| answer["status"] == *status), "{answer}");
+        assert_eq!((&answer["stopped"], &answer["failed"]), (&json!(0x100), &Value::Null), "{answer}");
     }
 }
 

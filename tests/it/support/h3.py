@@ -169,6 +169,9 @@ class Client(QuicConnectionProtocol):
             self.transmit()
             exchange.end("stopped")
         await asyncio.wait_for(exchange.ended.wait(), LIMIT)
+        if "refused" in asked:
+            # It may come after the response's end.
+            await self.settle(lambda: exchange.stopped is not None)
         return exchange
 
     async def send_body(self, stream, exchange, asked):
