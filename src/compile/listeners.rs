@@ -153,6 +153,9 @@ fn check_protocols(cx: &Context<'_>, draft: &Draft<'_>) {
         let message = "HTTP/2 is not among this listener's protocols";
         cx.report.push(Diagnostic::error(Code::NoEffect, http2.span, message));
     }
+    if let Some(quic) = &config.quic {
+        check_quic(cx, quic, spoken);
+    }
     let Some(listed) = &config.protocols else { return };
     if listed.is_empty() {
         cx.report.push(Diagnostic::error(
@@ -182,6 +185,21 @@ fn check_protocols(cx: &Context<'_>, draft: &Draft<'_>) {
                     .label(tls.span, "encryption is asked for here")
                     .help("h2 is HTTP/2 over TLS")
             }
+            (Protocol::H3, None) => {
+                let message = "HTTP/3 is always encrypted, but there is no tls";
+                Diagnostic::error(Code::NoEffect, protocol.span, message)
+                    .label(draft.entry.name.span, "in this listener")
+                    .help("tls: { certificates: [NAME] } names what it is encrypted with")
+            }
+            (Protocol::H3, Some(_)) => match config.bind.iter().find(|bind| port(bind).is_none()) {
+                None => continue,
+                Some(bind) => {
+                    let message = "HTTP/3 is spoken over UDP, which a unix socket does not carry";
+                    Diagnostic::error(Code::NoEffect, bind.span, message)
+                        .label(protocol.span, "asked for here")
+                        .help("a listener of its own for the unix socket")
+                }
+            },
             _ => continue,
         };
         cx.report.push(problem);
@@ -193,6 +211,47 @@ fn check_proxy_protocol(cx: &Context<'_>, draft: &Draft<'_>) {
     if written.from.is_empty() {
         let message = "nobody's PROXY header is read: the list is empty";
         cx.report.push(Diagnostic::error(Code::NoEffect, written.from.span, message));
+    }
+    let spoken = draft.entry.value.protocols.iter().flat_map(|protocols| protocols.value.iter());
+    if let Some(h3) = spoken.into_iter().find(|protocol| protocol.value == Protocol::H3) {
+        let message = "HTTP/3 has no PROXY protocol: its clients would pass by it";
+        let problem = Diagnostic::error(Code::NoEffect, h3.span, message);
+        cx.report.push(problem.help("a listener of its own for HTTP/3"));
+    }
+}
+
+/// What of QUIC's settings could not take effect.
+fn check_quic(cx: &Context<'_>, quic: &Spanned<config::listener::Quic>, spoken: settings::Protocols) {
+    if !spoken.h3 {
+        let message = "HTTP/3 is not among this listener's protocols";
+        let help = "protocols: [h1, h2, h3]";
+        cx.report.push(Diagnostic::error(Code::NoEffect, quic.span, message).help(help));
+    }
+    let config::listener::Quic { stream_window, connection_window, idle_timeout, keep_alive, .. } =
+        &quic.value;
+    for window in
+        [stream_window, connection_window].into_iter().flatten().filter(|window| window.value.0 == 0)
+    {
+        let message = "nothing could be sent with a window of 0";
+        cx.report.push(Diagnostic::error(Code::BadValue, window.span, message));
+    }
+    if let (Some(stream), Some(connection)) = (stream_window, connection_window)
+        && stream.value.0 > connection.value.0
+    {
+        let message =
+            "one request's window is larger than that of the connection, which holds for it as well";
+        let problem = Diagnostic::error(Code::BadValue, stream.span, message);
+        cx.report.push(problem.label(connection.span, "the connection's"));
+    }
+    for time in [idle_timeout, keep_alive].into_iter().flatten().filter(|time| time.value.get().is_zero()) {
+        let message = "a time of zero would end everything before it begins";
+        cx.report.push(Diagnostic::error(Code::BadValue, time.span, message));
+    }
+    if let Some(keep_alive) = keep_alive.as_ref().filter(|time| time.value.get() >= quic.idle_timeout()) {
+        let message = "the client counts as gone before it is asked whether it is there";
+        let help =
+            format!("keep_alive is shorter than idle_timeout, which is {}s", quic.idle_timeout().as_secs());
+        cx.report.push(Diagnostic::error(Code::BadValue, keep_alive.span, message).help(help));
     }
 }
 
@@ -217,19 +276,26 @@ fn check_timeouts(cx: &Context<'_>, draft: &Draft<'_>) {
 }
 
 fn report_conflicts(cx: &Context<'_>, drafts: &[Draft<'_>]) {
-    let binds: Vec<(&Spanned<Bind>, &Spanned<Name>)> = drafts
+    let binds: Vec<(&Spanned<Bind>, &Spanned<Name>, settings::Protocols)> = drafts
         .iter()
-        .flat_map(|draft| draft.entry.value.bind.iter().map(|bind| (bind, &draft.entry.name)))
+        .flat_map(|Draft { entry, .. }| {
+            let spoken = settings::protocols(&entry.value);
+            entry.value.bind.iter().map(move |bind| (bind, &entry.name, spoken))
+        })
         .collect();
-    for (place, (bind, name)) in binds.iter().enumerate() {
-        if let Some(admin) = cx.document.admin.as_ref().filter(|admin| overlap(&admin.bind, bind)) {
+    for (place, (bind, name, spoken)) in binds.iter().enumerate() {
+        let admin = cx.document.admin.as_ref().filter(|_| spoken.over_streams());
+        if let Some(admin) = admin.filter(|admin| overlap(&admin.bind, bind)) {
             let message = format!("listener {name} and the administration listen on one address");
             let problem = Diagnostic::error(Code::ListenerConflict, bind.span, message);
             cx.report.push(problem.label(admin.bind.span, "the administration"));
         }
-        let Some((first, other)) = binds[..place].iter().find(|(first, _)| overlap(first, bind)) else {
-            continue;
+        // TCP and UDP have ports of their own.
+        let meets = |other: &settings::Protocols| {
+            spoken.over_streams() && other.over_streams() || spoken.h3 && other.h3
         };
+        let first = binds[..place].iter().find(|(first, _, other)| overlap(first, bind) && meets(other));
+        let Some((first, other, _)) = first else { continue };
         let message = match name.value == other.value {
             true => format!("listener {name} listens on {bind} twice"),
             false => format!("listeners {other} and {name} listen on one address"),

@@ -34,6 +34,9 @@ pub struct Listener {
     /// say is the peer from then on: in logs, limits per address and `trusted_proxies`.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// QUIC settings: of the connections that carry HTTP/3.
+    #[serde(default)]
+    pub quic: Option<Spanned<Quic>>,
     /// Proxies before this one whose word about the client is taken.
     #[serde(default)]
     pub trusted_proxies: Option<TrustedProxies>,
@@ -62,6 +65,8 @@ pub enum Protocol {
     H2,
     /// HTTP/2 in cleartext, by prior knowledge
     H2c,
+    /// HTTP/3, over QUIC on the UDP port of the same number; needs tls
+    H3,
 }
 
 /// A scheme that users see.
@@ -176,6 +181,43 @@ pub struct Http2 {
     pub max_streams: Option<std::num::NonZeroU32>,
 }
 
+/// QUIC settings.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quic {
+    /// Requests at once per connection. Default 256.
+    pub max_streams: Option<Spanned<std::num::NonZeroU32>>,
+    /// Bytes of a request's body that a client may send before they are read. Default 1MiB.
+    pub stream_window: Option<Spanned<Size>>,
+    /// The same for all requests of a connection; also what of responses may be on its way. Default 8MiB.
+    pub connection_window: Option<Spanned<Size>>,
+    /// After which silence the client counts as gone. Default 30s.
+    pub idle_timeout: Option<Spanned<Duration>>,
+    /// After which silence the client is asked whether it is there. Default: a third of idle_timeout.
+    pub keep_alive: Option<Spanned<Duration>>,
+    /// How the sending rate follows the network. Default cubic.
+    pub congestion: Option<Congestion>,
+}
+
+impl Quic {
+    pub fn idle_timeout(&self) -> std::time::Duration {
+        self.idle_timeout.as_ref().map_or(std::time::Duration::from_secs(30), |time| time.value.get())
+    }
+}
+
+/// How a sending rate follows the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Congestion {
+    /// By the delay and the rate that is measured
+    Bbr,
+    #[default]
+    /// By losses, as most systems do for TCP (RFC 9438)
+    Cubic,
+    /// By losses, more carefully (RFC 9002)
+    Newreno,
+}
+
 /// Proxies whose word about the client is taken.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -224,7 +266,7 @@ pub enum ForwardedHeader {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ListenerTimeouts")]
 pub struct Timeouts {
-    /// For the TLS handshake and the HTTP/2 preface. Default 10s.
+    /// For the handshake of TLS or QUIC and the HTTP/2 preface. Default 10s.
     pub handshake: Option<Duration>,
     /// From the first byte of a request's head to its last. Default 10s.
     pub header: Option<Duration>,

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::forwarded::Hop;
+use super::{alt_svc::AltSvc, forwarded::Hop};
 use crate::value::{Bind, Name, Subject};
 
 /// A client's connection.
@@ -26,6 +26,8 @@ pub struct Connection {
     pub local: Bind,
     pub protocol: Protocol,
     pub tls: Option<Tls>,
+    /// What responses say of HTTP/3, where they may.
+    pub alt_svc: Option<AltSvc>,
     /// Turns true when the connection shall end: no further request, what is in flight finishes.
     pub draining: watch::Receiver<bool>,
     pub kept: Kept,
@@ -47,6 +49,7 @@ pub enum Peer {
 pub enum Protocol {
     Http1,
     Http2,
+    Http3,
 }
 
 /// What the handshake settled.

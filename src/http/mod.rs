@@ -1,6 +1,7 @@
 //! What HTTP says, on `http` types and without I/O (but for the facts of a connection).
 
 pub mod accept;
+pub mod alt_svc;
 pub mod authority;
 pub mod coding;
 pub mod connection;

@@ -113,8 +113,9 @@ impl<H: Handler> Loop<H> {
                 return;
             }
         };
-        let ending = live.ending();
-        let accepted = connection::Accepted { peer, local: self.local.clone(), settings, ending, permit };
+        let (alt_svc, ending) = (live.alt_svc(&self.local), live.ending());
+        let local = self.local.clone();
+        let accepted = connection::Accepted { peer, local, settings, alt_svc, ending, permit };
         let handler = self.handler.clone();
         tokio::spawn(connection::serve(io, accepted, handler));
     }

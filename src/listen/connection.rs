@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     http::{
+        alt_svc::AltSvc,
         connection::{ClientRules, Connection, Early, Kept, Peer, Protocol, Tls},
         forwarded::Hop,
     },
@@ -32,6 +33,7 @@ pub(super) struct Accepted {
     pub(super) peer: Peer,
     pub(super) local: Bind,
     pub(super) settings: Arc<Listener>,
+    pub(super) alt_svc: Option<AltSvc>,
     pub(super) ending: Ending,
     /// Its place in the limits, until it ends.
     pub(super) permit: Permit,
@@ -85,7 +87,7 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
     let mut read = BytesMut::new();
     let told = proxy_protocol::take(&mut io, &mut read, accepted.peer, &settings).await?;
     let peer = accepted.is_of(&told)?;
-    let (stream, protocol, tls) = match settings.tls.clone() {
+    let (stream, first, tls) = match settings.tls.clone() {
         Some(config) => {
             let shaken = encrypted(io.after(read.freeze()), &config, &settings).await;
             let facts = shaken.as_ref().ok().and_then(|(_, _, tls)| tls.as_ref());
@@ -94,10 +96,11 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
         }
         None => cleartext(io, read, &told, &settings, accepted.ending.draining.clone()).await?,
     };
-    let _open = settings.metrics.opened(match protocol {
-        Protocol::Http1 => metrics::Protocol::H1,
-        Protocol::Http2 => metrics::Protocol::H2,
-    });
+    let (protocol, counted) = match first {
+        First::Http2 => (Protocol::Http2, metrics::Protocol::H2),
+        First::Other => (Protocol::Http1, metrics::Protocol::H1),
+    };
+    let _open = settings.metrics.opened(counted);
     let connection = Arc::new(Connection {
         listener: settings.name.clone(),
         peer,
@@ -105,16 +108,17 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
         local: accepted.local,
         protocol,
         tls,
+        alt_svc: accepted.alt_svc,
         draining: accepted.ending.draining,
         kept: Kept::default(),
     });
-    match protocol {
+    match first {
         // In a box: connections of HTTP/1 would make room for it.
-        Protocol::Http2 => Box::pin(h2::serve(stream, connection, settings, handler)).await,
-        Protocol::Http1 if settings.protocols.h1 => {
+        First::Http2 => Box::pin(h2::serve(stream, connection, settings, handler)).await,
+        First::Other if settings.protocols.h1 => {
             h1::serve(stream, connection, settings, handler).await;
         }
-        Protocol::Http1 => return refuse_http1(stream, settings.timeouts.handshake).await,
+        First::Other => return refuse_http1(stream, settings.timeouts.handshake).await,
     }
     Ok(())
 }
@@ -140,26 +144,26 @@ async fn encrypted(
     io: Io,
     server: &tls::Server,
     settings: &Listener,
-) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
+) -> Result<(Stream, First, Option<Tls>), Failed> {
     let limit = settings.timeouts.handshake;
     if server.takes_early_data() {
         let shaken = timeout(limit, early::accept(io, server));
         let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
-        let (protocol, facts) = settled(stream.session(), rules, stream.early())?;
-        return Ok((Stream::early(stream), protocol, Some(facts)));
+        let (first, facts) = settled(stream.session(), rules, stream.early())?;
+        return Ok((Stream::early(stream), first, Some(facts)));
     }
     let shaken = timeout(limit, shake_hands(io, server));
     let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
-    let (protocol, facts) = settled(stream.get_ref().1, rules, Early::default())?;
-    Ok((Stream::tls(stream), protocol, Some(facts)))
+    let (first, facts) = settled(stream.get_ref().1, rules, Early::default())?;
+    Ok((Stream::tls(stream), first, Some(facts)))
 }
 
-fn settled(session: &ServerConnection, rules: ClientRules, early: Early) -> Result<(Protocol, Tls), Failed> {
-    let protocol = match session.alpn_protocol() {
-        Some(b"h2") => Protocol::Http2,
-        _ => Protocol::Http1,
+fn settled(session: &ServerConnection, rules: ClientRules, early: Early) -> Result<(First, Tls), Failed> {
+    let first = match session.alpn_protocol() {
+        Some(b"h2") => First::Http2,
+        _ => First::Other,
     };
-    Ok((protocol, tls::facts(session, rules, early)?))
+    Ok((first, tls::facts(session, rules, early)?))
 }
 
 /// Where hosts ask different things of clients, the name that the client asks for is read first.
@@ -179,29 +183,26 @@ async fn cleartext(
     told: &Told,
     settings: &Listener,
     draining: watch::Receiver<bool>,
-) -> Result<(Stream, Protocol, Option<Tls>), Failed> {
+) -> Result<(Stream, First, Option<Tls>), Failed> {
     if !settings.protocols.h2 {
-        return Ok((Stream::plain(io, buffer.freeze()), Protocol::Http1, None));
+        return Ok((Stream::plain(io, buffer.freeze()), First::Other, None));
     }
-    if let Some(protocol) = told.alpn.as_deref().and_then(agreed) {
-        return Ok((Stream::plain(io, buffer.freeze()), protocol, None));
+    if let Some(first) = told.alpn.as_deref().and_then(agreed) {
+        return Ok((Stream::plain(io, buffer.freeze()), first, None));
     }
     if buffer.is_empty() {
         first_bytes(&mut io, &mut buffer, settings.timeouts.idle, draining).await?;
     }
     let decided = timeout(settings.timeouts.handshake, preface::decide(&mut io, &mut buffer));
-    let protocol = match decided.await.map_err(|_| Failed::Slow)?? {
-        First::Http2 => Protocol::Http2,
-        First::Other => Protocol::Http1,
-    };
-    Ok((Stream::plain(io, buffer.freeze()), protocol, None))
+    let first = decided.await.map_err(|_| Failed::Slow)??;
+    Ok((Stream::plain(io, buffer.freeze()), first, None))
 }
 
 /// What the client and whoever handed it on have agreed upon.
-fn agreed(alpn: &[u8]) -> Option<Protocol> {
+fn agreed(alpn: &[u8]) -> Option<First> {
     match alpn {
-        b"h2" => Some(Protocol::Http2),
-        b"http/1.1" => Some(Protocol::Http1),
+        b"h2" => Some(First::Http2),
+        b"http/1.1" => Some(First::Other),
         _ => None,
     }
 }

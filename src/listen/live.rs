@@ -7,13 +7,18 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::admission::Admission;
-use crate::snapshot::settings::Listener;
+use crate::{
+    http::alt_svc::{AltSvc, Announcement},
+    snapshot::settings::Listener,
+    value::Bind,
+};
 
 /// What the sockets of one listener share.
 #[derive(Debug)]
 pub struct Live {
     settings: ArcSwap<Listener>,
     signals: ArcSwap<Signals>,
+    announcement: Arc<Announcement>,
     pub(super) admission: Arc<Admission>,
 }
 
@@ -39,7 +44,10 @@ pub(super) struct Ending {
 
 impl Live {
     pub fn new(settings: Listener) -> Arc<Self> {
+        let announcement = Announcement::default();
+        announcement.set(settings.protocols.h3);
         Arc::new(Self {
+            announcement: Arc::new(announcement),
             settings: ArcSwap::from_pointee(settings),
             signals: ArcSwap::from_pointee(Signals::new()),
             admission: Arc::default(),
@@ -53,6 +61,7 @@ impl Live {
 
     /// Holds new connections to these settings; the present ones go on as they are.
     pub fn update(&self, settings: Listener) {
+        self.announcement.set(settings.protocols.h3);
         self.settings.store(Arc::new(settings));
     }
 
@@ -67,6 +76,13 @@ impl Live {
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.admission.connections()
+    }
+
+    /// What responses say of HTTP/3 on connections that come in at this address.
+    pub(super) fn alt_svc(&self, local: &Bind) -> Option<AltSvc> {
+        let bound = local.socket_addr().map(|addr| addr.port());
+        let port = self.settings.load().exposed_port.or(bound)?;
+        Some(AltSvc::new(self.announcement.clone(), port))
     }
 
     pub(super) fn ending(&self) -> Ending {

@@ -1,4 +1,4 @@
-//! Where clients come in: sockets, limits, TLS, the choice of protocol, HTTP/1 and HTTP/2.
+//! Where clients come in: sockets, limits, TLS and QUIC, the choice of protocol, HTTP/1, HTTP/2 and HTTP/3.
 //!
 //! A reload binds what is new ([`Bound`]), starts to listen, hands running sockets their new settings
 //! ([`Live`]) and stops what left ([`Accepting::stop`]); no connection notices but those that shall.
@@ -10,18 +10,23 @@ mod deadline;
 mod early;
 pub mod h1;
 mod h2;
+pub mod h3;
+mod head;
 mod live;
 mod preface;
 pub mod proxy_protocol;
+mod quic;
 mod socket;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod transport;
 
-pub use accept::Accepting;
 pub use live::{Draining, Live};
-pub use socket::{BindError, Bound, Listening};
+pub use quic::{Kept, Stopped};
+pub use socket::BindError;
 pub use stream::Stream;
+pub use transport::{Accepting, Bound, Listening, Place, Transport};
 
 #[cfg(test)]
 mod tests;

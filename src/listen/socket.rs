@@ -87,7 +87,7 @@ impl Bound {
     }
 }
 
-fn at(bind: &Bind) -> impl FnOnce(io::Error) -> BindError {
+pub(super) fn at(bind: &Bind) -> impl FnOnce(io::Error) -> BindError {
     let bind = bind.clone();
     move |source| BindError::Io { bind, source }
 }
@@ -114,7 +114,7 @@ fn bind_any(port: u16) -> io::Result<Bound> {
     Ok(Bound { local: Bind::Any(port), ..bound })
 }
 
-fn no_ipv6(error: &io::Error) -> bool {
+pub(super) fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{testing::Scripted, *};
+use super::{accept::Accepting, socket::Bound, testing::Scripted, *};
 use crate::{
     http::connection::{Peer, Protocol},
     snapshot::settings::{Listener, Protocols},
@@ -60,7 +60,7 @@ fn settings() -> Listener {
 }
 
 fn only_h2() -> Protocols {
-    Protocols { h1: false, h2: true }
+    Protocols { h1: false, h2: true, h3: false }
 }
 
 /// A path for a socket in a directory of its own, removed with it.
@@ -314,7 +314,7 @@ async fn handshake(
 
 #[tokio::test]
 async fn tls_settles_certificate_and_protocol() {
-    let all = Protocols { h1: true, h2: true };
+    let all = Protocols { h1: true, h2: true, h3: false };
     let (settings, roots) = server_tls(&[&["default.test"], &["*.example.test"]], all, None);
     let started = start(settings);
     let io = handshake(&started, client_config(roots.clone(), &["http/1.1", "h2"]), "www.example.test")
@@ -341,7 +341,7 @@ async fn a_client_of_another_protocol_fails_in_the_handshake_or_is_told() {
 
 #[tokio::test]
 async fn sessions_are_resumed_by_ticket() {
-    let (settings, roots) = server_tls(&[&["www.test"]], Protocols { h1: true, h2: true }, None);
+    let (settings, roots) = server_tls(&[&["www.test"]], Protocols { h1: true, h2: true, h3: false }, None);
     let started = start(settings);
     let config = client_config(roots, &["h2"]);
     for resumed in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
@@ -382,7 +382,7 @@ async fn a_verified_client_is_known_and_an_unverified_one_refused() {
     for required in [true, false] {
         let (authority, der, key) = client_certificate();
         let client_auth = tls::ClientAuth::new(vec![authority.into()], required).unwrap();
-        let both = Protocols { h1: true, h2: true };
+        let both = Protocols { h1: true, h2: true, h3: false };
         let (settings, roots) = server_tls(&[&["www.test"]], both, Some(client_auth));
         let started = start(settings);
         let plain = client_config(roots, &["h2"]);

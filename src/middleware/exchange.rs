@@ -226,6 +226,7 @@ impl Exchange {
             local: crate::value::Bind::Any(80),
             protocol: Protocol::Http1,
             tls: None,
+            alt_svc: None,
             draining: tokio::sync::watch::channel(false).1,
             kept: crate::http::connection::Kept::default(),
         };

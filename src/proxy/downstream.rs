@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Reason,
-    http::{date, hop_by_hop},
+    http::{alt_svc::AltSvc, date, hop_by_hop},
     middleware::{Chain, Exchange, Held, Stop, body_limit, decompress, limit::Way},
 };
 
@@ -186,6 +186,10 @@ impl<S: Session> Downstream<S> {
         if !switching && !head.headers.contains_key(header::DATE) {
             // RFC 9110 section 6.6.1 asks for it of those who answer and of those who forward.
             head.headers.insert(header::DATE, date::now());
+        }
+        if !switching && let Some(value) = self.exchange.connection.alt_svc.as_ref().and_then(AltSvc::value) {
+            // An upstream's would be of itself. The chain may say otherwise.
+            head.headers.insert(header::ALT_SVC, value);
         }
         self.chain.respond(&mut self.exchange, &mut head);
         if end && self.exchange.encoder.is_some() {

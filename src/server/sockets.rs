@@ -10,7 +10,7 @@ use super::{
     tasks::{Kind, Tasks},
 };
 use crate::{
-    listen::{Accepting, BindError, Bound, Listening, Live},
+    listen::{Accepting, BindError, Bound, Kept, Listening, Live, Place, Stopped, Transport},
     proxy::session::Handler,
     snapshot::settings::Listener,
     value::{Bind, Name},
@@ -30,12 +30,14 @@ pub struct Sockets<H> {
     handler: Arc<H>,
     listeners: BTreeMap<Name, Arc<Live>>,
     open: Vec<Open>,
+    /// Sockets that nobody wants any more and whose connections have not ended.
+    left: Vec<(Place, Kept)>,
 }
 
 /// One socket, known by who asked for it and for what.
 struct Open {
     listener: Name,
-    wanted: Bind,
+    wanted: Place,
     accepting: Accepting,
 }
 
@@ -46,7 +48,7 @@ pub struct Acquired<S> {
 
 struct New<S> {
     listener: Name,
-    wanted: Bind,
+    wanted: Place,
     socket: S,
 }
 
@@ -62,7 +64,7 @@ pub struct Failed {
 
 impl<H: Handler> Sockets<H> {
     pub fn new(runtime: Handle, tasks: Tasks, handler: Arc<H>) -> Self {
-        Self { runtime, tasks, handler, listeners: BTreeMap::new(), open: Vec::new() }
+        Self { runtime, tasks, handler, listeners: BTreeMap::new(), open: Vec::new(), left: Vec::new() }
     }
 
     /// Takes the addresses that are not open yet; all of them, or none.
@@ -70,9 +72,9 @@ impl<H: Handler> Sockets<H> {
         let (mut new, mut failed) = (Vec::new(), Vec::new());
         let (_, missing) = self.assign(wanted);
         for (listener, wanted) in missing {
-            match Bound::bind(&wanted) {
+            match self.bind(&listener, &wanted, &mut new) {
                 Ok(socket) => new.push(New { listener, wanted, socket }),
-                Err(error) => failed.push(Failed { listener, wanted, error }),
+                Err(error) => failed.push(Failed { listener, wanted: wanted.bind, error }),
             }
         }
         match failed.is_empty() {
@@ -87,12 +89,34 @@ impl<H: Handler> Sockets<H> {
         for New { listener, wanted, socket } in acquired.new {
             match socket.listen(&self.runtime) {
                 Ok(socket) => new.push(New { listener, wanted, socket }),
-                Err(error) => failed.push(Failed { listener, wanted, error }),
+                Err(error) => failed.push(Failed { listener, wanted: wanted.bind, error }),
             }
         }
         match failed.is_empty() {
             true => Ok(Acquired { new }),
             false => Err(failed),
+        }
+    }
+
+    /// Takes an address: that of a socket which was left, if it can be had; for a free port, the one that the listener
+    /// has for the other transport.
+    fn bind(&self, listener: &Name, wanted: &Place, new: &mut [New<Bound>]) -> Result<Bound, BindError> {
+        let mut again = self.left.iter().filter(|(place, _)| place == wanted);
+        if let Some(bound) = again.find_map(|(_, kept)| Bound::again(kept)) {
+            return Ok(bound);
+        }
+        if !is_any_port(&wanted.bind) {
+            return Bound::bind(wanted);
+        }
+        let is_beside = |name: &Name, place: &Place| {
+            name == listener && place.bind == wanted.bind && place.transport != wanted.transport
+        };
+        if let Some(open) = self.open.iter().find(|open| is_beside(&open.listener, &open.wanted)) {
+            return Bound::bind(&Place { bind: open.accepting.local().clone(), ..wanted.clone() });
+        }
+        match new.iter_mut().find(|new| is_beside(&new.listener, &new.wanted)) {
+            Some(beside) => bind_beside(wanted, beside),
+            None => Bound::bind(wanted),
         }
     }
 
@@ -111,6 +135,7 @@ impl<H: Handler> Sockets<H> {
             };
             self.listeners.insert(settings.name.clone(), live);
         }
+        self.left.retain(|(_, kept)| !kept.is_gone());
         let mut gone = Vec::new();
         for (mut open, owner) in std::mem::take(&mut self.open).into_iter().zip(owners) {
             match owner {
@@ -121,7 +146,10 @@ impl<H: Handler> Sockets<H> {
                     }
                     self.open.push(open);
                 }
-                None => gone.push(open.accepting),
+                None => {
+                    self.left.extend(open.accepting.kept().map(|kept| (open.wanted, kept)));
+                    gone.push(open.accepting);
+                }
             }
         }
         for New { listener, wanted, socket } in acquired.new {
@@ -137,32 +165,36 @@ impl<H: Handler> Sockets<H> {
     pub async fn drain(&mut self, limit: Duration) -> bool {
         let gone = std::mem::take(&mut self.open).into_iter().map(|open| open.accepting).collect();
         let left = std::mem::take(&mut self.listeners).into_values().collect();
-        see_off(gone, left, limit).await
+        let (clean, stopped) = see_off(gone, left, limit).await;
+        // What is said last to clients has to be sent.
+        let _ = tokio::time::timeout(LAST_PACKETS, ended(stopped)).await;
+        clean
     }
 
     fn retire(&self, gone: Vec<Accepting>, left: Vec<Arc<Live>>, limit: Duration) {
         if !gone.is_empty() || !left.is_empty() {
             self.tasks.spawn(Kind::Drain, async move {
-                see_off(gone, left, limit).await;
+                let (_, stopped) = see_off(gone, left, limit).await;
+                ended(stopped).await;
             });
         }
     }
 
     /// Which listener each open socket goes to, if any; and the addresses that none of them has. A socket
     /// stays with the listener that asked for it; else its address may go over to another.
-    fn assign(&self, wanted: &[Wanted]) -> (Vec<Option<Name>>, Vec<(Name, Bind)>) {
-        let pairs = wanted.iter().flat_map(|listener| {
-            listener.binds.iter().map(|bind| (listener.settings.name.clone(), bind.clone()))
-        });
+    fn assign(&self, wanted: &[Wanted]) -> (Vec<Option<Name>>, Vec<(Name, Place)>) {
+        let pairs = wanted
+            .iter()
+            .flat_map(|listener| places(listener).map(|place| (listener.settings.name.clone(), place)));
         let mut owners: Vec<Option<Name>> = vec![None; self.open.len()];
         let mut missing: Vec<_> = pairs.collect();
-        type Fits = fn(&Open, &Name, &Bind) -> bool;
-        let by_name: Fits = |open, name, bind| open.listener == *name && open.wanted == *bind;
+        type Fits = fn(&Open, &Name, &Place) -> bool;
+        let by_name: Fits = |open, name, place| open.listener == *name && open.wanted == *place;
         // A free port is no address that another listener could have meant.
-        let by_address: Fits = |open, _, bind| open.wanted == *bind && !is_any_port(bind);
+        let by_address: Fits = |open, _, place| open.wanted == *place && !is_any_port(&place.bind);
         for fits in [by_name, by_address] {
-            missing.retain(|(name, bind)| {
-                let free = |at: &usize| owners[*at].is_none() && fits(&self.open[*at], name, bind);
+            missing.retain(|(name, place)| {
+                let free = |at: &usize| owners[*at].is_none() && fits(&self.open[*at], name, place);
                 let found = (0..self.open.len()).find(free);
                 if let Some(at) = found {
                     owners[at] = Some(name.clone());
@@ -177,7 +209,14 @@ impl<H: Handler> Sockets<H> {
     pub fn list(&self) -> Vec<(Name, Vec<Bind>, Arc<Live>)> {
         let addresses = |name: &Name| {
             let open = self.open.iter().filter(|open| open.listener == *name);
-            open.map(|open| open.accepting.local().clone()).collect()
+            let mut addresses: Vec<Bind> = Vec::new();
+            for address in open.map(|open| open.accepting.local()) {
+                // TCP and UDP are told apart by the protocols.
+                if !addresses.contains(address) {
+                    addresses.push(address.clone());
+                }
+            }
+            addresses
         };
         self.listeners.iter().map(|(name, live)| (name.clone(), addresses(name), live.clone())).collect()
     }
@@ -187,9 +226,39 @@ fn is_any_port(bind: &Bind) -> bool {
     bind.socket_addr().is_some_and(|address| address.port() == 0)
 }
 
-async fn see_off(gone: Vec<Accepting>, left: Vec<Arc<Live>>, limit: Duration) -> bool {
+/// The sockets that a listener needs, for streams and for QUIC.
+fn places(listener: &Wanted) -> impl Iterator<Item = Place> {
+    let spoken = listener.settings.protocols;
+    let transports = [(spoken.over_streams(), Transport::Stream), (spoken.h3, Transport::Quic)];
+    listener.binds.iter().flat_map(move |bind| {
+        let transports = transports.into_iter().filter(|(spoken, _)| *spoken);
+        transports.map(|(_, transport)| Place { bind: bind.clone(), transport })
+    })
+}
+
+/// Takes the port that a new socket was given, for the other transport; where that is taken, both get another.
+fn bind_beside(wanted: &Place, beside: &mut New<Bound>) -> Result<Bound, BindError> {
+    for _ in 1..TRIES {
+        let there = Bound::bind(&Place { bind: beside.socket.local().clone(), ..wanted.clone() });
+        if there.is_ok() {
+            return there;
+        }
+        beside.socket = Bound::bind(&beside.wanted)?;
+    }
+    Bound::bind(&Place { bind: beside.socket.local().clone(), ..wanted.clone() })
+}
+
+/// How often a port is looked for that is free for both transports.
+const TRIES: usize = 16;
+/// What clients are told last gets to be sent.
+const LAST_PACKETS: Duration = Duration::from_secs(1);
+
+/// Closes sockets and sees connections off. Says whether all ended by themselves, and gives the sockets that connections
+/// of listeners which stay still need.
+async fn see_off(gone: Vec<Accepting>, left: Vec<Arc<Live>>, limit: Duration) -> (bool, Vec<Stopped>) {
+    let mut stopped = Vec::new();
     for accepting in gone {
-        accepting.stop().await;
+        stopped.extend(accepting.stop().await);
     }
     // All of them at once: the limit is for the whole.
     let draining: Vec<_> = left.iter().map(|live| tokio::spawn(drain::finish(live.drain(), limit))).collect();
@@ -197,7 +266,13 @@ async fn see_off(gone: Vec<Accepting>, left: Vec<Arc<Live>>, limit: Duration) ->
     for ending in draining {
         clean &= ending.await.unwrap_or(false);
     }
-    clean
+    (clean, stopped)
+}
+
+async fn ended(stopped: Vec<Stopped>) {
+    for stopped in stopped {
+        stopped.ended().await;
+    }
 }
 
 #[cfg(test)]
@@ -266,7 +341,7 @@ mod tests {
         go(&mut sockets, &[wanted("a", &["127.0.0.1:0"])]);
         let address = addresses(&sockets)[0].1[0].clone();
         // Known by its port from here on.
-        sockets.open[0].wanted = address.parse().unwrap();
+        sockets.open[0].wanted.bind = address.parse().unwrap();
         go(&mut sockets, &[wanted("b", &[&address])]);
         assert_eq!(addresses(&sockets), [("b".to_owned(), vec![address])]);
     }

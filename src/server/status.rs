@@ -219,7 +219,7 @@ fn listener((name, addresses, live): &(Name, Vec<Bind>, Arc<Live>)) -> Value {
 fn protocols(live: &Live) -> Vec<&'static str> {
     let settings = live.settings();
     let h2 = if settings.tls.is_some() { "h2" } else { "h2c" };
-    let spoken = [(settings.protocols.h1, "h1"), (settings.protocols.h2, h2)];
+    let spoken = [(settings.protocols.h1, "h1"), (settings.protocols.h2, h2), (settings.protocols.h3, "h3")];
     spoken.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect()
 }
 

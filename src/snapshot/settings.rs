@@ -1,12 +1,19 @@
 //! A listener's settings, compiled: every default filled in.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use quinn::{
+    IdleTimeout, TransportConfig, VarInt, congestion,
+    crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
+};
+use rustls::ServerConfig;
 
 use crate::{
     config::listener as config,
+    http::connection::ClientRules,
     telemetry::metrics,
     tls,
-    value::{Cidr, Name},
+    value::{Cidr, Name, Size, Spanned},
 };
 
 /// What new connections of a listener are held to.
@@ -17,6 +24,10 @@ pub struct Listener {
     /// Encryption; its ALPN agrees with `protocols`.
     pub tls: Option<Arc<tls::Server>>,
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// The port that users see, where that is said.
+    pub exposed_port: Option<u16>,
+    /// HTTP/3, where it is spoken.
+    pub quic: Option<Quic>,
     pub timeouts: Timeouts,
     pub limits: Limits,
     /// What its connections are counted by.
@@ -29,6 +40,19 @@ pub struct Protocols {
     pub h1: bool,
     /// HTTP/2: by ALPN with TLS, by prior knowledge without.
     pub h2: bool,
+    pub h3: bool,
+}
+
+/// What QUIC connections are held to.
+#[derive(Clone)]
+pub struct Quic {
+    /// The same encryption as over TCP, with an ALPN of its own.
+    pub crypto: Arc<QuicServerConfig>,
+    /// What is asked of all clients: a name is not looked at before.
+    pub rules: ClientRules,
+    pub transport: Arc<TransportConfig>,
+    /// Requests at once per connection.
+    pub max_streams: usize,
 }
 
 /// Who begins a connection with a PROXY header.
@@ -70,9 +94,15 @@ pub fn settings(
     tls: Option<Arc<tls::Server>>,
     metrics: Arc<metrics::Listener>,
 ) -> Listener {
+    let protocols = protocols(config);
     Listener {
         name: name.clone(),
-        protocols: protocols(config),
+        quic: tls
+            .as_ref()
+            .filter(|_| protocols.h3)
+            .and_then(|tls| Quic::new(tls, config.quic.as_deref()).ok()),
+        exposed_port: config.expose.as_ref().and_then(|expose| expose.port),
+        protocols,
         tls,
         proxy_protocol: config.proxy_protocol.as_ref().map(proxy_protocol),
         timeouts: timeouts(&config.timeouts),
@@ -84,13 +114,22 @@ pub fn settings(
 /// The protocols of a listener, by default all that its transport carries. [`config::Protocol::H2`]
 /// without TLS and [`config::Protocol::H2c`] with it are refused before.
 pub fn protocols(config: &config::Listener) -> Protocols {
-    let Some(listed) = &config.protocols else { return Protocols { h1: true, h2: true } };
+    let Some(listed) = &config.protocols else { return Protocols { h1: true, h2: true, h3: false } };
     let has = |wanted| listed.iter().any(|protocol| protocol.value == wanted);
-    Protocols { h1: has(config::Protocol::H1), h2: has(config::Protocol::H2) || has(config::Protocol::H2c) }
+    Protocols {
+        h1: has(config::Protocol::H1),
+        h2: has(config::Protocol::H2) || has(config::Protocol::H2c),
+        h3: has(config::Protocol::H3),
+    }
 }
 
 impl Protocols {
-    /// Their names in ALPN (RFC 7301), the preferred first.
+    /// Whether any of them is spoken over streams: TCP or unix sockets.
+    pub fn over_streams(self) -> bool {
+        self.h1 || self.h2
+    }
+
+    /// The names in ALPN (RFC 7301) of those, the preferred first.
     pub fn alpn(self) -> Vec<Vec<u8>> {
         let names = [(self.h2, &b"h2"[..]), (self.h1, b"http/1.1")];
         names.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name.to_vec()).collect()
@@ -108,6 +147,62 @@ fn proxy_protocol(config: &config::ProxyProtocol) -> ProxyProtocol {
     ProxyProtocol {
         from: config.from.iter().map(|network| network.value).collect(),
         required: config.mode == config::ProxyProtocolMode::Require,
+    }
+}
+
+impl Quic {
+    /// `tls` is what is spoken over TCP, with a client that names no host.
+    fn new(tls: &tls::Server, config: Option<&config::Quic>) -> Result<Self, NoInitialCipherSuite> {
+        let tls::Ruled { config: tls, rules } = tls.find(None);
+        let mut tls = ServerConfig::clone(tls);
+        tls.alpn_protocols = vec![b"h3".to_vec()];
+        // No request is taken before the handshake is done: it could be one that somebody sends again.
+        tls.max_early_data_size = 0;
+        let default = config::Quic::default();
+        let config = config.unwrap_or(&default);
+        let max_streams = config.max_streams.as_ref().map_or(256, |number| number.get());
+        let window =
+            |size: &Option<Spanned<Size>>, default| size.as_ref().map_or(default, |size| size.value.0);
+        let idle_timeout = config.idle_timeout();
+        let keep_alive = config.keep_alive.as_ref().map_or(idle_timeout / 3, |time| time.value.get());
+        let varint = |number: u64| VarInt::from_u64(number).unwrap_or(VarInt::MAX);
+        let connection_window = window(&config.connection_window, 8 << 20);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(max_streams.into())
+            .max_concurrent_uni_streams(UNIDIRECTIONAL.into())
+            .stream_receive_window(varint(window(&config.stream_window, 1 << 20)))
+            .receive_window(varint(connection_window))
+            .send_window(connection_window)
+            .max_idle_timeout(IdleTimeout::try_from(idle_timeout).ok())
+            .keep_alive_interval(Some(keep_alive))
+            .datagram_receive_buffer_size(None)
+            .congestion_controller_factory(controller(config.congestion.unwrap_or_default()));
+        Ok(Self {
+            crypto: Arc::new(QuicServerConfig::try_from(Arc::new(tls))?),
+            rules: *rules,
+            transport: Arc::new(transport),
+            max_streams: usize::try_from(max_streams).unwrap_or(usize::MAX),
+        })
+    }
+}
+
+/// Streams of a client that carry no request: three that it needs (RFC 9114 section 6.2), and some that mean nothing.
+const UNIDIRECTIONAL: u32 = 16;
+
+fn controller(
+    congestion: config::Congestion,
+) -> Arc<dyn congestion::ControllerFactory + Send + Sync + 'static> {
+    match congestion {
+        config::Congestion::Bbr => Arc::new(congestion::BbrConfig::default()),
+        config::Congestion::Cubic => Arc::new(congestion::CubicConfig::default()),
+        config::Congestion::Newreno => Arc::new(congestion::NewRenoConfig::default()),
+    }
+}
+
+impl fmt::Debug for Quic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quic").field("max_streams", &self.max_streams).finish_non_exhaustive()
     }
 }
 
@@ -154,6 +249,7 @@ impl Listener {
             tls: None,
             http2: None,
             proxy_protocol: None,
+            quic: None,
             trusted_proxies: None,
             timeouts: Default::default(),
             limits: Default::default(),

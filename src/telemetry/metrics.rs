@@ -112,7 +112,7 @@ metrics! {
         "Requests that an endpoint is answering.";
     // connections
     open: IntGaugeVec = "portolan_connections_open" ["listener", "protocol"],
-        "Connections of clients, by what they speak (h1, h2).";
+        "Connections of clients, by what they speak (h1, h2, h3).";
     connections: IntCounterVec = "portolan_connections_total" ["listener", "protocol"],
         "Connections that came to speak a protocol.";
     refused: IntCounterVec = "portolan_connections_refused_total" ["listener", "limit"],
@@ -120,9 +120,21 @@ metrics! {
     proxy_headers: IntCounterVec = "portolan_proxy_protocol_headers_total" ["listener", "outcome"],
         "Connections that were to begin with a PROXY header: taken, or closed because the peer is not listed (not_listed) or the header is missing, malformed or late.";
     handshakes: IntCounterVec = "portolan_tls_handshakes_total" ["listener", "outcome", "version"],
-        "TLS handshakes, ok or failed, with the version agreed upon.";
+        "TLS handshakes over TCP, ok or failed, with the version agreed upon.";
     certificate_expiry: FloatGauge = "portolan_certificate_expiry_timestamp_seconds" ["certificate"],
         "When a certificate ends, since the epoch.";
+    quic_handshakes: IntCounterVec = "portolan_quic_handshakes_total" ["listener", "outcome"],
+        "QUIC handshakes, ok or failed.";
+    quic_retries: IntCounterVec = "portolan_quic_retries_total" ["listener"],
+        "Clients asked to prove their address (Retry) before anything was kept of them, since many handshakes were unfinished.";
+    quic_streams: IntCounterVec = "portolan_quic_streams_total" ["listener"],
+        "Streams that clients opened for a request.";
+    quic_sent: IntCounterVec = "portolan_quic_sent_packets_total" ["listener"],
+        "Packets sent on QUIC connections that have ended.";
+    quic_lost: IntCounterVec = "portolan_quic_lost_packets_total" ["listener"],
+        "Packets of these that were lost.";
+    quic_migrations: IntCounterVec = "portolan_quic_migrations_total" ["listener"],
+        "QUIC connections seen at another address of the client than before.";
     // the configuration
     reloads: IntCounterVec = "portolan_reloads_total" ["result"],
         "Readings of the configuration: applied, unchanged or refused.";

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ProtocolVersion, ServerConnection};
+use rustls::{ProtocolVersion, ServerConnection, pki_types::CertificateDer};
 use sha2::{Digest, Sha256};
 use x509_parser::{
     asn1_rs::ToDer,
@@ -32,7 +32,6 @@ pub fn facts(
     rules: ClientRules,
     early: Early,
 ) -> Result<Tls, ClientCertificateError> {
-    let client = session.peer_certificates().and_then(|chain| chain.first());
     Ok(Tls {
         version: match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -44,8 +43,25 @@ pub fn facts(
         sni: session.server_name().map(str::to_owned),
         rules,
         early,
-        client: client.map(|der| client_certificate(der)).transpose()?.map(Arc::new),
+        client: client(session.peer_certificates())?,
     })
+}
+
+/// The facts of a QUIC handshake, which is always one of TLS 1.3 (RFC 9001 section 4.2); nobody is told its cipher.
+pub fn quic_facts(
+    sni: Option<String>,
+    chain: Option<&[CertificateDer<'static>]>,
+    rules: ClientRules,
+) -> Result<Tls, ClientCertificateError> {
+    let early = Early::default();
+    Ok(Tls { version: "TLSv1.3", cipher: String::new(), sni, rules, early, client: client(chain)? })
+}
+
+fn client(
+    chain: Option<&[CertificateDer<'static>]>,
+) -> Result<Option<Arc<ClientCertificate>>, ClientCertificateError> {
+    let first = chain.and_then(|chain| chain.first());
+    Ok(first.map(|der| client_certificate(der)).transpose()?.map(Arc::new))
 }
 
 fn client_certificate(der: &[u8]) -> Result<ClientCertificate, ClientCertificateError> {

@@ -9,7 +9,7 @@ mod server;
 
 pub use certificate::{Certificate, CertificateError, certificates};
 pub use config::Config;
-pub use facts::{ClientCertificateError, facts};
+pub use facts::{ClientCertificateError, facts, quic_facts};
 pub use resolver::Resolver;
 pub use self_signed::SelfSigned;
 pub use server::{ClientAuth, Handshake, Ruled, SINCE_TLS12, SINCE_TLS13, Server, ServerError, Tickets};

@@ -1,6 +1,5 @@
 //! HTTP/2: one connection, a task for each of its requests, and the rules by which it ends.
 
-mod head;
 mod session;
 
 use std::{
@@ -23,7 +22,7 @@ use tokio::{
 };
 
 use self::session::Http2;
-use super::{deadline::Deadline, stream::Stream};
+use super::{deadline::Deadline, head, stream::Stream};
 use crate::{
     error::Reason, http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener,
 };

@@ -8,17 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{
-    HeaderMap, Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, EXPECT},
-    request, response,
-};
+use http::{HeaderMap, Method, Response, StatusCode, request, response};
 
 use tokio::time::timeout;
 
 use crate::{
     http::hop_by_hop,
-    listen::deadline::Deadline,
+    listen::{deadline::Deadline, head},
     proxy::session::{ClientError, Closed, Session},
     snapshot::settings::Timeouts,
 };
@@ -72,8 +68,8 @@ impl Http2 {
             request_ended: body_is_empty,
             response_ended: false,
             head_only: head.method == Method::HEAD,
-            length: length(&head.headers),
-            owes_continue: !body_is_empty && expects_continue(&head.headers),
+            length: head::length(&head.headers),
+            owes_continue: !body_is_empty && head::expects_continue(&head.headers),
             connects: head.method == Method::CONNECT,
             is_tunnel: false,
             body_idle: timeouts.body_idle,
@@ -257,12 +253,7 @@ impl Session for Http2 {
     }
 
     async fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
-        hop_by_hop::strip(&mut head.headers);
-        if head.status == StatusCode::NO_CONTENT {
-            head.headers.remove(CONTENT_LENGTH);
-        }
-        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let end = end || self.head_only || bodiless;
+        let end = head::finish_response(&mut head, end, self.head_only);
         self.owes_continue = false;
         self.silence.clear();
         let is_tunnel = self.connects && head.status.is_success();
@@ -331,13 +322,4 @@ fn client_error(error: &h2::Error) -> ClientError {
 /// Trailers must not frame, route or secure what has gone before (RFC 9110 section 6.5.1).
 fn forbids(trailers: &HeaderMap) -> bool {
     trailers.keys().any(hop_by_hop::forbidden_in_trailers)
-}
-
-/// What a body's length is said to be; where it is said in several ways, h2 has refused it.
-fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

@@ -47,6 +47,7 @@ fn start(settings: Listener) -> (UnixStream, JoinHandle<()>, Arc<Scripted>, watc
         local: Bind::Any(80),
         protocol: Protocol::Http2,
         tls: None,
+        alt_svc: None,
         draining,
         kept: Default::default(),
     });

@@ -9,12 +9,27 @@ use crate::value::Name;
 #[derive(Debug)]
 pub struct Listener {
     name: Name,
-    open: [IntGauge; 2],
-    connections: [IntCounter; 2],
+    open: [IntGauge; 3],
+    connections: [IntCounter; 3],
     refused: [IntCounter; 2],
     proxy_headers: [IntCounter; 5],
     shaken: [IntCounter; 2],
     failed: IntCounter,
+    pub quic: Quic,
+}
+
+/// What is counted of QUIC connections beside.
+#[derive(Debug)]
+pub struct Quic {
+    shaken: IntCounter,
+    failed: IntCounter,
+    /// Clients that were asked to prove their address.
+    pub retries: IntCounter,
+    /// Streams of requests.
+    pub streams: IntCounter,
+    pub sent_packets: IntCounter,
+    pub lost_packets: IntCounter,
+    pub migrations: IntCounter,
 }
 
 /// What a connection speaks.
@@ -22,6 +37,7 @@ pub struct Listener {
 pub enum Protocol {
     H1,
     H2,
+    H3,
 }
 
 /// The limit that a connection met.
@@ -46,10 +62,11 @@ pub enum ProxyHeader {
 #[derive(Debug)]
 pub struct Open(IntGauge);
 
-const PROTOCOLS: [&str; 2] = ["h1", "h2"];
+const PROTOCOLS: [&str; 3] = ["h1", "h2", "h3"];
 const LIMITS: [&str; 2] = ["connections", "connections_per_ip"];
 const PROXY_HEADERS: [&str; 5] = ["taken", "not_listed", "missing", "malformed", "late"];
 const VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
+const OUTCOMES: [&str; 2] = ["ok", "failed"];
 
 impl Listener {
     pub(super) fn new(name: &Name, families: &Families) -> Self {
@@ -62,6 +79,15 @@ impl Listener {
                 .map(|outcome| families.proxy_headers.with_label_values(&[text, outcome])),
             shaken: VERSIONS.map(|version| families.handshakes.with_label_values(&[text, "ok", version])),
             failed: families.handshakes.with_label_values(&[text, "failed", ""]),
+            quic: Quic {
+                shaken: families.quic_handshakes.with_label_values(&[text, OUTCOMES[0]]),
+                failed: families.quic_handshakes.with_label_values(&[text, OUTCOMES[1]]),
+                retries: families.quic_retries.with_label_values(&[text]),
+                streams: families.quic_streams.with_label_values(&[text]),
+                sent_packets: families.quic_sent.with_label_values(&[text]),
+                lost_packets: families.quic_lost.with_label_values(&[text]),
+                migrations: families.quic_migrations.with_label_values(&[text]),
+            },
             name: name.clone(),
         }
     }
@@ -91,6 +117,13 @@ impl Listener {
     }
 }
 
+impl Quic {
+    /// A handshake has come to its end, or not.
+    pub fn shaken(&self, is_ok: bool) {
+        if is_ok { self.shaken.inc() } else { self.failed.inc() }
+    }
+}
+
 impl Counts for Listener {
     fn forget(&self, families: &Families) {
         let name = self.name.as_str();
@@ -109,6 +142,18 @@ impl Counts for Listener {
             let _ = families.handshakes.remove_label_values(&[name, "ok", version]);
         }
         let _ = families.handshakes.remove_label_values(&[name, "failed", ""]);
+        for outcome in OUTCOMES {
+            let _ = families.quic_handshakes.remove_label_values(&[name, outcome]);
+        }
+        for family in [
+            &families.quic_retries,
+            &families.quic_streams,
+            &families.quic_sent,
+            &families.quic_lost,
+            &families.quic_migrations,
+        ] {
+            let _ = family.remove_label_values(&[name]);
+        }
     }
 }
 

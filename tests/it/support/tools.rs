@@ -25,7 +25,7 @@ pub fn openssl(arguments: &[&str]) -> Run {
     output.expect("openssl is installed: tests/install").into()
 }
 
-/// A Python program that has `websockets`, `prometheus_client`, `jwt`, `cryptography`, `h2`, `wsproto`, `grpc` and
+/// A Python program that has `aioquic`, `websockets`, `prometheus_client`, `jwt`, `cryptography`, `h2`, `wsproto`, `grpc` and
 /// OpenTelemetry's messages; it is killed with this.
 pub struct Python {
     child: Child,
@@ -72,7 +72,7 @@ impl Drop for Python {
     }
 }
 
-const MODULES: &str = "import cryptography, grpc, h2, jwt, opentelemetry.proto.collector.trace.v1, prometheus_client, websockets, \
+const MODULES: &str = "import aioquic, cryptography, grpc, h2, jwt, opentelemetry.proto.collector.trace.v1, prometheus_client, websockets, \
      wsproto";
 
 /// The first interpreter that has all that is imported: the one that `tests/install` made, the system's, the user's.

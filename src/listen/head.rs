@@ -1,16 +1,21 @@
-//! Makes an HTTP/2 request's head what an HTTP/1 one is to everything behind: a target of a path, a Host,
-//! one Cookie. The rest of RFC 9113 section 8 (pseudo-fields, fields that mean a connection, lengths that
-//! do not agree) h2 has checked.
+//! Makes the head of an HTTP/2 or HTTP/3 request what an HTTP/1 one is to everything behind: a target of a path, a Host,
+//! one Cookie. The rest of RFC 9113 section 8 and of RFC 9114 section 4 (pseudo-fields, fields that mean a connection,
+//! lengths that do not agree) has been checked before.
 
 use h2::ext::Protocol;
 use http::{
-    HeaderMap, HeaderValue, Method, Uri,
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
     header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST},
     request::Parts,
+    response,
     uri::Authority,
 };
 
-use crate::{error::Reason, http::websocket, snapshot::settings::Limits};
+use crate::{
+    error::Reason,
+    http::{hop_by_hop, websocket},
+    snapshot::settings::Limits,
+};
 
 /// The head as it goes on, or why it does not.
 pub(super) fn read(mut parts: Parts, limits: &Limits) -> Result<Parts, Reason> {
@@ -79,7 +84,7 @@ fn asks_to_continue(expectation: &HeaderValue) -> bool {
     expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
-/// `:authority` is the host; a Host beside it must say the same (RFC 9113 section 8.3.1).
+/// `:authority` is the host; a Host beside it must say the same (RFC 9113 section 8.3.1, RFC 9114 section 4.3.1).
 fn set_host(parts: &mut Parts) -> Result<(), Reason> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = match (parts.uri.authority(), hosts.next(), hosts.next()) {
@@ -104,7 +109,7 @@ fn without_user(authority: &Authority) -> Result<HeaderValue, Reason> {
     }
 }
 
-/// HTTP/2 may split a Cookie into crumbs; everything else knows one line (RFC 9113 section 8.2.3).
+/// A Cookie may come in crumbs; everything else knows one line (RFC 9113 section 8.2.3, RFC 9114 section 4.2.1).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
@@ -120,6 +125,26 @@ fn join_cookies(headers: &mut HeaderMap) {
 fn origin_form(uri: &Uri) -> Result<Uri, Reason> {
     let target = uri.path_and_query().cloned().ok_or(Reason::MalformedRequest)?;
     Ok(Uri::from(target))
+}
+
+/// What a request says of its body's length; where it says several, it has been refused.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the client waits to be asked for the body.
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Takes from a response's head what the protocol has no place for. Says whether no body follows; `end` says that there
+/// is none, `head_only` that none was asked for.
+pub(super) fn finish_response(head: &mut response::Parts, end: bool, head_only: bool) -> bool {
+    hop_by_hop::strip(&mut head.headers);
+    if head.status == StatusCode::NO_CONTENT {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    end || head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 #[cfg(test)]

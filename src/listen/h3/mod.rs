@@ -1,0 +1,288 @@
+//! HTTP/3: one connection, a task for each of its requests, and the rules by which it ends (RFC 9114). Frames, QPACK and
+//! streams are read here and not by a library, since each of their errors has its code and each reset its meaning.
+
+mod code;
+mod control;
+mod frame;
+mod head;
+mod message;
+mod piece;
+mod qpack;
+mod session;
+mod settings;
+mod varint;
+
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use quinn::{ConnectionError, RecvStream, SendStream};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+
+pub use self::{
+    code::{Code, Fault},
+    control::Control,
+    head::{Head, Unfit, request as read_request, trailers as read_trailers},
+    message::{Message, Part},
+};
+use self::{
+    control::Critical,
+    session::{Http3, NoHead},
+};
+use super::deadline::Deadline;
+use crate::{http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener};
+
+/// The size that field sections may have. Twice what we take, so that the answer to one just past the limit is ours and
+/// is logged.
+fn most_fields(settings: &Listener) -> usize {
+    settings.limits.header_size.saturating_mul(2)
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<H: Handler>(
+    quic: quinn::Connection,
+    connection: Arc<Connection>,
+    settings: Arc<Listener>,
+    handler: Arc<H>,
+) {
+    match timeout(settings.timeouts.handshake, open_control(&quic, &settings)).await {
+        Ok(Some(control)) => Serving::new(quic, control, connection, settings, handler).run().await,
+        // A client must let us say that much (RFC 9114 section 6.2).
+        _ => quic.close(Code::StreamCreationError.into(), b""),
+    }
+}
+
+/// Opens the control stream and says the settings, the first thing that is said (RFC 9114 section 6.2.1). Streams of
+/// QPACK's are not opened, since there would be nothing to say on them (RFC 9204 section 4.2).
+async fn open_control(quic: &quinn::Connection, settings: &Listener) -> Option<SendStream> {
+    let mut control = quic.open_uni().await.ok()?;
+    let mut begin = BytesMut::new();
+    varint::put(control::CONTROL, &mut begin);
+    settings::put(most_fields(settings) as u64, &mut begin);
+    control.write_chunk(begin.freeze()).await.ok()?;
+    // Nothing of a response shall go before it.
+    let _ = control.set_priority(1);
+    Some(control)
+}
+
+struct Serving<H> {
+    quic: quinn::Connection,
+    control: SendStream,
+    connection: Arc<Connection>,
+    settings: Arc<Listener>,
+    handler: Arc<H>,
+    /// The tasks of the requests at work, never more than the streams that the client is allowed.
+    requests: JoinSet<()>,
+    /// Those of the streams that carry none.
+    others: JoinSet<()>,
+    critical: Arc<Critical>,
+    seen: usize,
+    /// The number of the stream after the last that was begun.
+    next: u64,
+    closing: Closing,
+    quiet: Deadline,
+    /// Where the client was when it was last looked at.
+    at: SocketAddr,
+}
+
+/// How far the connection's end is (RFC 9114 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// The client was told to ask for nothing more; what it has asked before it hears of it is served.
+    Told,
+    /// It was told which of its requests are served. Others are not.
+    Final,
+}
+
+/// More than any stream has: the first GOAWAY refuses nothing.
+const NO_LIMIT: u64 = varint::MOST - 3;
+/// How long a client has to hear of the end, at least; more where it is far.
+const HEARING: Duration = Duration::from_millis(50);
+
+impl<H: Handler> Serving<H> {
+    fn new(
+        quic: quinn::Connection,
+        control: SendStream,
+        connection: Arc<Connection>,
+        settings: Arc<Listener>,
+        handler: Arc<H>,
+    ) -> Self {
+        let at = quic.remote_address();
+        Self {
+            quic,
+            control,
+            connection,
+            settings,
+            handler,
+            requests: JoinSet::new(),
+            others: JoinSet::new(),
+            critical: Arc::default(),
+            seen: 0,
+            next: 0,
+            closing: Closing::No,
+            quiet: Deadline::default(),
+            at,
+        }
+    }
+
+    async fn run(mut self) {
+        let stopped = self.control.stopped();
+        let quic = self.quic.clone();
+        self.others.spawn(async move {
+            // The client wants none of it, or the connection has ended.
+            if stopped.await.is_ok() {
+                quic.close(Code::ClosedCriticalStream.into(), b"");
+            }
+        });
+        let mut drained = pin!(drained(self.connection.draining.clone()));
+        let quic = self.quic.clone();
+        let most = self.settings.quic.as_ref().map_or(1, |quic| quic.max_streams);
+        loop {
+            let idle = self.requests.is_empty();
+            if idle && self.closing == Closing::Final {
+                break self.quic.close(Code::NoError.into(), b"");
+            }
+            if self.seen >= self.settings.limits.requests_per_connection && self.closing == Closing::No {
+                self.close().await;
+            }
+            let limit = self.quiet_limit();
+            tokio::select! {
+                stream = quic.accept_bi(), if self.requests.len() < most => match stream {
+                    Ok(streams) => self.begin(streams),
+                    Err(error) => break self.log_end(&error),
+                },
+                stream = quic.accept_uni() => match stream {
+                    Ok(stream) => self.begin_other(stream),
+                    Err(error) => break self.log_end(&error),
+                },
+                Some(ended) = self.requests.join_next(), if !idle => self.log_panic(ended),
+                Some(_) = self.others.join_next(), if !self.others.is_empty() => {}
+                () = &mut drained, if self.closing == Closing::No => self.close().await,
+                () = poll_fn(|cx| self.quiet.poll(limit, cx)), if idle || self.closing == Closing::Told => {
+                    match self.closing {
+                        Closing::No => self.close().await,
+                        _ => self.close_finally().await,
+                    }
+                }
+            }
+        }
+        self.end().await;
+    }
+
+    /// How long nothing may happen: between requests, or until what a client has asked for is known.
+    fn quiet_limit(&self) -> Duration {
+        match self.closing {
+            Closing::No => self.settings.timeouts.idle,
+            Closing::Told | Closing::Final => HEARING.max(self.quic.rtt() * 3),
+        }
+    }
+
+    /// Starts a task for a request.
+    fn begin(&mut self, streams: (SendStream, RecvStream)) {
+        let id = u64::from(streams.0.id());
+        if self.closing == Closing::Final && id >= self.next {
+            return reject(streams);
+        }
+        self.next = self.next.max(id + 4);
+        if self.closing == Closing::No {
+            self.quiet.clear();
+        }
+        self.count_migration();
+        self.settings.metrics.quic.streams.inc();
+        self.seen += 1;
+        let session = Http3::new(self.quic.clone(), streams, &self.settings);
+        let (connection, settings, handler) =
+            (self.connection.clone(), self.settings.clone(), self.handler.clone());
+        // In a box of its own: tokio moves a task's whole future at its start and at its end.
+        self.requests.spawn(Box::pin(serve_request(session, connection, settings, handler)));
+    }
+
+    fn count_migration(&mut self) {
+        let now = self.quic.remote_address();
+        if std::mem::replace(&mut self.at, now) != now {
+            self.settings.metrics.quic.migrations.inc();
+        }
+    }
+
+    fn begin_other(&mut self, stream: RecvStream) {
+        let (critical, quic) = (self.critical.clone(), self.quic.clone());
+        self.others.spawn(async move {
+            let mut stream = stream;
+            if let Err(code) = control::read(&mut stream, &critical).await {
+                quic.close(code.into(), b"");
+            }
+        });
+    }
+
+    /// Tells the client to ask for nothing more.
+    async fn close(&mut self) {
+        self.closing = Closing::Told;
+        self.quiet.clear();
+        self.go_away(NO_LIMIT).await;
+    }
+
+    /// Tells it what is not served.
+    async fn close_finally(&mut self) {
+        self.closing = Closing::Final;
+        self.quiet.clear();
+        self.go_away(self.next).await;
+    }
+
+    async fn go_away(&mut self, first_refused: u64) {
+        let mut payload = BytesMut::new();
+        varint::put(first_refused, &mut payload);
+        let mut bytes = BytesMut::new();
+        frame::put_head(frame::GOAWAY, payload.len(), &mut bytes);
+        bytes.extend_from_slice(&payload);
+        // A client that takes nothing hears of it when the connection ends.
+        let _ = timeout(self.settings.timeouts.write_idle, self.control.write_chunk(bytes.freeze())).await;
+    }
+
+    /// Lets the requests see that the client has gone, and waits for them.
+    async fn end(mut self) {
+        self.count_migration();
+        self.others.abort_all();
+        while self.requests.join_next().await.is_some() {}
+    }
+
+    fn log_end(&self, error: &ConnectionError) {
+        tracing::debug!(listener = %self.settings.name, peer = %self.connection.peer, %error, "connection ended");
+    }
+
+    fn log_panic(&self, ended: Result<(), JoinError>) {
+        if let Err(error) = ended {
+            tracing::error!(listener = %self.settings.name, peer = %self.connection.peer, %error, "a request's task failed");
+        }
+    }
+}
+
+async fn serve_request<H: Handler>(
+    mut session: Http3,
+    connection: Arc<Connection>,
+    settings: Arc<Listener>,
+    handler: Arc<H>,
+) {
+    let read = session.read_head(settings.timeouts.header).await;
+    let session =
+        match read.and_then(|parts| super::head::read(parts, &settings.limits).map_err(NoHead::Refuse)) {
+            Ok(head) => handler.handle(&connection, head, session).await,
+            Err(NoHead::Refuse(reason)) => handler.refuse(&connection, reason, session).await,
+            Err(NoHead::Over) => return,
+        };
+    session.finish().await;
+}
+
+/// Nothing was done for the request: it may be sent again elsewhere (RFC 9114 section 4.1.1).
+fn reject((mut respond, mut request): (SendStream, RecvStream)) {
+    let _ = respond.reset(Code::RequestRejected.into());
+    let _ = request.stop(Code::RequestRejected.into());
+}
+
+/// A listener that is no more drains, too.
+async fn drained(mut draining: watch::Receiver<bool>) {
+    let _ = draining.wait_for(|draining| *draining).await;
+}

@@ -1,0 +1,35 @@
+//! An HTTP/3 client that we did not write: aioquic, driven by `h3.py`.
+
+use serde_json::{Value, json};
+
+use super::Python;
+
+const PROGRAM: &str = include_str!("h3.py");
+
+/// A client at work.
+pub struct Http3(Python);
+
+impl Http3 {
+    /// Does what the specification says; what `what` is, `h3.py` tells.
+    #[track_caller]
+    pub fn run(what: &str, port: u16, ca: &str, mut specification: Value) -> Self {
+        let fields = specification.as_object_mut().expect("an object");
+        fields.extend(
+            [("do", json!(what)), ("port", json!(port)), ("ca", json!(ca))].map(|(k, v)| (k.into(), v)),
+        );
+        Self(Python::run(PROGRAM, &[&specification.to_string()]))
+    }
+
+    /// The next thing that it says.
+    #[track_caller]
+    pub fn next(&mut self) -> Value {
+        let line = self.0.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// All that it still says, once it has ended well.
+    #[track_caller]
+    pub fn all(self) -> Vec<Value> {
+        self.0.finish().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+}
