@@ -25,7 +25,12 @@ def pem(key):
     return key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo).decode()
 def jwk(name, algorithm):
     text = algorithm.to_jwk(keys[name].public_key())
-    return {**(text if isinstance(text, dict) else json.loads(text)), 'kid': name, 'use': 'sig'}
+    return {**whole(text if isinstance(text, dict) else json.loads(text)), 'kid': name, 'use': 'sig'}
+def whole(key):
+    # RFC 7518 section 6.2.1.2 wants coordinates in full; PyJWT leaves out their leading zeros.
+    size = {'P-256': 43, 'P-384': 64}.get(key.get('crv') if key['kty'] == 'EC' else None, 0)
+    full = {n: base64.urlsafe_b64encode(base64.urlsafe_b64decode(key[n] + '==').rjust(size * 3 // 4, b'\0')).rstrip(b'=').decode() for n in 'xy' if size}
+    return {**key, **full}
 def put(name, value):
     print(json.dumps([name, value]), flush=True)
 def part(value):

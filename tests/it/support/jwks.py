@@ -1,6 +1,7 @@
 """An issuer whose keys change: /jwks is its set, /keys?one,two says which are in it, /status?500 what it answers,
 /fetches how often it was asked. It prints its port, then a token of each key with the key's name."""
 
+import base64
 import http.server
 import json
 import time
@@ -20,7 +21,19 @@ state = {"keys": ["one"], "status": 200, "fetches": 0}
 def jwk(name):
     _, algorithm, key = ISSUED[name]
     written = algorithm.to_jwk(key.public_key())
-    return {**(written if isinstance(written, dict) else json.loads(written)), "kid": name, "use": "sig"}
+    return {**whole(written if isinstance(written, dict) else json.loads(written)), "kid": name, "use": "sig"}
+
+
+def whole(key):
+    """RFC 7518 section 6.2.1.2 wants coordinates in full; PyJWT leaves out their leading zeros."""
+    if key["kty"] != "EC":
+        return key
+    return {**key, **{name: padded(key[name]) for name in "xy"}}
+
+
+def padded(number):
+    octets = base64.urlsafe_b64decode(number + "==").rjust(32, b"\0")
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
