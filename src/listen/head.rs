@@ -71,7 +71,8 @@ fn check_form(parts: &Parts) -> Result<(), Reason> {
 /// What h2 compares with the body is the first.
 fn is_one_length(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_number =
+        |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
     lengths.next().is_none_or(is_number) && lengths.next().is_none()
 }
 
@@ -127,9 +128,12 @@ fn origin_form(uri: &Uri) -> Result<Uri, Reason> {
     Ok(Uri::from(target))
 }
 
-/// What a request says of its body's length; where it says several, it has been refused.
+/// What a request says of its body's length; where it says several, it has been refused. Nothing is 0, as h2 has it.
 pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    match headers.get(CONTENT_LENGTH)?.to_str().ok()? {
+        "" => Some(0),
+        digits => digits.parse().ok(),
+    }
 }
 
 /// Whether the client waits to be asked for the body.

@@ -56,9 +56,11 @@ fn bodies() {
 
 #[track_caller]
 fn run(file: &str) {
-    let cases: Vec<Case> = cases(file);
+    let mut cases: Vec<Case> = cases(file);
     let origin = Origin::saying("reached");
     let proxy = Proxy::before(&origin);
+    // What is left of a body that was cut may still be on its way when the next case counts bytes.
+    cases.sort_by_key(|case| case.data.is_some());
     let failed = |case: &Case| Some(format!("{}: {}", case.case, case.tried(&proxy, &origin).err()?));
     let wrong: Vec<String> = cases.iter().filter_map(failed).collect();
     assert!(wrong.is_empty(), "{} of {} cases failed:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
