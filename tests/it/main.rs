@@ -54,6 +54,7 @@ mod strictness;
 mod support;
 mod tenants;
 mod tls;
+mod tls_profile;
 mod tls_rules;
 mod trailers;
 mod upstream;
