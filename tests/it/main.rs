@@ -61,3 +61,4 @@ mod upstream;
 mod validate;
 mod waits;
 mod websocket;
+mod websocket_cases;
