@@ -9,6 +9,7 @@ mod auth;
 mod authorities;
 mod bandwidth;
 mod bodies;
+mod body_rate;
 mod cli;
 mod compression;
 mod concurrency;

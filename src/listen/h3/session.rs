@@ -21,7 +21,11 @@ use super::{
 use crate::{
     error::Reason,
     http::hop_by_hop,
-    listen::{deadline::Deadline, head as common},
+    listen::{
+        deadline::Deadline,
+        head as common,
+        pace::{Pace, Rule},
+    },
     proxy::session::{ClientError, Closed, Session},
     snapshot::settings::Listener,
 };
@@ -53,7 +57,7 @@ pub(super) struct Http3 {
     heads: BytesMut,
     /// Ends when the client wants no response any more.
     refused: Option<Refused>,
-    body_idle: Duration,
+    pace: Pace,
     write_idle: Duration,
     read_deadline: Deadline,
     write_deadline: Deadline,
@@ -102,7 +106,7 @@ impl Http3 {
             unsent: Default::default(),
             heads: BytesMut::new(),
             refused: None,
-            body_idle: settings.timeouts.body_idle,
+            pace: Pace::new(Rule::of(settings)),
             write_idle: settings.timeouts.write_idle,
             read_deadline: Deadline::default(),
             write_deadline: Deadline::default(),
@@ -276,6 +280,7 @@ impl Http3 {
             },
         };
         self.read_deadline.clear();
+        self.pace.resume();
         self.silence.clear();
         self.received += piece.as_ref().map_or(0, Bytes::len) as u64;
         Poll::Ready(Ok(piece))
@@ -289,7 +294,7 @@ impl Http3 {
         if self.is_unsent() {
             let _ = self.poll_sent(cx)?;
         }
-        ready!(self.read_deadline.poll(self.body_idle, cx));
+        ready!(self.read_deadline.poll(self.pace.limit(self.received), cx));
         Poll::Ready(Err(ClientError::BodyTimeout))
     }
 
