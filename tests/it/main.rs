@@ -26,6 +26,7 @@ mod forwarding;
 mod h2_strictness;
 mod h3_strictness;
 mod hostile;
+mod hostile_h3;
 mod http1;
 mod http2;
 mod http3;
