@@ -1,34 +1,71 @@
 //! What a listener offers of TLS: Mozilla's intermediate profile where nothing is said, the modern one from TLS 1.3 on.
 
-use super::support::{Proxy, Tree, config, openssl};
+use super::support::{Proxy, Python, Tree, config, openssl};
 
-fn secure(key: &str, tls: &str) -> Proxy {
+struct Secure {
+    proxy: Proxy,
+    /// The file of the authority's certificate.
+    ca: String,
+}
+
+impl std::ops::Deref for Secure {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.proxy
+    }
+}
+
+/// A listener whose certificate has a key of this kind, lasts as long as the profiles allow, and is signed.
+fn secure(key: &str, tls: &str) -> Secure {
     let tree = Tree::new();
-    let (cert, file) = (tree.path("site.pem"), tree.path("site.key"));
-    let made = [
-        "req",
-        "-x509",
-        "-nodes",
+    let kind = |key: &str| match key {
+        "rsa" => vec!["-newkey", "rsa:2048"],
+        _ => vec!["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    };
+    let path = |name: &str| tree.path(name).to_string_lossy().into_owned();
+    let (ca, ca_key, request) = (path("ca.pem"), path("ca.key"), path("site.csr"));
+    let (cert, file, extensions) = (path("site.pem"), path("site.key"), path("extensions"));
+    tree.write(
+        "extensions",
+        "subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\nauthorityKeyIdentifier=keyid\n\
+         extendedKeyUsage=serverAuth\n",
+    );
+    let authority =
+        ["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=Authority", "-keyout", &ca_key, "-out", &ca];
+    let signs = ["-addext", "keyUsage=critical,keyCertSign"];
+    made(&[&authority[..], &kind("ec"), &signs].concat());
+    let asks = ["req", "-nodes", "-subj", "/CN=localhost", "-keyout", &file, "-out", &request];
+    made(&[&asks[..], &kind(key)].concat());
+    made(&[
+        "x509",
+        "-req",
         "-days",
         "30",
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost",
-    ];
-    let kind: &[&str] = match key {
-        "rsa" => &["-newkey", "rsa:2048"],
-        _ => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
-    };
-    let files = ["-keyout", file.to_str().unwrap(), "-out", cert.to_str().unwrap()];
-    let run = openssl(&[&made[..], kind, &files].concat());
-    assert_eq!(run.code, 0, "{run:?}");
+        "-in",
+        &request,
+        "-CA",
+        &ca,
+        "-CAkey",
+        &ca_key,
+        "-CAcreateserial",
+        "-extfile",
+        &extensions,
+        "-out",
+        &cert,
+    ]);
     let yaml = r#"
 certificates: { site: { cert: site.pem, key: site.key } }
 listeners: { secure: { bind: "127.0.0.1:0", tls: { certificates: [site] TLS } } }
 hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok } } } } }
 "#;
-    Proxy::start_in(tree, &config(yaml, &[("TLS", &tls)]))
+    Secure { proxy: Proxy::start_in(tree, &config(yaml, &[("TLS", &tls)])), ca }
+}
+
+#[track_caller]
+fn made(arguments: &[&str]) {
+    let run = openssl(arguments);
+    assert_eq!(run.code, 0, "{run:?}");
 }
 
 /// The suite and more that is agreed with a client that offers just this, at the lowest of its own security levels.
@@ -115,4 +152,19 @@ fn nothing_is_compressed_or_negotiated_again() {
     assert!(said.contains("Secure Renegotiation IS supported"), "{said}");
     assert!(said.contains("Extended master secret: yes"), "{said}");
     assert!(agreed(&proxy, &["-tls1_2", "-sigalgs", "ECDSA+SHA1"]).is_none(), "SHA-1 signs nothing");
+}
+
+/// sslyze compares by itself what it finds, the certificate too, with what Mozilla asks for.
+#[test]
+fn sslyze_has_no_finding() {
+    for (key, tls, profile) in
+        [("ec", "", "intermediate"), ("rsa", "", "intermediate"), ("ec", ", min_version: 1.3", "modern")]
+    {
+        let secure = secure(key, tls);
+        let target = format!("localhost:{}", secure.port("secure"));
+        let program = "import runpy; runpy.run_module('sslyze', run_name='__main__')";
+        let arguments = ["--certinfo_ca_file", &secure.ca, "--mozilla_config", profile, &target];
+        let said = Python::run(program, &arguments).finish();
+        assert!(said.contains("OK - Compliant."), "{key} {profile}: {said}");
+    }
 }
