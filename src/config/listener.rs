@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::document::{Chain, File};
 use crate::{
     telemetry::access_log,
-    value::{Bind, Cidr, Duration, Name, OneOrMany, Size, Spanned, Status},
+    value::{Bandwidth, Bind, Cidr, Duration, Name, OneOrMany, Size, Spanned, Status},
 };
 
 /// A listener: addresses, protocols, TLS, limits.
@@ -295,4 +295,7 @@ pub struct Limits {
     pub uri: Option<Spanned<Size>>,
     /// Requests of one connection. Default 10000.
     pub requests_per_connection: Option<std::num::NonZeroU32>,
+    /// The bytes of a request's body that have to come for each second that they are waited for, on average and after ten
+    /// seconds. Default: no limit of its own.
+    pub body_rate: Option<Bandwidth>,
 }

@@ -13,6 +13,7 @@ mod h2;
 pub mod h3;
 mod head;
 mod live;
+mod pace;
 mod preface;
 pub mod proxy_protocol;
 mod quic;

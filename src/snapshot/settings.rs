@@ -1,6 +1,6 @@
 //! A listener's settings, compiled: every default filled in.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZeroU64, sync::Arc, time::Duration};
 
 use quinn::{
     IdleTimeout, TransportConfig, VarInt, congestion,
@@ -83,6 +83,8 @@ pub struct Limits {
     pub headers: usize,
     pub uri: usize,
     pub requests_per_connection: usize,
+    /// The bytes of a body that have to come in a second that they are waited for. `None`: no limit of its own.
+    pub body_rate: Option<NonZeroU64>,
     /// HTTP/2 requests at once per connection.
     pub streams: u32,
 }
@@ -229,6 +231,7 @@ fn limits(config: &config::Listener) -> Limits {
         headers: limits.headers.map_or(128, |number| number.get().into()),
         uri: limits.uri.as_ref().map_or(8 << 10, |size| bytes(size.value.0)),
         requests_per_connection: limits.requests_per_connection.map_or(10_000, count),
+        body_rate: limits.body_rate.map(|rate| rate.0),
         streams: config.http2.as_ref().and_then(|http2| http2.max_streams).map_or(128, |number| number.get()),
     }
 }

@@ -136,7 +136,9 @@ impl FromStr for Bandwidth {
             None => return Err(format!("a bandwidth needs its time: as 64KiB/s, not {text}")),
         };
         let size = size.parse::<Size>()?;
-        NonZeroU64::new(size.0).map(Self).ok_or_else(|| format!("with {text} nothing would ever pass"))
+        NonZeroU64::new(size.0)
+            .map(Self)
+            .ok_or_else(|| format!("{text} is no bandwidth: it is 1B/s at the least"))
     }
 }
 

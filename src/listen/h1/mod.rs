@@ -17,7 +17,8 @@ use self::{
     session::{Io, Patience},
 };
 use crate::{
-    error::Reason, http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener,
+    error::Reason, http::connection::Connection, listen::pace::Rule, proxy::session::Handler,
+    snapshot::settings::Listener,
 };
 
 pub use self::session::Http1;
@@ -29,8 +30,7 @@ pub async fn serve<I: Io, H: Handler>(
     settings: Arc<Listener>,
     handler: Arc<H>,
 ) {
-    let patience =
-        Patience { body_idle: settings.timeouts.body_idle, write_idle: settings.timeouts.write_idle };
+    let patience = Patience { body: Rule::of(&settings), write_idle: settings.timeouts.write_idle };
     let limits = head::Limits {
         size: settings.limits.header_size,
         fields: settings.limits.headers,

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     error::Reason,
-    listen::deadline::Deadline,
+    listen::{
+        deadline::Deadline,
+        pace::{Pace, Rule},
+    },
     proxy::session::{ClientError, Closed, Session},
 };
 
@@ -34,7 +37,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> Io for T {}
 /// The deadlines of an exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    pub body_idle: Duration,
+    pub body: Rule,
     pub write_idle: Duration,
 }
 
@@ -48,6 +51,7 @@ pub struct Http1<I> {
     pub(super) read_deadline: Deadline,
     write_deadline: Deadline,
     patience: Patience,
+    pace: Pace,
     /// Turns true when the connection shall end.
     draining: watch::Receiver<bool>,
     exchange: Exchange,
@@ -88,6 +92,7 @@ impl<I: Io> Http1<I> {
             read_deadline: Deadline::default(),
             write_deadline: Deadline::default(),
             patience,
+            pace: Pace::new(patience.body),
             draining,
             exchange: Exchange::idle(),
         }
@@ -96,6 +101,7 @@ impl<I: Io> Http1<I> {
     /// Starts the exchange of a request whose head was read; refuses one whose body is seen to be malformed.
     pub(super) fn begin(&mut self, head: &super::head::Head, close: bool) -> Result<(), Reason> {
         self.read_deadline.clear();
+        self.pace.restart();
         let mut body = Body::new(head.length);
         let has_come = body.look_ahead(&mut self.input).map_err(|_| Reason::BadChunk)?;
         self.exchange = Exchange {
@@ -135,7 +141,7 @@ impl<I: Io> Http1<I> {
         if self.exchange.body.is_done() {
             return true;
         }
-        let limit = self.patience.body_idle;
+        let limit = self.patience.body.idle;
         let draining = async {
             let mut left = MOST_DRAINED;
             loop {
@@ -215,16 +221,20 @@ impl<I: Io> Http1<I> {
     }
 
     async fn fill_body(&mut self) -> Result<(), ClientError> {
-        let limit = self.patience.body_idle;
+        let received = self.exchange.received;
         poll_fn(|cx| match self.poll_fill(cx) {
             Poll::Ready(Ok(1..)) => {
                 self.read_deadline.clear();
+                self.pace.resume();
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(_) => Poll::Ready(Err(ClientError::Gone)),
             // A tunnel may be silent for as long as its upstream lets it.
             Poll::Pending if self.exchange.body.is_tunnel() => Poll::Pending,
-            Poll::Pending => self.read_deadline.poll(limit, cx).map(|()| Err(ClientError::BodyTimeout)),
+            Poll::Pending => {
+                let limit = self.pace.limit(received);
+                self.read_deadline.poll(limit, cx).map(|()| Err(ClientError::BodyTimeout))
+            }
         })
         .await
     }

@@ -151,7 +151,7 @@ impl<H: Handler> Serving<H> {
         // In a box of its own: tokio moves a task's whole future at its start and at its end.
         self.requests.spawn(Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let mut session = Http2::new(&parts, body, respond, &settings.timeouts);
+            let mut session = Http2::new(&parts, body, respond, &settings);
             let read = match session.is_as_empty_as_said().await {
                 true => head::read(parts, &settings.limits),
                 false => Err(Reason::AmbiguousFraming),

@@ -14,9 +14,13 @@ use tokio::time::timeout;
 
 use crate::{
     http::hop_by_hop,
-    listen::{deadline::Deadline, head},
+    listen::{
+        deadline::Deadline,
+        head,
+        pace::{Pace, Rule},
+    },
     proxy::session::{ClientError, Closed, Session},
-    snapshot::settings::Timeouts,
+    snapshot::settings::Listener,
 };
 
 /// A stream of an HTTP/2 connection.
@@ -37,7 +41,7 @@ pub(super) struct Http2 {
     /// Came as CONNECT, extended (RFC 8441) or not: a 2xx makes a tunnel of it.
     connects: bool,
     is_tunnel: bool,
-    body_idle: Duration,
+    pace: Pace,
     write_idle: Duration,
     read_deadline: Deadline,
     write_deadline: Deadline,
@@ -56,7 +60,7 @@ impl Http2 {
         head: &request::Parts,
         request: RecvStream,
         respond: SendResponse<Bytes>,
-        timeouts: &Timeouts,
+        settings: &Listener,
     ) -> Self {
         let body_is_empty = request.is_end_stream();
         Self {
@@ -72,8 +76,8 @@ impl Http2 {
             owes_continue: !body_is_empty && head::expects_continue(&head.headers),
             connects: head.method == Method::CONNECT,
             is_tunnel: false,
-            body_idle: timeouts.body_idle,
-            write_idle: timeouts.write_idle,
+            pace: Pace::new(Rule::of(settings)),
+            write_idle: settings.timeouts.write_idle,
             read_deadline: Deadline::default(),
             write_deadline: Deadline::default(),
             silence: Deadline::default(),
@@ -119,6 +123,7 @@ impl Http2 {
     /// What is read may be followed by as much.
     fn take(&mut self, data: Bytes) -> Result<Bytes, ClientError> {
         self.read_deadline.clear();
+        self.pace.resume();
         self.silence.clear();
         self.received += data.len() as u64;
         self.request.flow_control().release_capacity(data.len()).map_err(|error| client_error(&error))?;
@@ -152,7 +157,7 @@ impl Http2 {
             // How long it may be silent is said where both its ways are seen.
             return Poll::Pending;
         }
-        ready!(self.read_deadline.poll(self.body_idle, cx));
+        ready!(self.read_deadline.poll(self.pace.limit(self.received), cx));
         Poll::Ready(Err(ClientError::BodyTimeout))
     }
 

@@ -41,7 +41,12 @@ pub enum Piece {
 pub struct Frames {
     input: Bytes,
     state: State,
+    /// Empty frames beyond those that carried something.
+    empty: u16,
 }
+
+/// So many empty frames are a flood: they cost us more than who sends them (RFC 9114 section 10.5).
+const MOST_EMPTY: u16 = 1000;
 
 #[derive(Debug)]
 enum State {
@@ -82,7 +87,13 @@ impl Frames {
             match &mut self.state {
                 State::Head { bytes, have } => {
                     let Some((kind, length)) = head(bytes, have, &mut self.input) else { return Ok(None) };
-                    match decide(kind)? {
+                    let used = decide(kind)?;
+                    self.empty = match length {
+                        0 if self.empty == MOST_EMPTY => return Err(Code::ExcessiveLoad),
+                        0 => self.empty + 1,
+                        _ => self.empty.saturating_sub(1),
+                    };
+                    match used {
                         Use::Stream => self.state = State::Stream { left: length },
                         Use::Skip => self.state = State::Skip { left: length },
                         Use::Gather { most } => match usize::try_from(length) {

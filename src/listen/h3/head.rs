@@ -3,10 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, TE},
     request::Parts,
-    response,
     uri::{Authority, PathAndQuery, Scheme},
 };
 
@@ -177,11 +176,11 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Unfit> {
     }
 }
 
-/// Writes a response's head as a frame.
-pub fn put_response(head: &response::Parts) -> Bytes {
+/// Writes a response's head as a frame, an informational one's too.
+pub fn put_response(status: StatusCode, fields: &HeaderMap) -> Bytes {
     let mut section = BytesMut::with_capacity(256);
-    qpack::status(head.status, &mut section);
-    framed(section, &head.headers)
+    qpack::status(status, &mut section);
+    framed(section, fields)
 }
 
 /// Writes trailers as a frame.

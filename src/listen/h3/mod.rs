@@ -75,11 +75,15 @@ struct Serving<H> {
     settings: Arc<Listener>,
     handler: Arc<H>,
     /// The tasks of the requests at work, never more than the streams that the client is allowed.
-    requests: JoinSet<()>,
+    requests: JoinSet<Ended>,
     /// Those of the streams that carry none.
     others: JoinSet<()>,
     critical: Arc<Critical>,
     seen: usize,
+    /// Requests that were spoilt beyond those that were served.
+    spoilt: usize,
+    /// Streams without a request that were begun.
+    others_seen: usize,
     /// The number of the stream after the last that was begun.
     next: u64,
     closing: Closing,
@@ -98,8 +102,21 @@ enum Closing {
     Final,
 }
 
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Served,
+    /// The client took it back, or broke the rules: work for nothing.
+    Spoilt,
+}
+
 /// More than any stream has: the first GOAWAY refuses nothing.
 const NO_LIMIT: u64 = varint::MOST - 3;
+/// From so many requests on that were given up, beyond those that were not, a client only makes work: opening streams and
+/// resetting them at once is bounded by no limit to streams at once (RFC 9114 section 10.5, as CVE-2023-44487 in HTTP/2).
+const MOST_SPOILT: usize = 500;
+/// A client needs three streams without a request, and may have some that mean nothing.
+const MOST_OTHERS: usize = 250;
 /// How long a client has to hear of the end, at least; more where it is far.
 const HEARING: Duration = Duration::from_millis(50);
 
@@ -122,6 +139,8 @@ impl<H: Handler> Serving<H> {
             others: JoinSet::new(),
             critical: Arc::default(),
             seen: 0,
+            spoilt: 0,
+            others_seen: 0,
             next: 0,
             closing: Closing::No,
             quiet: Deadline::default(),
@@ -149,6 +168,9 @@ impl<H: Handler> Serving<H> {
             if self.seen >= self.settings.limits.requests_per_connection && self.closing == Closing::No {
                 self.close().await;
             }
+            if self.spoilt > MOST_SPOILT || self.others_seen > MOST_OTHERS {
+                break self.quic.close(Code::ExcessiveLoad.into(), b"");
+            }
             let limit = self.quiet_limit();
             tokio::select! {
                 stream = quic.accept_bi(), if self.requests.len() < most => match stream {
@@ -159,7 +181,7 @@ impl<H: Handler> Serving<H> {
                     Ok(stream) => self.begin_other(stream),
                     Err(error) => break self.log_end(&error),
                 },
-                Some(ended) = self.requests.join_next(), if !idle => self.log_panic(ended),
+                Some(ended) = self.requests.join_next(), if !idle => self.note(ended),
                 Some(_) = self.others.join_next(), if !self.others.is_empty() => {}
                 () = &mut drained, if self.closing == Closing::No => self.close().await,
                 () = poll_fn(|cx| self.quiet.poll(limit, cx)), if idle || self.closing == Closing::Told => {
@@ -209,6 +231,7 @@ impl<H: Handler> Serving<H> {
     }
 
     fn begin_other(&mut self, stream: RecvStream) {
+        self.others_seen += 1;
         let (critical, quic) = (self.critical.clone(), self.quic.clone());
         self.others.spawn(async move {
             let mut stream = stream;
@@ -253,9 +276,13 @@ impl<H: Handler> Serving<H> {
         tracing::debug!(listener = %self.settings.name, peer = %self.connection.peer, %error, "connection ended");
     }
 
-    fn log_panic(&self, ended: Result<(), JoinError>) {
-        if let Err(error) = ended {
-            tracing::error!(listener = %self.settings.name, peer = %self.connection.peer, %error, "a request's task failed");
+    fn note(&mut self, ended: Result<Ended, JoinError>) {
+        match ended {
+            Ok(Ended::Served) => self.spoilt = self.spoilt.saturating_sub(1),
+            Ok(Ended::Spoilt) => self.spoilt += 1,
+            Err(error) => {
+                tracing::error!(listener = %self.settings.name, peer = %self.connection.peer, %error, "a request's task failed");
+            }
         }
     }
 }
@@ -265,15 +292,15 @@ async fn serve_request<H: Handler>(
     connection: Arc<Connection>,
     settings: Arc<Listener>,
     handler: Arc<H>,
-) {
+) -> Ended {
     let read = session.read_head(settings.timeouts.header).await;
     let session =
         match read.and_then(|parts| super::head::read(parts, &settings.limits).map_err(NoHead::Refuse)) {
             Ok(head) => handler.handle(&connection, head, session).await,
             Err(NoHead::Refuse(reason)) => handler.refuse(&connection, reason, session).await,
-            Err(NoHead::Over) => return,
+            Err(NoHead::Over) => return Ended::Spoilt,
         };
-    session.finish().await;
+    session.finish().await
 }
 
 /// Nothing was done for the request: it may be sent again elsewhere (RFC 9114 section 4.1.1).

@@ -8,10 +8,11 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Response, StatusCode, request::Parts, response};
+use http::{HeaderMap, Method, StatusCode, request::Parts, response};
 use quinn::{RecvStream, SendStream, StoppedError, VarInt};
 
 use super::{
+    Ended,
     code::{Code, Fault},
     frame,
     head::{self, Head, Unfit},
@@ -21,7 +22,11 @@ use super::{
 use crate::{
     error::Reason,
     http::hop_by_hop,
-    listen::{deadline::Deadline, head as common},
+    listen::{
+        deadline::Deadline,
+        head as common,
+        pace::{Pace, Rule},
+    },
     proxy::session::{ClientError, Closed, Session},
     snapshot::settings::Listener,
 };
@@ -43,8 +48,11 @@ pub(super) struct Http3 {
     request_ended: bool,
     /// What ended the request before its time: never its end, however often it is asked for.
     failed: Option<ClientError>,
+    /// The client has given it up.
+    given_up: bool,
     response_begun: bool,
     response_ended: bool,
+    response_reset: bool,
     head_only: bool,
     owes_continue: bool,
     /// A frame's beginning and its payload, as far as the client has not taken them.
@@ -53,7 +61,7 @@ pub(super) struct Http3 {
     heads: BytesMut,
     /// Ends when the client wants no response any more.
     refused: Option<Refused>,
-    body_idle: Duration,
+    pace: Pace,
     write_idle: Duration,
     read_deadline: Deadline,
     write_deadline: Deadline,
@@ -95,14 +103,16 @@ impl Http3 {
             body_is_empty: false,
             request_ended: false,
             failed: None,
+            given_up: false,
             response_begun: false,
             response_ended: false,
+            response_reset: false,
             head_only: false,
             owes_continue: false,
             unsent: Default::default(),
             heads: BytesMut::new(),
             refused: None,
-            body_idle: settings.timeouts.body_idle,
+            pace: Pace::new(Rule::of(settings)),
             write_idle: settings.timeouts.write_idle,
             read_deadline: Deadline::default(),
             write_deadline: Deadline::default(),
@@ -160,12 +170,19 @@ impl Http3 {
     /// The exchange is over: a response without its end is given up, so that the client can tell; an unread rest of the
     /// request is refused (RFC 9114 section 4.1). Waits until the client has the response, since a connection that is
     /// closed takes along what is on its way.
-    pub(super) async fn finish(mut self) {
+    pub(super) async fn finish(mut self) -> Ended {
         if !self.response_ended {
-            return self.reset();
+            self.reset();
         }
-        self.refuse_rest();
-        let _ = self.respond.stopped().await;
+        // Nobody would say that a response which was given up has come.
+        if !self.response_reset {
+            self.refuse_rest();
+            self.given_up |= matches!(self.respond.stopped().await, Ok(Some(_)));
+        }
+        match self.given_up || self.failed.is_some() {
+            true => Ended::Spoilt,
+            false => Ended::Served,
+        }
     }
 
     fn refuse_rest(&mut self) {
@@ -189,9 +206,15 @@ impl Http3 {
                     let ended = self.message.end();
                     return Poll::Ready(ended.map(|()| None).map_err(|fault| self.fail(fault)));
                 }
-                Err(_) => return Poll::Ready(Err(ClientError::Gone)),
+                Err(_) => return Poll::Ready(Err(self.lose())),
             }
         }
+    }
+
+    /// The client has taken back what it asked.
+    fn lose(&mut self) -> ClientError {
+        self.given_up = true;
+        ClientError::Gone
     }
 
     /// What has come of the body, up to some size; `None` at its end.
@@ -260,6 +283,7 @@ impl Http3 {
 
     fn give_up(&mut self, code: Code) {
         self.response_ended = true;
+        self.response_reset = true;
         self.unsent = Default::default();
         let _ = self.respond.reset(code.into());
         if !std::mem::replace(&mut self.request_ended, true) {
@@ -276,6 +300,7 @@ impl Http3 {
             },
         };
         self.read_deadline.clear();
+        self.pace.resume();
         self.silence.clear();
         self.received += piece.as_ref().map_or(0, Bytes::len) as u64;
         Poll::Ready(Ok(piece))
@@ -284,12 +309,12 @@ impl Http3 {
     /// Nothing has come: asks for it where the client waits to be asked (RFC 9110 section 10.1.1).
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
         if std::mem::take(&mut self.owes_continue) && !self.response_begun {
-            self.queue(informational(StatusCode::CONTINUE, HeaderMap::new()), Bytes::new());
+            self.queue(head::put_response(StatusCode::CONTINUE, &HeaderMap::new()), Bytes::new());
         }
         if self.is_unsent() {
             let _ = self.poll_sent(cx)?;
         }
-        ready!(self.read_deadline.poll(self.body_idle, cx));
+        ready!(self.read_deadline.poll(self.pace.limit(self.received), cx));
         Poll::Ready(Err(ClientError::BodyTimeout))
     }
 
@@ -313,7 +338,7 @@ impl Http3 {
                     self.silence.clear();
                     self.sent += (payload - self.unsent[1].len()) as u64;
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(ClientError::Gone)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(self.lose())),
                 Poll::Pending => {
                     ready!(self.write_deadline.poll(self.write_idle, cx));
                     return Poll::Ready(Err(ClientError::WriteTimeout));
@@ -343,16 +368,19 @@ impl Http3 {
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.request_ended {
-            match pin!(self.request.received_reset()).poll(cx) {
-                Poll::Ready(Ok(Some(_)) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(None)) | Poll::Pending => {}
+            let reset = pin!(self.request.received_reset()).poll(cx);
+            if let Poll::Ready(Ok(Some(_)) | Err(_)) = reset {
+                self.lose();
+                return Poll::Ready(());
             }
         }
         if self.response_ended {
             return Poll::Pending;
         }
         let refused = self.refused.get_or_insert_with(|| Box::pin(self.respond.stopped()));
-        refused.as_mut().poll(cx).map(drop)
+        ready!(refused.as_mut().poll(cx)).ok();
+        self.lose();
+        Poll::Ready(())
     }
 }
 
@@ -411,7 +439,7 @@ impl Session for Http3 {
         }
         let mut fields = fields.clone();
         hop_by_hop::strip(&mut fields);
-        self.send(informational(status, fields), Bytes::new()).await
+        self.send(head::put_response(status, &fields), Bytes::new()).await
     }
 
     async fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
@@ -421,7 +449,7 @@ impl Session for Http3 {
         let end = common::finish_response(&mut head, end, self.head_only);
         self.owes_continue = false;
         self.response_begun = true;
-        self.send(head::put_response(&head), Bytes::new()).await?;
+        self.send(head::put_response(head.status, &head.headers), Bytes::new()).await?;
         if end { self.end_response() } else { Ok(()) }
     }
 
@@ -457,13 +485,6 @@ impl Session for Http3 {
     fn bytes(&self) -> (u64, u64) {
         (self.received, self.sent)
     }
-}
-
-fn informational(status: StatusCode, fields: HeaderMap) -> Bytes {
-    let mut head = Response::new(()).into_parts().0;
-    head.status = status;
-    head.headers = fields;
-    head::put_response(&head)
 }
 
 /// What a section that is too large to be read means, once it is too late to say so in an answer.

@@ -220,5 +220,20 @@ def given_up(port, path):
     print("reset")
 
 
+def raw(port, path, *given):
+    """Says the bytes of a file through a tunnel of its own, for each of them, and keeps what comes back."""
+    given = dict(given)
+    for n in range(int(given["count"])):
+        tunnel = Tunnel(port, f"{path}{n}")
+        assert tunnel.status == 200, (n, tunnel.status)
+        with open(os.path.join(given["in"], f"{n}.client"), "rb") as file:
+            tunnel.send(file.read())
+        tunnel.wait()
+        with open(os.path.join(given["in"], f"{n}.heard"), "wb") as file:
+            file.write(tunnel.data)
+        tunnel.tcp.close()
+    print("all")
+
+
 what, port, path, *fields = sys.argv[1:]
 globals()[what](port, path, *[tuple(field.split("=", 1)) for field in fields])
