@@ -24,6 +24,7 @@ mod forward_auth;
 mod forwarding;
 mod h2_strictness;
 mod h3_strictness;
+mod h3_tunnels;
 mod hostile;
 mod http1;
 mod http2;

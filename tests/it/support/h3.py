@@ -387,5 +387,3 @@ async def refused():
     except ConnectionError:
         say(connected=False)
 
-
-asyncio.run(globals()[SPEC["do"]]())

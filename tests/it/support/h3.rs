@@ -1,16 +1,17 @@
-//! An HTTP/3 client that we did not write: aioquic, driven by `h3.py`.
+//! An HTTP/3 client that we did not write: aioquic, driven by `h3.py` and, for tunnels, by `h3_tunnel.py`.
 
 use serde_json::{Value, json};
 
 use super::Python;
 
-const PROGRAM: &str = include_str!("h3.py");
+const PROGRAM: &str =
+    concat!(include_str!("h3.py"), include_str!("h3_tunnel.py"), "asyncio.run(globals()[SPEC['do']]())",);
 
 /// A client at work.
 pub struct Http3(Python);
 
 impl Http3 {
-    /// Does what the specification says; what `what` is, `h3.py` tells.
+    /// Does what the specification says; what `what` is, the programs tell.
     #[track_caller]
     pub fn run(what: &str, port: u16, ca: &str, mut specification: Value) -> Self {
         let fields = specification.as_object_mut().expect("an object");
