@@ -169,6 +169,10 @@ fn malformed_requests_are_reset() {
         let section = section(fields).replacen("d1", "d4", 1);
         request(&format!("{}{}", headers(&section), data(body)))
     };
+    let extended = |protocols: &[&str]| {
+        let fields: Vec<_> = protocols.iter().map(|&protocol| (":protocol", protocol)).collect();
+        whole(&section(&fields).replacen("d1", "cf", 1))
+    };
     check(&[
         ("an upper-case name", vec![with("Accept", "x")], Reset(MESSAGE_ERROR)),
         ("an empty name", vec![with("", "x")], Reset(MESSAGE_ERROR)),
@@ -187,7 +191,7 @@ fn malformed_requests_are_reset() {
         ("a pseudo-field of responses", vec![with(":status", "200")], Reset(MESSAGE_ERROR)),
         ("a pseudo-field of nothing", vec![with(":x", "200")], Reset(MESSAGE_ERROR)),
         ("a pseudo-field twice", vec![with(":path", "/")], Reset(MESSAGE_ERROR)),
-        (":protocol, which was not offered", vec![with(":protocol", "websocket")], Reset(MESSAGE_ERROR)),
+        (":protocol without CONNECT", vec![with(":protocol", "websocket")], Reset(MESSAGE_ERROR)),
         (
             "a pseudo-field after a field",
             vec![whole("0000d1d75006612e74657374216101 62c1".replace(' ', "").as_str())],
@@ -222,6 +226,9 @@ fn malformed_requests_are_reset() {
         ),
         ("CONNECT with a path", vec![whole("0000cf5006612e74657374c1")], Reset(MESSAGE_ERROR)),
         ("CONNECT", vec![whole("0000cf5006612e74657374")], Response),
+        ("CONNECT for a protocol", vec![extended(&["websocket"])], Response),
+        ("CONNECT for a protocol that has no name", vec![extended(&[""])], Reset(MESSAGE_ERROR)),
+        ("CONNECT for two protocols", vec![extended(&["a", "b"])], Reset(MESSAGE_ERROR)),
     ]);
 }
 

@@ -25,6 +25,7 @@ mod forward_auth;
 mod forwarding;
 mod h2_strictness;
 mod h3_strictness;
+mod h3_tunnels;
 mod hostile;
 mod hostile_h3;
 mod http1;

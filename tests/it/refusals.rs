@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
 
-use super::support::{Certificates, Client, Origin, Proxy, Tree, config, curl, until};
+use super::support::{Certificates, Client, Http3, Origin, Proxy, Tree, config, curl, until};
 
-/// A kind that refuses: settings by which it does, and what is asked of it.
+/// A kind that refuses: settings by which it does, and what is asked of it, as curl's arguments.
 struct Case {
     kind: &'static str,
     settings: &'static str,
@@ -45,7 +46,7 @@ const CASES: &[Case] = &[
 const YAML: &str = r#"
 certificates: { own: { cert: server.pem, key: server.key } }
 listeners:
-  web: { bind: "127.0.0.1:0", tls: { certificates: [own], client_auth: { ca: ca.pem, mode: optional } } }
+  web: { bind: "127.0.0.1:0", protocols: [h1, h2, h3], tls: { certificates: [own], client_auth: { ca: ca.pem, mode: optional } } }
 defaults:
   middleware:
     - recover: {}
@@ -66,7 +67,12 @@ hosts:
       down: { path: /down, respond: {}, middleware: [{ maintenance: { active: true } }] }
 "#;
 
-const PROTOCOLS: [&str; 2] = ["--http1.1", "--http2"];
+const PROTOCOLS: [&str; 3] = ["HTTP/1.1", "HTTP/2", "HTTP/3"];
+
+/// What is asked: a path, and curl's arguments.
+type Asked = (String, &'static [&'static str]);
+/// An answer's status, and its body without what is another each time.
+type Answer = (u64, Value);
 
 struct Refusing {
     proxy: Proxy,
@@ -83,7 +89,7 @@ impl Refusing {
             (Origin::saying("passed"), Origin::replying(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"));
         let tree = Tree::new();
         let certificates = Certificates::new(&tree);
-        certificates.sign("server", &["127.0.0.1"]);
+        certificates.sign("server", &["127.0.0.1", "localhost"]);
         tree.write("schema.json", r#"{"type": "object", "required": ["page"]}"#);
         let mut yaml = YAML.to_owned();
         for Case { kind, settings, .. } in CASES {
@@ -110,7 +116,7 @@ impl Refusing {
     /// Takes what limits let pass.
     fn fill(&mut self) {
         for mode in ["enforce", "observe"] {
-            self.ask(PROTOCOLS[0], &format!("/{mode}/rate_limit/first"), &[]);
+            self.ask("HTTP/1.1", &[(format!("/{mode}/rate_limit/first"), &[])]);
             let name = "127.0.0.1";
             let config = self.certificates.client(&["http/1.1"]);
             let mut client = Client::tls(self.proxy.port("web"), name, config).unwrap();
@@ -123,41 +129,97 @@ impl Refusing {
         }
     }
 
-    /// The answer's status, and its body without what is another each time.
-    fn ask(&self, protocol: &str, path: &str, arguments: &[&str]) -> (u64, Value) {
+    fn ask(&self, protocol: &str, asked: &[Asked]) -> Vec<Answer> {
+        match protocol {
+            "HTTP/3" => self.ask_aioquic(asked),
+            _ => asked.iter().map(|(path, arguments)| self.ask_curl(protocol, path, arguments)).collect(),
+        }
+    }
+
+    fn ask_curl(&self, protocol: &str, path: &str, arguments: &[&str]) -> Answer {
+        let option = if protocol == "HTTP/2" { "--http2" } else { "--http1.1" };
         let url = format!("https://127.0.0.1:{}{path}", self.proxy.port("web"));
         let ca = self.certificates.ca();
-        let run = curl(&[&[protocol, "--cacert", &ca, "-w", "\n%{http_code}", &url], arguments].concat());
+        let run = curl(&[&[option, "--cacert", &ca, "-w", "\n%{http_code}", &url], arguments].concat());
         assert!(run.stderr.is_empty(), "{protocol} {path}: {}", run.stderr);
         let (body, status) = run.stdout.rsplit_once('\n').expect("a status");
-        let mut body = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
-        for changing in ["request_id", "timestamp"] {
-            body.as_object_mut().map(|body| body.remove(changing));
-        }
-        (status.parse().unwrap(), body)
+        (status.parse().unwrap(), unchanging(body))
     }
+
+    /// All at once, by one client.
+    fn ask_aioquic(&self, asked: &[Asked]) -> Vec<Answer> {
+        let port = self.proxy.port("web");
+        let requests: Vec<_> =
+            asked.iter().map(|(path, arguments)| by_http3(port, path, arguments)).collect();
+        let answers = Http3::run("requests", port, &self.certificates.ca(), json!({ "requests": requests }));
+        let answer = |answer: &Value| {
+            (answer["status"].as_u64().unwrap_or(0), unchanging(answer["body"].as_str().unwrap()))
+        };
+        answers.all().iter().map(answer).collect()
+    }
+}
+
+fn unchanging(body: &str) -> Value {
+    let mut body = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
+    for changing in ["request_id", "timestamp"] {
+        body.as_object_mut().map(|body| body.remove(changing));
+    }
+    body
+}
+
+/// The request that curl's arguments make.
+fn by_http3(port: u16, path: &str, arguments: &[&str]) -> Value {
+    let mut fields = vec![json!(["user-agent", "curl"]), json!(["accept", "*/*"])];
+    let mut request = json!({ "path": path, "host": format!("127.0.0.1:{port}") });
+    for argument in arguments.chunks(2) {
+        match *argument {
+            ["-d", body] => {
+                request["method"] = "POST".into();
+                request["body"] = body.into();
+                fields.push(json!(["content-type", "application/x-www-form-urlencoded"]));
+                fields.push(json!(["content-length", body.len().to_string()]));
+            }
+            ["-H", field] => {
+                let (name, value) = field.split_once(": ").expect("a field");
+                fields.push(json!([name.to_lowercase(), value]));
+            }
+            ["-u", user] => {
+                fields.push(json!(["authorization", format!("Basic {}", STANDARD.encode(user))]));
+            }
+            ref other => panic!("{other:?}"),
+        }
+    }
+    request["fields"] = fields.into();
+    request
 }
 
 #[test]
 fn each_refuses_alike_by_every_protocol_and_observes_alike() {
     let refusing = Refusing::start();
-    for case in CASES {
-        let Case { kind, arguments, status, reason, .. } = case;
-        let answers = PROTOCOLS.map(|protocol| {
-            let answer = refusing.ask(protocol, &format!("/enforce/{kind}/{protocol}"), arguments);
+    let asked = |mode: &str, protocol: &str| {
+        let asked = |case: &Case| (format!("/{mode}/{}/{protocol}", case.kind), case.arguments);
+        CASES.iter().map(asked).collect::<Vec<Asked>>()
+    };
+    let [http1, http2, http3] = PROTOCOLS.map(|protocol| {
+        let answers = refusing.ask(protocol, &asked("enforce", protocol));
+        for (Case { kind, status, reason, .. }, answer) in CASES.iter().zip(&answers) {
             assert_eq!(answer.0, *status, "{kind} {protocol}: {answer:?}");
             assert_eq!(answer.1["error"], *reason, "{kind} {protocol}: {answer:?}");
-            let path = format!("/observe/{kind}/{protocol}");
-            let (status, body) = refusing.ask(protocol, &path, arguments);
-            assert_eq!((status, body), (200, "passed".into()), "{kind} {protocol} only observes");
-            let line = refusing.proxy.access_line_of(&path);
-            assert_eq!(line["observed"], serde_json::json!([reason]), "{kind} {protocol}: {line}");
-            assert_eq!(line["protocol"] == "HTTP/2", protocol == "--http2", "{line}");
-            answer
-        });
-        assert_eq!(answers[0], answers[1], "{kind}");
-    }
-    assert_eq!(refusing.ask(PROTOCOLS[1], "/down", &[]).0, 503);
+        }
+        let observing = asked("observe", protocol);
+        let observed = refusing.ask(protocol, &observing);
+        for ((Case { kind, reason, .. }, (path, _)), answer) in CASES.iter().zip(&observing).zip(observed) {
+            assert_eq!(answer, (200, "passed".into()), "{kind} {protocol} only observes");
+            let line = refusing.proxy.access_line_of(path);
+            assert_eq!(line["observed"], json!([reason]), "{kind} {protocol}: {line}");
+            assert_eq!(line["protocol"], protocol, "{line}");
+        }
+        assert_eq!(answers.len(), CASES.len(), "{protocol}");
+        answers
+    });
+    assert_eq!(http1, http2);
+    assert_eq!(http1, http3);
+    assert_eq!(refusing.ask("HTTP/2", &[("/down".to_owned(), &[])])[0].0, 503);
 
     let metrics = refusing.proxy.metrics();
     let counted: BTreeSet<&str> = metrics

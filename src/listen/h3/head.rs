@@ -2,6 +2,7 @@
 //! sound and yet not taken, in [`crate::listen::head`], as for HTTP/2.
 
 use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, TE},
@@ -42,14 +43,14 @@ pub struct Head {
     pub content_length: Option<u64>,
 }
 
-/// Pseudo-fields of requests (RFC 9114 section 4.3.1). `:protocol` is not among them as long as the settings do not
-/// say that it is understood (RFC 9220 section 3).
+/// Pseudo-fields of requests (RFC 9114 section 4.3.1, RFC 9220 section 3).
 #[derive(Default)]
 struct Pseudo {
     method: Option<Bytes>,
     scheme: Option<Bytes>,
     authority: Option<Bytes>,
     path: Option<Bytes>,
+    protocol: Option<Bytes>,
 }
 
 /// Reads a request's head.
@@ -66,6 +67,10 @@ pub fn request(section: Bytes, most: usize) -> Result<Head, Unfit> {
         }
     }
     let mut parts = Request::new(()).into_parts().0;
+    if let Some(protocol) = pseudo.protocol()? {
+        // As an HTTP/2 head says it, so that both are read alike from here on.
+        parts.extensions.insert(protocol);
+    }
     (parts.method, parts.uri) = pseudo.request_line(&headers)?;
     parts.version = Version::HTTP_3;
     let content_length = content_length(&headers)?;
@@ -122,11 +127,22 @@ impl Pseudo {
             b":scheme" => &mut self.scheme,
             b":authority" => &mut self.authority,
             b":path" => &mut self.path,
+            b":protocol" => &mut self.protocol,
             _ => return Err(Unfit::Malformed),
         };
         match place.replace(field.value) {
             Some(_) => Err(Unfit::Malformed),
             None => Ok(()),
+        }
+    }
+
+    /// What an extended CONNECT is for. A request of another method has none (RFC 8441 section 4).
+    fn protocol(&self) -> Result<Option<Protocol>, Unfit> {
+        let Some(protocol) = &self.protocol else { return Ok(None) };
+        let is_connect = self.method.as_deref() == Some(Method::CONNECT.as_str().as_bytes());
+        match std::str::from_utf8(protocol) {
+            Ok(protocol) if is_connect && !protocol.is_empty() => Ok(Some(Protocol::from(protocol))),
+            _ => Err(Unfit::Malformed),
         }
     }
 
@@ -138,7 +154,7 @@ impl Pseudo {
             None => None,
         };
         let mut uri = http::uri::Parts::default();
-        if method == Method::CONNECT {
+        if method == Method::CONNECT && self.protocol.is_none() {
             // It names whom to connect to, and nothing else (RFC 9114 section 4.4).
             if self.scheme.is_some() || self.path.is_some() || authority.is_none() {
                 return Err(Unfit::Malformed);
@@ -284,8 +300,28 @@ mod tests {
         assert_eq!(request(section(&options), 4096).unwrap().parts.uri.path(), "*");
         let connect = [(":method", "CONNECT"), (":authority", "a:443")];
         assert_eq!(request(section(&connect), 4096).unwrap().parts.uri, "a:443");
+        let bare = [&connect[..], &[(":protocol", "websocket")]].concat();
+        assert_eq!(request(section(&bare), 4096).unwrap_err(), Unfit::Malformed);
         let host = [(":method", "GET"), (":scheme", "https"), (":path", "/"), ("host", "a")];
         assert_eq!(request(section(&host), 4096).unwrap().parts.uri, "/");
+    }
+
+    #[test]
+    fn a_protocol_stands_with_connect_and_beside_all_the_others() {
+        let mut fields = GET.to_vec();
+        fields[0].1 = "CONNECT";
+        let read = |protocol: &str, fields: &[(&str, &str)]| {
+            request(section(&[fields, &[(":protocol", protocol)]].concat()), 4096)
+        };
+        let head = read("websocket", &fields).unwrap();
+        assert_eq!((head.parts.method, head.parts.uri.path()), (Method::CONNECT, "/x"));
+        assert_eq!(head.parts.extensions.get(), Some(&Protocol::from_static("websocket")));
+        assert_eq!(read("", &fields).unwrap_err(), Unfit::Malformed);
+        for lacking in 0..4 {
+            let mut fields = fields.clone();
+            fields.remove(lacking);
+            assert_eq!(read("websocket", &fields).unwrap_err(), Unfit::Malformed, "{lacking}");
+        }
     }
 
     #[test]

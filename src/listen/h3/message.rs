@@ -35,11 +35,20 @@ enum Stage {
     Body,
     /// After trailers.
     Over,
+    /// What a tunnel carries, to the stream's end.
+    Tunnel,
 }
 
 impl Message {
     pub fn new(most: usize) -> Self {
         Self { frames: Frames::default(), stage: Stage::Head, most }
+    }
+
+    /// What comes from now on is a tunnel's: nothing but DATA means anything in it (RFC 9114 section 4.4).
+    pub fn become_tunnel(&mut self) {
+        if self.stage == Stage::Body {
+            self.stage = Stage::Tunnel;
+        }
     }
 
     /// Takes what has come of the stream.
@@ -59,7 +68,7 @@ impl Message {
                     self.stage = Stage::Body;
                     Part::Head(payload)
                 }
-                Stage::Body | Stage::Over => {
+                Stage::Body | Stage::Over | Stage::Tunnel => {
                     self.stage = Stage::Over;
                     Part::Trailers(payload)
                 }
@@ -72,7 +81,7 @@ impl Message {
         match (self.frames.is_between_frames(), self.stage) {
             (false, _) => Err(Fault::Connection(Code::FrameError)),
             (true, Stage::Head) => Err(Fault::Request(Code::RequestIncomplete)),
-            (true, Stage::Body | Stage::Over) => Ok(()),
+            (true, Stage::Body | Stage::Over | Stage::Tunnel) => Ok(()),
         }
     }
 }
@@ -80,7 +89,7 @@ impl Message {
 fn allowed(kind: u64, stage: Stage, most: usize) -> Result<Use, Code> {
     match (kind, stage) {
         (frame::HEADERS, Stage::Head | Stage::Body) => Ok(Use::Gather { most }),
-        (frame::DATA, Stage::Body) => Ok(Use::Stream),
+        (frame::DATA, Stage::Body | Stage::Tunnel) => Ok(Use::Stream),
         (frame::HEADERS | frame::DATA, _) => Err(Code::FrameUnexpected),
         (
             frame::CANCEL_PUSH | frame::SETTINGS | frame::PUSH_PROMISE | frame::GOAWAY | frame::MAX_PUSH_ID,
@@ -140,6 +149,12 @@ mod tests {
         for (bytes, parts, end) in cases {
             assert_eq!(read(bytes), (parts.to_owned(), end), "{bytes:?}");
         }
+        let mut tunnel = Message::new(100);
+        tunnel.feed(Bytes::from_static(&[1, 0, 0, 1, 9, 0x21, 0, 1, 0]));
+        assert_eq!(tunnel.part(), Ok(Some(Part::Head(Bytes::new()))));
+        tunnel.become_tunnel();
+        assert_eq!(tunnel.part(), Ok(Some(Part::Data(Bytes::from_static(&[9])))));
+        assert_eq!(tunnel.part(), Err(UNEXPECTED));
         for kind in [0x3, 0x7, 0xd, 0x6, 0x8, 0x9] {
             assert_eq!(read(&[kind, 0]).1, Err(UNEXPECTED), "{kind}");
         }

@@ -55,6 +55,9 @@ pub(super) struct Http3 {
     response_reset: bool,
     head_only: bool,
     owes_continue: bool,
+    /// Came as CONNECT, extended (RFC 9220) or not: a 2xx makes a tunnel of it.
+    connects: bool,
+    is_tunnel: bool,
     /// A frame's beginning and its payload, as far as the client has not taken them.
     unsent: [Bytes; 2],
     /// Where the beginnings of frames are made.
@@ -109,6 +112,8 @@ impl Http3 {
             response_reset: false,
             head_only: false,
             owes_continue: false,
+            connects: false,
+            is_tunnel: false,
             unsent: Default::default(),
             heads: BytesMut::new(),
             refused: None,
@@ -154,7 +159,9 @@ impl Http3 {
             // No other part comes before the head, and no end.
             _ => return Err(NoHead::Over),
         };
-        self.announced = content_length;
+        self.connects = parts.method == Method::CONNECT;
+        // What follows CONNECT is a tunnel's and no body, whatever the head says (RFC 9110 section 9.3.6).
+        self.announced = content_length.filter(|_| !self.connects);
         // That no body follows is known when the end has come with the head.
         match poll_fn(|cx| Poll::Ready(self.poll_piece(cx))).await {
             Poll::Ready(Err(_)) => return Err(NoHead::Over),
@@ -314,6 +321,10 @@ impl Http3 {
         if self.is_unsent() {
             let _ = self.poll_sent(cx)?;
         }
+        if self.is_tunnel {
+            // How long it may be silent is said where both its ways are seen.
+            return Poll::Pending;
+        }
         ready!(self.read_deadline.poll(self.pace.limit(self.received), cx));
         Poll::Ready(Err(ClientError::BodyTimeout))
     }
@@ -399,7 +410,8 @@ impl Session for Http3 {
     }
 
     fn body_is_done(&self) -> bool {
-        self.request_ended && self.failed.is_none() && self.early.is_none()
+        let is_read = self.request_ended && self.failed.is_none() && self.early.is_none();
+        is_read || (self.is_tunnel && self.response_ended)
     }
 
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
@@ -449,6 +461,10 @@ impl Session for Http3 {
         let end = common::finish_response(&mut head, end, self.head_only);
         self.owes_continue = false;
         self.response_begun = true;
+        self.is_tunnel = self.connects && head.status.is_success();
+        if self.is_tunnel {
+            self.message.become_tunnel();
+        }
         self.send(head::put_response(head.status, &head.headers), Bytes::new()).await?;
         if end { self.end_response() } else { Ok(()) }
     }
@@ -479,7 +495,8 @@ impl Session for Http3 {
     }
 
     fn reset(&mut self) {
-        self.give_up(Code::InternalError);
+        // What resets a connection in HTTP/1.1 is a cancelled request to a tunnel (RFC 9220 section 3).
+        self.give_up(if self.is_tunnel { Code::RequestCancelled } else { Code::InternalError });
     }
 
     fn bytes(&self) -> (u64, u64) {

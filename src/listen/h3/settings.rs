@@ -1,5 +1,5 @@
-//! SETTINGS (RFC 9114 section 7.2.4). Ours say that no dynamic table is kept for the client (RFC 9204 section 5) and how
-//! large a field section may be; of the client's only the errors matter, since nothing that it allows is used.
+//! SETTINGS (RFC 9114 section 7.2.4). Ours say that no dynamic table is kept for the client (RFC 9204 section 5), how
+//! large a field section may be and that CONNECT may have a `:protocol` (RFC 9220 section 3); of the client's only the errors matter, since nothing that it allows is used.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -17,6 +17,8 @@ pub fn put(most_field_section: u64, out: &mut impl BufMut) {
     let mut payload = BytesMut::new();
     varint::put(MAX_FIELD_SECTION_SIZE, &mut payload);
     varint::put(most_field_section.min(varint::MOST), &mut payload);
+    varint::put(ENABLE_CONNECT_PROTOCOL, &mut payload);
+    varint::put(1, &mut payload);
     frame::put_head(frame::SETTINGS, payload.len(), out);
     out.put(payload);
 }

@@ -1,17 +1,22 @@
-//! An HTTP/3 client that we did not write: aioquic, driven by `h3.py` and, where it means harm, by `h3_hostile.py`.
+//! An HTTP/3 client that we did not write: aioquic, driven by `h3.py`, for tunnels by `h3_tunnel.py` and, where it means
+//! harm, by `h3_hostile.py`.
 
 use serde_json::{Value, json};
 
 use super::Python;
 
-const PROGRAM: &str =
-    concat!(include_str!("h3.py"), include_str!("h3_hostile.py"), "\nasyncio.run(globals()[SPEC['do']]())\n");
+const PROGRAM: &str = concat!(
+    include_str!("h3.py"),
+    include_str!("h3_tunnel.py"),
+    include_str!("h3_hostile.py"),
+    "\nasyncio.run(globals()[SPEC['do']]())\n"
+);
 
 /// A client at work.
 pub struct Http3(Python);
 
 impl Http3 {
-    /// Does what the specification says; what `what` is, `h3.py` and `h3_hostile.py` tell.
+    /// Does what the specification says; what `what` is, the programs tell.
     #[track_caller]
     pub fn run(what: &str, port: u16, ca: &str, mut specification: Value) -> Self {
         let fields = specification.as_object_mut().expect("an object");
