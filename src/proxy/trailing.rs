@@ -142,6 +142,10 @@ impl Sent {
             // Trailers come after chunks alone (RFC 9112 section 7.1.2).
             head.headers.remove(if bodiless { header::TRAILER } else { header::CONTENT_LENGTH });
         }
+        // Hyper takes a GET for one without a body, where nothing says otherwise.
+        if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         Self { head, bodiless, body: Some(Vec::new()), is_whole: bodiless, trailers: None }
     }
 

@@ -199,6 +199,18 @@ fn an_answer_before_the_end_of_the_body_reaches_the_client_at_once() {
 }
 
 #[test]
+fn a_get_with_a_body_loses_none_of_it() {
+    let origin = Origin::saying("thanks");
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    assert_eq!(client.send("5\r\nhello\r\n0\r\n\r\n").response().text(), "thanks");
+    assert_eq!(origin.request().text(), "hello");
+}
+
+#[test]
 fn large_bodies_pass_both_ways_in_little_memory() {
     const PIECE: usize = 1 << 20;
     let origin = Origin::serving_early(|exchange| {
