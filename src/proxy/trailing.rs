@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, header, request, response};
 use http_body_util::BodyExt;
 use hyper::{
@@ -47,7 +47,7 @@ struct Sent {
     head: request::Parts,
     bodiless: bool,
     /// Its body so far, while it is short.
-    body: Option<Vec<Bytes>>,
+    body: Option<BytesMut>,
     /// All of its body has been read.
     is_whole: bool,
     trailers: Option<HeaderMap>,
@@ -83,6 +83,8 @@ type Driven = std::result::Result<http1::Parts<TokioIo<Stream>>, hyper::Error>;
 const MOST_REPLAY: usize = 64 * 1024;
 /// As many as Pingora's own client reads.
 const MOST_FIELDS: usize = 256;
+/// Pieces of a request's body that wait for hyper; what was kept of it is one, its trailers another.
+const UPLOAD_WAITING: usize = 3;
 /// Interim responses that wait to be passed on; what comes beyond is left out, as any of them may be.
 const INTERIM_WAITING: usize = 16;
 
@@ -146,7 +148,7 @@ impl Sent {
         if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        Self { head, bodiless, body: Some(Vec::new()), is_whole: bodiless, trailers: None }
+        Self { head, bodiless, body: Some(BytesMut::new()), is_whole: bodiless, trailers: None }
     }
 
     fn can_be_repeated(&self) -> bool {
@@ -155,9 +157,8 @@ impl Sent {
 
     fn keep(&mut self, piece: &Bytes) {
         if let Some(body) = &mut self.body {
-            let length: usize = body.iter().map(Bytes::len).sum();
-            match length + piece.len() <= MOST_REPLAY {
-                true => body.push(piece.clone()),
+            match body.len() + piece.len() <= MOST_REPLAY {
+                true => body.extend_from_slice(piece),
                 false => self.body = None,
             }
         }
@@ -218,10 +219,11 @@ impl<S: Session> Attempt<'_, S> {
     /// The request with its body to come: what is known of it already is on its way.
     fn request(&mut self, interim: mpsc::Sender<response::Parts>) -> Result<Request<Upload>> {
         let request = self.sent.addressed(self.call)?;
-        let kept = self.sent.body.as_deref().unwrap_or_default();
-        let (upload, frames) = mpsc::channel(kept.len() + 2);
+        let (upload, frames) = mpsc::channel(UPLOAD_WAITING);
         let room = "there is room for all that was kept";
-        kept.iter().for_each(|piece| upload.try_send(Frame::data(piece.clone())).expect(room));
+        if let Some(kept) = self.sent.body.as_ref().filter(|kept| !kept.is_empty()) {
+            upload.try_send(Frame::data(kept.clone().freeze())).expect(room);
+        }
         if let Some(trailers) = self.sent.trailers.clone() {
             upload.try_send(Frame::trailers(trailers)).expect(room);
         }
@@ -392,5 +394,29 @@ impl Body for Upload {
             true => SizeHint::with_exact(0),
             false => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn sent() -> Sent {
+        Sent::of(Request::put("/").body(()).unwrap().into_parts().0, false)
+    }
+
+    #[test]
+    fn a_body_is_kept_while_it_is_short_in_whatever_pieces_it_comes() {
+        let (mut sent, began) = (sent(), Instant::now());
+        for _ in 0..MOST_REPLAY {
+            sent.keep(&Bytes::from_static(b"a"));
+            sent.keep(&Bytes::new());
+        }
+        assert!(sent.can_be_repeated());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        sent.keep(&Bytes::from_static(b"a"));
+        assert!(!sent.can_be_repeated());
     }
 }
