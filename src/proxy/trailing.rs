@@ -85,6 +85,8 @@ const MOST_REPLAY: usize = 64 * 1024;
 const MOST_FIELDS: usize = 256;
 /// Pieces of a request's body that wait for hyper; what was kept of it is one, its trailers another.
 const UPLOAD_WAITING: usize = 3;
+/// How long the end of a request may take to leave after its response: an upstream that has answered may take no more.
+const SETTLING: Duration = Duration::from_millis(100);
 /// Interim responses that wait to be passed on; what comes beyond is left out, as any of them may be.
 const INTERIM_WAITING: usize = 16;
 
@@ -356,6 +358,7 @@ async fn settled(
         biased;
         _ = &mut connection => return None,
         ready = sender.ready() => ready.ok()?,
+        () = tokio::time::sleep(SETTLING) => return None,
     }
     drop(sender);
     let parts = connection.await.ok()?;
@@ -401,6 +404,13 @@ impl Body for Upload {
 mod tests {
     use std::time::Instant;
 
+    use pingora::protocols::l4;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpSocket},
+        time::timeout,
+    };
+
     use super::*;
 
     fn sent() -> Sent {
@@ -418,5 +428,38 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         sent.keep(&Bytes::from_static(b"a"));
         assert!(!sent.can_be_repeated());
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_answers_and_takes_no_more_keeps_nobody() {
+        let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(4096).unwrap();
+        let (stream, accepted) = tokio::join!(socket.connect(origin.local_addr().unwrap()), origin.accept());
+        let (mut far, _) = accepted.unwrap();
+        let stream: Stream = Box::new(l4::stream::Stream::from(stream.unwrap()));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let mut connection = pin!(connection.without_shutdown());
+        let (upload, frames) = mpsc::channel(64);
+        for _ in 0..64 {
+            upload.try_send(Frame::data(Bytes::from(vec![b'x'; 1 << 20]))).unwrap();
+        }
+        drop(upload);
+        let request = Request::post("/").body(Upload { frames, is_empty: false }).unwrap();
+        let mut answer = pin!(sender.send_request(request));
+        let served = async {
+            let mut head = [0; 16];
+            far.read_exact(&mut head).await.unwrap();
+            far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        };
+        let answered = async {
+            tokio::select! {
+                _ = &mut connection => panic!("it ended"),
+                answer = &mut answer => assert!(answer.unwrap().body().is_end_stream()),
+            }
+        };
+        tokio::join!(served, answered);
+        let settled = timeout(Duration::from_secs(5), settled(None, connection, sender)).await;
+        assert!(settled.expect("it ends").is_none());
     }
 }
