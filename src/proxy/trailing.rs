@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request, response};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
@@ -166,6 +166,12 @@ impl Sent {
         }
     }
 
+    /// The trailers that go on: none says again what the head says, as who the user is. There are servers that put the two
+    /// together.
+    fn allowed(&self, trailers: HeaderMap) -> HeaderMap {
+        without(trailers, |name| self.head.headers.contains_key(name))
+    }
+
     /// The head for one endpoint.
     fn addressed(&self, call: &Mutex<Call>) -> Result<Request<()>> {
         let mut request = RequestHeader::from(self.head.clone());
@@ -257,7 +263,8 @@ impl<S: Session> Attempt<'_, S> {
                 Ok(data) => self.downstream.send_data(data, false).await,
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    self.downstream.send_trailers(allowed(trailers)).await
+                    let allowed = without(trailers, hop_by_hop::forbidden_in_trailers);
+                    self.downstream.send_trailers(allowed).await
                 }
             },
             Err(error) => {
@@ -278,7 +285,8 @@ impl<S: Session> Attempt<'_, S> {
             }
             Client::Sent(permit, None) => {
                 self.sent.is_whole = true;
-                self.sent.trailers = self.downstream.session.take_trailers();
+                self.sent.trailers =
+                    self.downstream.session.take_trailers().map(|said| self.sent.allowed(said));
                 if let Some(trailers) = self.sent.trailers.clone() {
                     permit.send(Frame::trailers(trailers));
                 }
@@ -337,10 +345,8 @@ async fn next(response: &mut Option<Incoming>) -> Option<std::result::Result<Fra
     frame
 }
 
-/// Trailers that an upstream may send: none that frame, route or secure what has gone before.
-fn allowed(mut trailers: HeaderMap) -> HeaderMap {
-    let refused: Vec<_> =
-        trailers.keys().filter(|name| hop_by_hop::forbidden_in_trailers(name)).cloned().collect();
+fn without(mut trailers: HeaderMap, refused: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let refused: Vec<_> = trailers.keys().filter(|name| refused(name)).cloned().collect();
     refused.iter().for_each(|name| drop(trailers.remove(name)));
     trailers
 }
