@@ -70,6 +70,8 @@ crate::value::text_value!(
 pub struct Forward {
     targets: Box<[Target]>,
     denied: Denied,
+    /// What the operator denies to whoever wrote the route: no list of theirs goes before it.
+    forbidden: Denied,
     /// Whether networks among the targets go before what is denied.
     lists_over_denied: bool,
     connect: Duration,
@@ -80,8 +82,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(300);
 const DENIED: [&str; 6] = ["127.0.0.0/8", "::1", "0.0.0.0/8", "::", "169.254.0.0/16", "fe80::/10"];
 
-/// Compiles the action. `None` where an error was reported.
-pub fn compile(config: &Config, diagnostics: &mut Diagnostics) -> Option<Forward> {
+/// Compiles the action. `forbidden`: what it must not lead to, whatever it says itself. `None` where an error was reported.
+pub fn compile(config: &Config, forbidden: &Denied, diagnostics: &mut Diagnostics) -> Option<Forward> {
     if config.targets.is_empty() {
         let problem =
             Diagnostic::error(Code::BadValue, config.targets.span, "a tunnel leads nowhere from here");
@@ -98,6 +100,7 @@ pub fn compile(config: &Config, diagnostics: &mut Diagnostics) -> Option<Forward
     Some(Forward {
         targets,
         denied: Denied::new(denied),
+        forbidden: forbidden.clone(),
         lists_over_denied: config.deny.is_none(),
         connect: connect?,
         idle: idle?,
@@ -163,8 +166,9 @@ impl Forward {
         };
         found.retain(|address| {
             let is_listed = of_port().any(|target| target.place.holds_address(address.ip()));
-            let is_denied = self.denied.admit(Address::Tcp(*address)).is_err();
-            (is_named || is_listed) && (!is_denied || (is_listed && self.lists_over_denied))
+            let is_in = |denied: &Denied| denied.admit(Address::Tcp(*address)).is_err();
+            let is_denied = is_in(&self.denied) && !(is_listed && self.lists_over_denied);
+            (is_named || is_listed) && !is_denied && !is_in(&self.forbidden)
         });
         Ok(found)
     }
@@ -219,6 +223,7 @@ mod tests {
         Forward {
             targets: targets.iter().map(|text| text.parse().unwrap()).collect(),
             denied: Denied::new(denied),
+            forbidden: Denied::default(),
             lists_over_denied: deny.is_none(),
             connect: CONNECT,
             idle: IDLE,

@@ -11,6 +11,7 @@ use crate::{
     config::{Delegated, Document, Inputs, document::File},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
     middleware::Files,
+    upstream::Denied,
     value::{FileId, FilePath, Name, Span, Spanned},
 };
 
@@ -101,6 +102,11 @@ impl<'a> Context<'a> {
         let (tenant, _) = name.owned()?;
         let mut all = self.document.delegated.iter().map(|delegated| &**delegated);
         all.find(|delegated| delegated.grant.tenant.as_str() == tenant)
+    }
+
+    /// Where nothing of whom this name belongs to may lead.
+    pub fn denied_to(&self, name: &Name) -> Denied {
+        self.delegated_by(name).map(|delegated| delegated.denied.clone()).unwrap_or_default()
     }
 
     /// Reports a regular expression that is none, at the characters meant where these can be told.

@@ -20,6 +20,7 @@ use crate::{
     middleware::Routed,
     routing::HostPattern,
     tls::{Certificate, ClientAuth},
+    upstream::Denied,
     value::{Entry, Name, Span, Spanned},
 };
 
@@ -59,10 +60,12 @@ pub(super) fn draft<'a>(
     listeners: &[listeners::Draft<'a>],
     errors: &Arc<Errors>,
 ) -> Vec<Draft<'a>> {
-    let sets =
-        RouteSets(cx.document.route_sets.iter().map(|set| routes(cx, upstreams, &set.value)).collect());
+    let own_routes = |owner: &Name, written| routes(cx, upstreams, &cx.denied_to(owner), written);
+    let sets = cx.document.route_sets.iter().map(|set| own_routes(&set.name, &set.value));
+    let sets = RouteSets(sets.collect());
     for written in &cx.document.left_out.routes {
-        routes(cx, upstreams, written);
+        // They are never served.
+        routes(cx, upstreams, &Denied::default(), written);
     }
     let allowed = delegated::allowed(cx);
     let draft = |entry: &'a Entry<Name, host::Host>| {
@@ -89,7 +92,7 @@ pub(super) fn draft<'a>(
                 .and_then(|written| handshake::client_auth(cx, written)),
             errors: OwnErrors::within(own.as_ref(), errors),
             access_log: access_log::access_log(cx, config.access_log.as_ref()),
-            routes: all_routes(cx, config, routes(cx, upstreams, &config.routes), &sets, name),
+            routes: all_routes(cx, config, own_routes(name, &config.routes), &sets, name),
             listeners,
         }
     };
@@ -99,9 +102,10 @@ pub(super) fn draft<'a>(
 fn routes<'a>(
     cx: &Context<'a>,
     upstreams: &Upstreams,
+    denied: &Denied,
     written: &'a crate::value::Named<host::Route>,
 ) -> Vec<Rc<Route<'a>>> {
-    written.iter().map(|entry| Rc::new(route::draft(cx, upstreams, entry))).collect()
+    written.iter().map(|entry| Rc::new(route::draft(cx, upstreams, denied, entry))).collect()
 }
 
 fn patterns(

@@ -17,6 +17,7 @@ use crate::{
     matcher::{Conditions, Source},
     routing::{Pattern, captures},
     snapshot::Action,
+    upstream::Denied,
     value::{self, Entry, Name, Span, Spanned, TextOr},
 };
 
@@ -39,13 +40,14 @@ pub(super) struct Draft<'a> {
 pub(super) fn draft<'a>(
     cx: &Context<'a>,
     upstreams: &Upstreams,
+    denied: &Denied,
     entry: &'a Entry<Name, host::Route>,
 ) -> Draft<'a> {
     let (name, config) = (&entry.name, &entry.value);
     let (patterns, places) = patterns(cx, name, config);
     let captured = captures(&patterns);
     chains::check_kinds(cx, &config.without);
-    let action = action(cx, upstreams, name, config, &captured);
+    let action = action(cx, upstreams, denied, (name, config), &captured);
     Draft {
         name,
         config,
@@ -116,8 +118,8 @@ fn conditions(cx: &Context<'_>, config: &host::Route) -> Conditions {
 fn action(
     cx: &Context<'_>,
     upstreams: &Upstreams,
-    name: &Spanned<Name>,
-    config: &host::Route,
+    denied: &Denied,
+    (name, config): (&Spanned<Name>, &host::Route),
     captures: &[&str],
 ) -> Option<Action> {
     let is_one = exactly_one(cx, name, config);
@@ -130,7 +132,7 @@ fn action(
         made.map(|redirect| Action::Redirect(Arc::new(redirect)))
     });
     let forward = config.forward.as_ref().map(|written| {
-        let made = cx.report.collect(|diagnostics| forward::compile(written, diagnostics));
+        let made = cx.report.collect(|diagnostics| forward::compile(written, denied, diagnostics));
         made.map(|forward| Action::Forward(Arc::new(forward)))
     });
     let respond = config.respond.as_ref().map(|written| {

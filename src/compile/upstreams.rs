@@ -9,7 +9,7 @@ use std::{
 use super::{certificates::Certificates, context::Context};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
-    upstream::{self, Denied, Upstream},
+    upstream::{self, Upstream},
     value::{self, Name, Spanned},
 };
 
@@ -23,15 +23,15 @@ pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstream
     let defaults = &cx.document.defaults.timeouts;
     let first_byte = timeout(cx, defaults.first_byte).unwrap_or(FIRST_BYTE);
     let body_idle = timeout(cx, defaults.body_idle).unwrap_or(BODY_IDLE);
-    let nothing = Denied::default();
     let built = cx.document.upstreams.iter().filter_map(|entry| {
         let mut out = Diagnostics::default();
+        let denied = cx.denied_to(&entry.name);
         let mut of_upstream = upstream::Context {
             file: &mut |file| cx.read(file),
             certificate: &|name| certificates.for_client(cx, name),
             first_byte,
             body_idle,
-            denied: cx.delegated_by(&entry.name).map_or(&nothing, |delegated| &delegated.denied),
+            denied: &denied,
             out: &mut out,
         };
         let settings = upstream::settings(&entry.name, &entry.value, &mut of_upstream);

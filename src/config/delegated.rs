@@ -49,7 +49,7 @@ pub struct Grant {
     /// Directories that the files lie under which they name, those of `${file:}` included. Default: none.
     #[serde(default)]
     pub roots: Vec<File>,
-    /// Addresses that its upstreams may not have: networks, and "unix:*" for all unix sockets. Default: none.
+    /// Addresses that its upstreams and tunnels may not have: networks, and "unix:*" for all unix sockets. Default: none.
     #[serde(default)]
     pub deny_upstreams: Vec<DeniedAddress>,
     /// What becomes of a reload when something is wrong with them. Default: refuse.

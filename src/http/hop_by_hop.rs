@@ -79,10 +79,10 @@ pub fn forbidden_in_trailers(name: &HeaderName) -> bool {
         header::CONTENT_TYPE,
         header::CONTENT_RANGE,
     ];
-    FORBIDDEN.contains(name)
+    FORBIDDEN.contains(name) || protected(name.as_str().as_bytes())
 }
 
-/// Fields that a client must not have taken away by naming them in Connection.
+/// Fields that a client must not have taken away by naming them in Connection, nor say behind a body.
 fn protected(name: &[u8]) -> bool {
     [
         &b"host"[..],

@@ -63,13 +63,15 @@ async fn carry<S: Session>(
     let mut silent_until = Instant::now() + forward.idle;
     while to.is_some() || !target_ended {
         read.reserve(READ);
+        // What waits for its turn is no silence.
+        let due = downstream.due();
         tokio::select! {
             written = write(&mut to, &pending), if !pending.is_empty() => match written {
                 Ok(count) => pending.advance(count),
                 // It takes no more; what it still says is passed on.
                 Err(_) => (to, pending) = (None, Bytes::new()),
             },
-            data = downstream.session.read_body(), if pending.is_empty() && to.is_some() => match data? {
+            data = downstream.read_tunnel(due), if pending.is_empty() && to.is_some() => match data? {
                 Some(data) => pending = data,
                 // Dropping this half says so to the target.
                 None => to = None,
@@ -84,7 +86,7 @@ async fn carry<S: Session>(
                     downstream.finish().await?;
                 }
             },
-            () = sleep_until(silent_until) => break,
+            () = sleep_until(silent_until.max(due + forward.idle)) => break,
         }
         silent_until = Instant::now() + forward.idle;
     }

@@ -158,6 +158,23 @@ impl<S: Session> Downstream<S> {
         }
     }
 
+    /// When the client may be listened to again.
+    pub fn due(&mut self) -> Instant {
+        self.exchange.throttle.as_mut().map_or_else(Instant::now, |throttle| throttle.due())
+    }
+
+    /// What a client sends through a tunnel, from some time on: that has a speed, and no end like a body's.
+    pub async fn read_tunnel(&mut self, due: Instant) -> Result<Option<Bytes>, ClientError> {
+        if self.exchange.throttle.is_some() {
+            sleep_until(due).await;
+        }
+        let data = self.session.read_body().await?;
+        if let (Some(throttle), Some(data)) = (&mut self.exchange.throttle, &data) {
+            throttle.read(data.len());
+        }
+        Ok(data)
+    }
+
     /// Says what the answer will need, before it is there.
     pub async fn send_early_hints(&mut self) -> Result<(), Reason> {
         let Some(fields) = self.exchange.early_hints.take() else { return Ok(()) };

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header, request, response};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request, response};
 use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
@@ -47,7 +47,7 @@ struct Sent {
     head: request::Parts,
     bodiless: bool,
     /// Its body so far, while it is short.
-    body: Option<Vec<Bytes>>,
+    body: Option<BytesMut>,
     /// All of its body has been read.
     is_whole: bool,
     trailers: Option<HeaderMap>,
@@ -83,6 +83,10 @@ type Driven = std::result::Result<http1::Parts<TokioIo<Stream>>, hyper::Error>;
 const MOST_REPLAY: usize = 64 * 1024;
 /// As many as Pingora's own client reads.
 const MOST_FIELDS: usize = 256;
+/// Pieces of a request's body that wait for hyper; what was kept of it is one, its trailers another.
+const UPLOAD_WAITING: usize = 3;
+/// How long the end of a request may take to leave after its response: an upstream that has answered may take no more.
+const SETTLING: Duration = Duration::from_millis(100);
 /// Interim responses that wait to be passed on; what comes beyond is left out, as any of them may be.
 const INTERIM_WAITING: usize = 16;
 
@@ -142,7 +146,11 @@ impl Sent {
             // Trailers come after chunks alone (RFC 9112 section 7.1.2).
             head.headers.remove(if bodiless { header::TRAILER } else { header::CONTENT_LENGTH });
         }
-        Self { head, bodiless, body: Some(Vec::new()), is_whole: bodiless, trailers: None }
+        // Hyper takes a GET for one without a body, where nothing says otherwise.
+        if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Self { head, bodiless, body: Some(BytesMut::new()), is_whole: bodiless, trailers: None }
     }
 
     fn can_be_repeated(&self) -> bool {
@@ -151,12 +159,17 @@ impl Sent {
 
     fn keep(&mut self, piece: &Bytes) {
         if let Some(body) = &mut self.body {
-            let length: usize = body.iter().map(Bytes::len).sum();
-            match length + piece.len() <= MOST_REPLAY {
-                true => body.push(piece.clone()),
+            match body.len() + piece.len() <= MOST_REPLAY {
+                true => body.extend_from_slice(piece),
                 false => self.body = None,
             }
         }
+    }
+
+    /// The trailers that go on: none says again what the head says, as who the user is. There are servers that put the two
+    /// together.
+    fn allowed(&self, trailers: HeaderMap) -> HeaderMap {
+        without(trailers, |name| self.head.headers.contains_key(name))
     }
 
     /// The head for one endpoint.
@@ -214,10 +227,11 @@ impl<S: Session> Attempt<'_, S> {
     /// The request with its body to come: what is known of it already is on its way.
     fn request(&mut self, interim: mpsc::Sender<response::Parts>) -> Result<Request<Upload>> {
         let request = self.sent.addressed(self.call)?;
-        let kept = self.sent.body.as_deref().unwrap_or_default();
-        let (upload, frames) = mpsc::channel(kept.len() + 2);
+        let (upload, frames) = mpsc::channel(UPLOAD_WAITING);
         let room = "there is room for all that was kept";
-        kept.iter().for_each(|piece| upload.try_send(Frame::data(piece.clone())).expect(room));
+        if let Some(kept) = self.sent.body.as_ref().filter(|kept| !kept.is_empty()) {
+            upload.try_send(Frame::data(kept.clone().freeze())).expect(room);
+        }
         if let Some(trailers) = self.sent.trailers.clone() {
             upload.try_send(Frame::trailers(trailers)).expect(room);
         }
@@ -249,7 +263,8 @@ impl<S: Session> Attempt<'_, S> {
                 Ok(data) => self.downstream.send_data(data, false).await,
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    self.downstream.send_trailers(allowed(trailers)).await
+                    let allowed = without(trailers, hop_by_hop::forbidden_in_trailers);
+                    self.downstream.send_trailers(allowed).await
                 }
             },
             Err(error) => {
@@ -270,7 +285,8 @@ impl<S: Session> Attempt<'_, S> {
             }
             Client::Sent(permit, None) => {
                 self.sent.is_whole = true;
-                self.sent.trailers = self.downstream.session.take_trailers();
+                self.sent.trailers =
+                    self.downstream.session.take_trailers().map(|said| self.sent.allowed(said));
                 if let Some(trailers) = self.sent.trailers.clone() {
                     permit.send(Frame::trailers(trailers));
                 }
@@ -329,10 +345,8 @@ async fn next(response: &mut Option<Incoming>) -> Option<std::result::Result<Fra
     frame
 }
 
-/// Trailers that an upstream may send: none that frame, route or secure what has gone before.
-fn allowed(mut trailers: HeaderMap) -> HeaderMap {
-    let refused: Vec<_> =
-        trailers.keys().filter(|name| hop_by_hop::forbidden_in_trailers(name)).cloned().collect();
+fn without(mut trailers: HeaderMap, refused: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let refused: Vec<_> = trailers.keys().filter(|name| refused(name)).cloned().collect();
     refused.iter().for_each(|name| drop(trailers.remove(name)));
     trailers
 }
@@ -350,6 +364,7 @@ async fn settled(
         biased;
         _ = &mut connection => return None,
         ready = sender.ready() => ready.ok()?,
+        () = tokio::time::sleep(SETTLING) => return None,
     }
     drop(sender);
     let parts = connection.await.ok()?;
@@ -388,5 +403,69 @@ impl Body for Upload {
             true => SizeHint::with_exact(0),
             false => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use pingora::protocols::l4;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpSocket},
+        time::timeout,
+    };
+
+    use super::*;
+
+    fn sent() -> Sent {
+        Sent::of(Request::put("/").body(()).unwrap().into_parts().0, false)
+    }
+
+    #[test]
+    fn a_body_is_kept_while_it_is_short_in_whatever_pieces_it_comes() {
+        let (mut sent, began) = (sent(), Instant::now());
+        for _ in 0..MOST_REPLAY {
+            sent.keep(&Bytes::from_static(b"a"));
+            sent.keep(&Bytes::new());
+        }
+        assert!(sent.can_be_repeated());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        sent.keep(&Bytes::from_static(b"a"));
+        assert!(!sent.can_be_repeated());
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_answers_and_takes_no_more_keeps_nobody() {
+        let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(4096).unwrap();
+        let (stream, accepted) = tokio::join!(socket.connect(origin.local_addr().unwrap()), origin.accept());
+        let (mut far, _) = accepted.unwrap();
+        let stream: Stream = Box::new(l4::stream::Stream::from(stream.unwrap()));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let mut connection = pin!(connection.without_shutdown());
+        let (upload, frames) = mpsc::channel(64);
+        for _ in 0..64 {
+            upload.try_send(Frame::data(Bytes::from(vec![b'x'; 1 << 20]))).unwrap();
+        }
+        drop(upload);
+        let request = Request::post("/").body(Upload { frames, is_empty: false }).unwrap();
+        let mut answer = pin!(sender.send_request(request));
+        let served = async {
+            let mut head = [0; 16];
+            far.read_exact(&mut head).await.unwrap();
+            far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        };
+        let answered = async {
+            tokio::select! {
+                _ = &mut connection => panic!("it ended"),
+                answer = &mut answer => assert!(answer.unwrap().body().is_end_stream()),
+            }
+        };
+        tokio::join!(served, answered);
+        let settled = timeout(Duration::from_secs(5), settled(None, connection, sender)).await;
+        assert!(settled.expect("it ends").is_none());
     }
 }

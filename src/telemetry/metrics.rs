@@ -126,7 +126,7 @@ metrics! {
     quic_handshakes: IntCounterVec = "portolan_quic_handshakes_total" ["listener", "outcome"],
         "QUIC handshakes, ok or failed.";
     quic_retries: IntCounterVec = "portolan_quic_retries_total" ["listener"],
-        "Clients asked to prove their address (Retry) before anything was kept of them, since many handshakes were unfinished.";
+        "Clients asked to prove their address (Retry) before anything was kept of them: while many handshakes were unfinished, or since connections_per_ip is set.";
     quic_streams: IntCounterVec = "portolan_quic_streams_total" ["listener"],
         "Streams that clients opened for a request.";
     quic_sent: IntCounterVec = "portolan_quic_sent_packets_total" ["listener"],

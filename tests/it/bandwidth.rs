@@ -1,6 +1,10 @@
 //! How fast bodies pass, whatever the protocol and the direction.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
 use super::support::{Client, Origin, Proxy, Reply, config, curl, eventually, h2load};
 
@@ -179,6 +183,43 @@ fn a_tunnel_is_limited_both_ways() {
     assert_eq!(client.read_exactly(4), b"done");
     let up = start.elapsed().as_secs_f64();
     assert!(up > (128.0 - 16.0 - 64.0) / 128.0, "{up}");
+}
+
+#[test]
+fn a_tunnel_by_connect_is_limited_both_ways() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = target.local_addr().unwrap();
+    let proxy = Proxy::start(&config(
+        r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      tunnels:
+        path: "/"
+        forward: { targets: ["127.0.0.1:PORT"], idle: 500ms }
+        middleware: [{ bandwidth: { rate: 64KiB/s, burst: 16KiB } }]
+"#,
+        &[("PORT", &address.port())],
+    ));
+    let mut client = proxy.client();
+    client.send(format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n"));
+    assert_eq!(client.response_head().status, 200);
+    let (mut far, _) = target.accept().unwrap();
+    let start = Instant::now();
+    far.write_all(body(64 * KIB).as_bytes()).unwrap();
+    client.read_exactly(64 * KIB);
+    let down = start.elapsed().as_secs_f64();
+    assert!(down > (64.0 - 32.0) / 64.0 - 0.1, "{down}");
+    // What waits is no silence, and the end comes behind all of it.
+    let start = Instant::now();
+    client.send(body(128 * KIB)).finish_sending();
+    let mut read = Vec::new();
+    far.read_to_end(&mut read).unwrap();
+    assert_eq!(read.len(), 128 * KIB);
+    let up = start.elapsed().as_secs_f64();
+    assert!(up > (128.0 - 16.0 - 64.0) / 64.0, "{up}");
 }
 
 #[test]

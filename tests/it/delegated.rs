@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use super::support::{Outcome, Proxy, Tree, portolan, until};
+use super::support::{Origin, Outcome, Proxy, Tree, portolan, until};
 
 const MAIN: &str = r#"
 include:
@@ -139,6 +139,26 @@ fn a_broken_tenant_stays_as_it_was_while_the_rest_changes() {
     proxy.write(ACME, &site("acme", "three"));
     until("it is mended", || says(&proxy, "www.acme.example", "three") && state(&proxy, "acme") == "current");
     assert_eq!(proxy.metric("portolan_delegated_state{state=\"kept\",tenant=\"acme\"}"), None);
+}
+
+#[test]
+fn its_tunnels_lead_to_nothing_that_its_upstreams_must_not_have() {
+    let origin = Origin::saying("reached");
+    let port = origin.address().port();
+    let tree = tree();
+    // The name is the tenant's: it says where it leads, whatever that is denied to its upstreams.
+    let site = "hosts: { out: { names: [localhost], routes: { out: { path: \"/\", forward: { targets: TARGETS, deny: [] } } } } }";
+    let targets = format!("[\"localhost:{port}\", \"127.0.0.0/8:{port}\"]");
+    tree.write(ACME, site.replace("TARGETS", &targets));
+    let main = MAIN
+        .replace("hosts: [\"*.acme.example\"]", "hosts: [localhost]")
+        .replace("deny_upstreams: [10.9.0.0/16, \"unix:*\"]", "deny_upstreams: [127.0.0.0/8, \"::1\"]");
+    let proxy = Proxy::start_in(tree, &main);
+    assert_eq!(state(&proxy, "acme"), "current");
+    let request = format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
+    assert_eq!(proxy.client().send(request).response_head().status, 403);
+    assert_eq!(proxy.access_line(|line| line["method"] == "CONNECT")["reason"], "target_refused");
+    assert_eq!(origin.connections(), 0);
 }
 
 #[test]

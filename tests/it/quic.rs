@@ -190,6 +190,14 @@ fn connections_of_an_address_are_limited() {
 }
 
 #[test]
+fn who_has_not_proved_an_address_takes_nobodys_place() {
+    let answering = answering(&[("LISTENER", ", limits: { connections_per_ip: 1 }")]);
+    // Anybody can send first packets in the name of others.
+    let told = answering.run("flood", json!({ "count": 8 })).all();
+    assert_eq!(told[0]["body"], "one", "{told:?}");
+}
+
+#[test]
 fn a_connection_ends_after_its_requests() {
     let answering = answering(&[("LISTENER", ", limits: { requests_per_connection: 3 }")]);
     let mut client = answering.run("follow", json!({ "request": {} }));

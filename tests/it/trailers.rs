@@ -199,6 +199,38 @@ fn an_answer_before_the_end_of_the_body_reaches_the_client_at_once() {
 }
 
 #[test]
+fn of_a_request_they_say_nothing_again_that_its_head_says() {
+    let origin = Origin::saying("thanks");
+    let yaml = to(&[&origin.address()])
+        .replace("proxy:", "middleware: [{ request_headers: { set: { X-User: ann } } }], proxy:");
+    let proxy = Proxy::start(&yaml);
+    let mut client = proxy.client();
+    let mut post = |announced: &str, trailers: &str| {
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: {announced}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ));
+        client.send(format!("5\r\nhello\r\n0\r\n{trailers}\r\n")).response().status
+    };
+    assert_eq!(post("X-User, X-Sum", "X-User: root\r\nX-Sum: 7\r\n"), 200);
+    assert_eq!(post("X-User", "X-User: root\r\n"), 200);
+    let trailers: Vec<_> = origin.requests().into_iter().map(|request| request.trailers).collect();
+    assert_eq!(trailers, [vec![("x-sum".to_owned(), "7".to_owned())], Vec::new()]);
+    assert_eq!(post("Forwarded", "Forwarded: for=192.0.2.1\r\n"), 400);
+}
+
+#[test]
+fn a_get_with_a_body_loses_none_of_it() {
+    let origin = Origin::saying("thanks");
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    assert_eq!(client.send("5\r\nhello\r\n0\r\n\r\n").response().text(), "thanks");
+    assert_eq!(origin.request().text(), "hello");
+}
+
+#[test]
 fn large_bodies_pass_both_ways_in_little_memory() {
     const PIECE: usize = 1 << 20;
     let origin = Origin::serving_early(|exchange| {

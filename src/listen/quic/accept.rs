@@ -175,7 +175,9 @@ impl<H: Handler> Loop<H> {
         let Some(quic) = &settings.quic else { return incoming.refuse() };
         let peer = Peer::Tcp(incoming.remote_address());
         let is_crowded = self.unfinished.load(Ordering::Relaxed) >= MANY;
-        if is_crowded && incoming.may_retry() && !incoming.remote_address_validated() {
+        // Anybody can begin connections in the name of an address, and so use up what it may have.
+        let is_counted = settings.limits.connections_per_ip.is_some();
+        if (is_crowded || is_counted) && incoming.may_retry() && !incoming.remote_address_validated() {
             settings.metrics.quic.retries.inc();
             // It may: that was asked.
             let _ = incoming.retry();
