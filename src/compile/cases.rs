@@ -58,6 +58,69 @@ fn every_code_of_meaning_has_a_case() {
     }
 }
 
+/// Settings that any text will do for.
+const FREE: [(&str, &str); 3] = [("jwt", "issuer"), ("jwt", "audience"), ("jwt", "require")];
+
+#[test]
+fn every_setting_of_every_middleware_is_wrong_in_some_case() {
+    let schema = crate::config::schema::strict();
+    let cases: Vec<_> = cases::cases(DIRECTORY);
+    let wrong: Vec<_> = cases.iter().flat_map(|(_, case)| up_to_errors(case)).collect();
+    let mut lacking = Vec::new();
+    for kind in schema["$defs"]["Middleware"]["oneOf"].as_array().unwrap() {
+        let (kind, config) = kind["properties"].as_object().unwrap().iter().next().unwrap();
+        let config = config["$ref"].as_str().unwrap().trim_start_matches("#/$defs/");
+        let opened: Vec<_> =
+            wrong.iter().filter_map(|text| Some(text.rsplit_once(&format!("{kind}: "))?.1)).collect();
+        if opened.is_empty() {
+            lacking.push(kind.clone());
+        }
+        for (name, setting) in schema["$defs"][config]["properties"].as_object().into_iter().flatten() {
+            let is_switch =
+                setting["type"].to_string().contains("boolean") || setting["$ref"] == "#/$defs/Mode";
+            let is_free = is_switch || FREE.contains(&(kind.as_str(), name.as_str()));
+            if !is_free && !opened.iter().any(|text| setting_in(text) == Some(name.as_str())) {
+                lacking.push(format!("{kind}.{name}"));
+            }
+        }
+    }
+    assert!(lacking.is_empty(), "no case has an error in {lacking:#?}");
+}
+
+/// Each line of a case's root file that has an error, up to the word that is wrong.
+fn up_to_errors(case: &str) -> Vec<String> {
+    let (input, said) = case.rsplit_once("\n---\n").unwrap();
+    let input = input.split_once("=== portolan.yaml\n").map_or(input, |(_, root)| root);
+    let lines: Vec<&str> = input.lines().collect();
+    let places = said.lines().filter_map(|line| line.trim_start().strip_prefix("--> portolan.yaml:"));
+    places
+        .map(|place| {
+            let (line, column) = place.split_once(':').unwrap();
+            let line = lines[line.parse::<usize>().unwrap() - 1];
+            let column = column.parse::<usize>().unwrap() - 1;
+            let word = line.chars().skip(column).take_while(|c| !" ,]}".contains(*c));
+            line.chars().take(column).chain(word).collect()
+        })
+        .collect()
+}
+
+/// The setting that the text is in, of one that begins with a kind's map: `{ setting: [a, b`.
+fn setting_in(text: &str) -> Option<&str> {
+    let (mut depth, mut setting) = (0, None);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' | '[' => depth += 1,
+            '}' | ']' if depth == 1 => return None,
+            '}' | ']' => depth -= 1,
+            ':' if depth == 1 && text[at..].starts_with(": ") => {
+                setting = text[..at].rsplit([' ', '{']).next()
+            }
+            _ => {}
+        }
+    }
+    setting
+}
+
 #[test]
 fn a_key_of_another_certificate_is_refused() {
     let signed = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();

@@ -124,7 +124,8 @@ impl<'a> Chains<'a> {
             redis: Box::new(|place| cx.redis.find(cx, place)),
         };
         let (heavy_work, windows) = (registries.heavy_work.clone(), registries.windows.clone());
-        let world = World::new(cx, heavy_work, windows, &registries.metrics, calls, &registries.limits);
+        let (limits, passwords) = (&registries.limits, &registries.passwords);
+        let world = World::new(cx, heavy_work, windows, &registries.metrics, calls, limits, passwords);
         Self { cx, world, compiled: RefCell::default(), withouts: RefCell::default() }
     }
 

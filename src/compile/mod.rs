@@ -34,7 +34,7 @@ use std::sync::Arc;
 use crate::{
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
-    middleware::{HeavyWork, Windows, jwt, limit},
+    middleware::{HeavyWork, Windows, basic_auth, jwt, limit},
     snapshot::Snapshot,
     store,
     telemetry::{access_log::Sinks, metrics::Metrics},
@@ -48,6 +48,7 @@ use context::Context;
 pub struct Registries {
     pub upstreams: upstream::Registry,
     pub limits: limit::Registry,
+    pub passwords: basic_auth::Registry,
     pub jwks: jwt::Registry,
     pub redis: store::Registry,
     pub self_signed: SelfSigned,
@@ -65,6 +66,7 @@ impl Default for Registries {
         Self {
             upstreams: upstream::Registry::new(Clock::machine(), None, metrics.clone()),
             limits: limit::Registry::new(Clock::machine()),
+            passwords: basic_auth::Registry::default(),
             jwks: jwt::Registry::new(Clock::machine()),
             redis: store::Registry::default(),
             self_signed: SelfSigned::default(),

@@ -7,7 +7,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("Process", &["upgrade_socket"]),
     ("Admin", &["debug"]),
     ("Certificate", &["acme"]),
-    ("Quic", &["datagrams"]),
+    ("QuicDatagrams", &["true"]),
     ("Tenant", &["cache"]),
     ("Upstream", &["outlier", "circuit_breaker", "limits", "sticky", "slow_start"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),

@@ -197,6 +197,17 @@ pub struct Quic {
     pub keep_alive: Option<Spanned<Duration>>,
     /// How the sending rate follows the network. Default cubic.
     pub congestion: Option<Congestion>,
+    /// Whether datagrams (RFC 9221) are taken. Default false, and true is not supported yet.
+    pub datagrams: Datagrams,
+}
+
+/// Datagrams of QUIC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "QuicDatagrams")]
+pub enum Datagrams {
+    #[default]
+    #[serde(rename = "false")]
+    Off,
 }
 
 impl Quic {

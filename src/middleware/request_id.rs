@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Builder, Context, Exchange, Next, OnRequest, OnResponse};
-use crate::value::FieldName;
+use super::{Builder, Context, Exchange, Next, OnRequest, OnResponse, header_edits::refuse_ours};
+use crate::value::{FieldName, Spanned};
 
 pub const ADDS_UP: bool = false;
 
@@ -18,7 +18,7 @@ pub const ADDS_UP: bool = false;
 #[schemars(rename = "RequestId")]
 pub struct Config {
     /// The field that carries it, on the request sent upstream and on the response. Default X-Request-ID.
-    pub header: Option<FieldName>,
+    pub header: Option<Spanned<FieldName>>,
     /// Whether an id that the client sent is kept, if it is 1 to 128 letters, digits, '-', '_', '.', ':' or '/'.
     /// Default false.
     pub trust: bool,
@@ -29,9 +29,12 @@ struct RequestId {
     trust: bool,
 }
 
-pub fn install(config: &Config, _: &mut Context<'_>, chain: &mut Builder<'_>) {
+pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
+    if let Some(name) = &config.header {
+        refuse_ours(name, name.span, cx);
+    }
     let header =
-        config.header.as_ref().map_or(HeaderName::from_static("x-request-id"), |name| name.0.clone());
+        config.header.as_ref().map_or(HeaderName::from_static("x-request-id"), |name| name.value.0.clone());
     let part = Arc::new(RequestId { header, trust: config.trust });
     chain.on_request(part.clone());
     chain.on_every_response(part);

@@ -2,7 +2,7 @@
 
 use std::{any::Any, cell::RefCell, collections::HashMap, ptr, sync::Arc};
 
-use super::{Context, HeavyWork, Windows, jwt, limit};
+use super::{Context, HeavyWork, Windows, basic_auth, jwt, limit};
 use crate::{
     store::Redis,
     telemetry::metrics::Metrics,
@@ -38,6 +38,8 @@ pub struct World<'a> {
     pub calls: Calls<'a>,
     /// What limits counted before.
     pub limits: &'a limit::Registry,
+    /// What passwords were found right before.
+    pub passwords: &'a basic_auth::Registry,
     /// The quotas of this configuration, which must not say two things of one bucket.
     pub quotas: RefCell<limit::Quotas>,
     /// Parts by the place in memory of their settings, which stay where they are while chains are compiled.
@@ -55,6 +57,7 @@ impl<'a> World<'a> {
         metrics: &'a Metrics,
         calls: Calls<'a>,
         limits: &'a limit::Registry,
+        passwords: &'a basic_auth::Registry,
     ) -> Self {
         Self {
             files,
@@ -63,6 +66,7 @@ impl<'a> World<'a> {
             metrics,
             calls,
             limits,
+            passwords,
             quotas: RefCell::default(),
             made: RefCell::default(),
         }
@@ -96,6 +100,7 @@ impl World<'static> {
             Box::leak(Box::default()),
             calls,
             Box::leak(Box::new(limits)),
+            Box::leak(Box::default()),
         )
     }
 }

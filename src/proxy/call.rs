@@ -15,6 +15,7 @@ use pingora::{
 
 use super::{
     adapter,
+    downstream::Exchanged,
     spans::Traced,
     tunnel::{self, Tunnel},
 };
@@ -193,6 +194,13 @@ impl Call {
             pick.answered(status, now - self.attempt_began);
         }
         Ok(())
+    }
+
+    /// It is over: what went to the endpoint that was asked last, and what came from it, is counted.
+    pub(super) fn ended(&self, exchanged: Exchanged) {
+        if let Some(pick) = &self.pick {
+            pick.endpoint.state.metrics().exchanged(exchanged.read, exchanged.given);
+        }
     }
 
     /// Says whether another endpoint is to be tried.

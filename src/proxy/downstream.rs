@@ -26,6 +26,14 @@ pub struct Downstream<S> {
     /// What was read of the request's body before the action, until the action reads it.
     held: Option<Held>,
     pub(super) progress: Progress,
+    pub(super) exchanged: Exchanged,
+}
+
+/// Bytes of bodies as the action has them: decoded where the request's is, not yet coded where the response's will be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Exchanged {
+    pub read: u64,
+    pub given: u64,
 }
 
 /// How far the response is.
@@ -42,7 +50,8 @@ pub enum Progress {
 
 impl<S: Session> Downstream<S> {
     pub fn new(session: S, exchange: Exchange, chain: Arc<Chain>) -> Self {
-        Self { session, exchange, chain, held: None, progress: Progress::Waiting }
+        let (progress, exchanged) = (Progress::Waiting, Exchanged::default());
+        Self { session, exchange, chain, held: None, progress, exchanged }
     }
 
     pub fn progress(&self) -> Progress {
@@ -82,7 +91,7 @@ impl<S: Session> Downstream<S> {
     async fn read_up_to(&mut self, most: u64) -> Result<Held, Reason> {
         let mut all = BytesMut::new();
         while all.len() as u64 <= most {
-            match self.read_body().await? {
+            match self.next_piece().await? {
                 None => return Ok(Held { data: all.freeze(), is_whole: true }),
                 Some(data) if all.is_empty() && self.body_is_done() => {
                     return Ok(Held { data, is_whole: true });
@@ -93,8 +102,15 @@ impl<S: Session> Downstream<S> {
         Ok(Held { data: all.freeze(), is_whole: false })
     }
 
-    /// The next piece of the request's body, `None` at its end: one path for whoever reads it.
+    /// The next piece of the request's body for the action, `None` at its end.
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, Reason> {
+        let piece = self.next_piece().await?;
+        self.exchanged.read += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Ok(piece)
+    }
+
+    /// One path for whoever reads it.
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Reason> {
         if let Some(held) = self.held.take().filter(|held| !held.data.is_empty()) {
             return Ok(Some(held.data));
         }
@@ -234,6 +250,7 @@ impl<S: Session> Downstream<S> {
         if self.progress == Progress::Ended {
             return Ok(());
         }
+        self.exchanged.given += data.len() as u64;
         let data = match &mut self.exchange.encoder {
             None => data,
             Some(encoder) => encoder.encode(data, end).await,

@@ -198,7 +198,9 @@ impl Engine {
             let left = total.map(|total| total.saturating_sub(since.elapsed()));
             let limits = Limits { waits, total: left };
             downstream = self.forwarder.forward(downstream, &call, limits).await;
-            downstream.exchange.reason = lock(&call).failure;
+            let call = lock(&call);
+            call.ended(downstream.exchanged);
+            downstream.exchange.reason = call.failure;
         }
         if let Some(reason) = downstream.exchange.reason {
             fail(&mut downstream, reason, &route.errors).await;

@@ -106,6 +106,10 @@ metrics! {
         "Responses of an endpoint, by class of status.";
     first_byte: Histograms = "portolan_upstream_first_byte_seconds" ["upstream", "endpoint"],
         "From a try's beginning to the response's head.";
+    upstream_sent: IntCounterVec = "portolan_upstream_sent_bytes_total" ["upstream", "endpoint"],
+        "Bytes of requests' bodies that went to an endpoint.";
+    upstream_received: IntCounterVec = "portolan_upstream_received_bytes_total" ["upstream", "endpoint"],
+        "Bytes of responses' bodies that came from an endpoint, before compress.";
     endpoint_healthy: IntGaugeVec = "portolan_endpoint_healthy" ["upstream", "endpoint"],
         "1 where requests may be sent to the endpoint, 0 where its health checks fail.";
     endpoint_in_flight: IntGaugeVec = "portolan_endpoint_in_flight" ["upstream", "endpoint"],

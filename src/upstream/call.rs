@@ -143,6 +143,7 @@ impl Caller {
             match answered {
                 Ok(response) => {
                     pick.answered(response.status(), began.elapsed());
+                    metrics.exchanged(request.body().len() as u64, response.body().len() as u64);
                     return Ok(response);
                 }
                 Err(Failed::Connecting(error)) => {

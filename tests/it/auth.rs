@@ -1,5 +1,7 @@
 //! Who is let in, and what upstreams are told of them.
 
+use std::time::Instant;
+
 use super::support::{Origin, Proxy, Tree, config, curl, until};
 
 /// By `htpasswd -nbB -C 4 ann secret` and `argon2 -id`, both of "secret".
@@ -83,6 +85,32 @@ fn users_are_read_again_when_their_file_changes() {
     proxy.write("users", "bob:$apr1$x$y\n");
     until("the weak hash is reported", || proxy.log().contains("MD5 (apr1)"));
     assert_eq!(status(&proxy, "/", &["-u", "bob:secret"]), "200", "the users before stay");
+}
+
+/// By `htpasswd -nbB -C 12 ann secret`: checking it takes a while.
+const SLOW: &str = "$2y$12$pfYTdXZRBY6n0xyVbQxaief3fIuRWLGKlyV/KUjMB7QCRedQtLiLm";
+
+#[test]
+fn a_reload_forgets_no_password_of_users_that_stay() {
+    let origin = Origin::saying("");
+    let tree = Tree::new();
+    tree.write("users", format!("ann:{SLOW}\n"));
+    let yaml = behind("{ basic_auth: { file: users, realm: REALM } }", &origin);
+    let realm = |nth: usize| yaml.replace("REALM", &format!("realm{nth}"));
+    let mut proxy = Proxy::start_in(tree, &realm(0));
+    let taken = |proxy: &Proxy| {
+        let began = Instant::now();
+        assert_eq!(status(proxy, "/", &["-u", "ann:secret"]), "200");
+        began.elapsed()
+    };
+    let checked = taken(&proxy);
+    let after = (1..=5).map(|nth| {
+        proxy.change(&realm(nth));
+        taken(&proxy)
+    });
+    // The quickest of several: the machine has other things to do.
+    let remembered = after.min().unwrap();
+    assert!(remembered < checked / 2, "checked in {checked:?}, after a reload {remembered:?}");
 }
 
 #[test]

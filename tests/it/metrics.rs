@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use portolan::telemetry::metrics::{Metric, TABLE};
 
 use super::support::{
-    Certificates, Client, DEADLINE, Origin, Proxy, Python, Tree, config, free_port, until, within,
+    Certificates, Client, DEADLINE, Origin, Proxy, Python, Reply, Tree, config, free_port, until, within,
 };
 
 const YAML: &str = r#"
@@ -65,6 +65,8 @@ fn what_is_counted_is_what_was_done_and_a_reload_goes_on_counting() {
     let endpoint = format!("endpoint=\"{}\",upstream=\"app\"", origin.address());
     assert_eq!(of(&format!("portolan_upstream_first_byte_seconds_count{{{endpoint}}}")), 4.0);
     assert_eq!(of(&format!("portolan_upstream_responses_total{{class=\"2xx\",{endpoint}}}")), 4.0);
+    assert_eq!(of(&format!("portolan_upstream_received_bytes_total{{{endpoint}}}")), 4.0 * 5.0);
+    assert_eq!(of(&format!("portolan_upstream_sent_bytes_total{{{endpoint}}}")), 0.0);
     let text = proxy.metrics();
     let failed: f64 = text
         .lines()
@@ -83,6 +85,50 @@ fn what_is_counted_is_what_was_done_and_a_reload_goes_on_counting() {
     until("it goes on", || proxy.metric(&requests("2xx", "", "api")) == Some(5.0));
     until("the page is gone", || proxy.metric(&requests("2xx", "", "page")).is_none());
     assert_eq!(proxy.metric("portolan_reloads_total{result=\"applied\"}"), Some(2.0));
+}
+
+#[test]
+fn bodies_are_counted_by_endpoint() {
+    let origin = Origin::serving(|exchange| {
+        let body = exchange.request.body.clone();
+        exchange.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            2 * body.len()
+        ));
+        exchange.send([body.clone(), body].concat());
+        Reply::Keep
+    });
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { app: { endpoints: ["ORIGIN"] } }
+hosts:
+  all:
+    names: ["*"]
+    middleware: [{ compress: {} }]
+    routes:
+      held: { path: /held, proxy: { upstream: app }, middleware: [{ buffer: {} }] }
+      all: { path: "/**", proxy: { upstream: app } }
+"#;
+    let proxy = Proxy::start(&config(yaml, &[("ORIGIN", &origin.address())]));
+    let mut client = proxy.client();
+    let body = "x".repeat(4000);
+    // Streamed, with trailers allowed, held before an endpoint is taken, and coded on its way to the client.
+    for (path, field) in [
+        ("/", "X: y"),
+        ("/", "TE: trailers\r\nConnection: TE"),
+        ("/held", "X: y"),
+        ("/", "Accept-Encoding: gzip"),
+    ] {
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\n{field}\r\nContent-Length: 4000\r\n\r\n{body}"
+        ));
+        assert_eq!(client.response().status, 200);
+    }
+    let of = |what: &str| {
+        let labels = format!("endpoint=\"{}\",upstream=\"app\"", origin.address());
+        proxy.metric(&format!("portolan_upstream_{what}_bytes_total{{{labels}}}"))
+    };
+    until("all bytes are counted", || of("sent") == Some(16_000.0) && of("received") == Some(32_000.0));
 }
 
 /// Numbers that look like chance and are the same each time.

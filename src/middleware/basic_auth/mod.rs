@@ -2,10 +2,14 @@
 
 mod password;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, header};
+use ring::digest;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -17,7 +21,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
-    value::{FieldName, FilePath, Map, OneOrMany, Spanned},
+    value::{FieldName, FilePath, Map, OneOrMany, Spanned, Weaks},
 };
 
 pub const ADDS_UP: bool = false;
@@ -50,6 +54,11 @@ pub struct Config {
     #[serde(default)]
     pub mode: Mode,
 }
+
+/// The passwords that were found right, by the digest of the users that they were held against: where no user
+/// changed, a reload forgets none. One per process.
+#[derive(Default)]
+pub struct Registry(Mutex<Weaks<Vec<u8>, Seen<Arc<User>>>>);
 
 struct BasicAuth {
     users: Users,
@@ -85,6 +94,18 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
     }
 }
 
+impl Registry {
+    fn find(&self, users: &[Line]) -> Arc<Seen<Arc<User>>> {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        for part in users.iter().flat_map(|line| [&line.name, &line.hash]) {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.find_or(digest.finish().as_ref().to_vec(), Seen::new)
+    }
+}
+
 impl BasicAuth {
     fn compile(config: &Config, cx: &mut Context<'_>) -> Option<Self> {
         if config.file.is_none() && config.users.is_empty() {
@@ -92,13 +113,15 @@ impl BasicAuth {
             let help = "{ file: users.htpasswd } reads them, { users: { ann: \"$2y$…\" } } lists them";
             cx.diagnostics.push(problem.help(help));
         }
+        let lines = lines(config.file.as_ref(), &config.users, cx);
+        let seen = cx.world.passwords.find(&lines);
         Some(Self {
-            users: Users::compile(lines(config.file.as_ref(), &config.users, cx), cx),
+            users: Users::compile(lines, cx),
             public: Public::compile(&config.public, cx),
             forward_user: config.forward_user.as_ref().map(|field| Vouched::compile(field, cx)),
             strip: config.strip.unwrap_or(true),
             challenge: challenge("Basic", config.realm.as_ref(), ", charset=\"UTF-8\"", cx),
-            seen: Arc::new(Seen::new()),
+            seen,
             heavy_work: cx.world.heavy_work.clone(),
         })
     }

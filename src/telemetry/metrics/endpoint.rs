@@ -31,6 +31,8 @@ pub struct Endpoint {
     /// By class of status.
     responses: [IntCounter; CLASSES.len()],
     first_byte: Histogram,
+    sent: IntCounter,
+    received: IntCounter,
     healthy: IntGauge,
     in_flight: IntGauge,
 }
@@ -55,6 +57,8 @@ impl Endpoint {
             responses: CLASSES
                 .map(|class| families.responses.with_label_values(&[values[0], values[1], class])),
             first_byte: families.first_byte.with_label_values(&values),
+            sent: families.upstream_sent.with_label_values(&values),
+            received: families.upstream_received.with_label_values(&values),
             healthy: families.endpoint_healthy.with_label_values(&values),
             in_flight: families.endpoint_in_flight.with_label_values(&values),
             key: key.clone(),
@@ -73,6 +77,16 @@ impl Endpoint {
     pub fn answered(&self, status: StatusCode, after: Duration) {
         self.responses[class(status)].inc();
         self.first_byte.observe(after.as_secs_f64());
+    }
+
+    /// An exchange is over in which so many bytes of bodies went there and came from there.
+    pub fn exchanged(&self, sent: u64, received: u64) {
+        if sent > 0 {
+            self.sent.inc_by(sent);
+        }
+        if received > 0 {
+            self.received.inc_by(received);
+        }
     }
 
     /// How it does at the moment: its own state knows, and is asked when somebody wants to see.
@@ -97,6 +111,8 @@ impl Counts for Endpoint {
             let _ = families.responses.remove_label_values(&[values[0], values[1], class]);
         }
         let _ = families.first_byte.remove_label_values(&values);
+        let _ = families.upstream_sent.remove_label_values(&values);
+        let _ = families.upstream_received.remove_label_values(&values);
         let _ = families.endpoint_healthy.remove_label_values(&values);
         let _ = families.endpoint_in_flight.remove_label_values(&values);
     }
