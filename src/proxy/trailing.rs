@@ -248,7 +248,11 @@ impl<S: Session> Attempt<'_, S> {
 
     /// The final head is there.
     async fn begin(&mut self, response: Response<Incoming>) -> Result<Option<Incoming>> {
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        if head.headers.contains_key(header::TRANSFER_ENCODING) {
+            // It is what hyper has read the body by (RFC 9112 section 6.3).
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         let shown = ResponseHeader::build_no_case(head.status, Some(0))?;
         lock(self.call).answered(&shown).map_err(|reason| ours(reason).into_up())?;
         let end = body.is_end_stream();

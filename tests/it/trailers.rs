@@ -95,6 +95,16 @@ fn that_frame_or_secure_the_message_are_left_out() {
 }
 
 #[test]
+fn a_length_beside_chunks_cuts_nothing() {
+    let origin = Origin::replying(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
+    );
+    let response = Proxy::before(&origin).client().send(TAKES).response();
+    assert_eq!((response.text().as_str(), response.field("content-length")), ("abc", None));
+    assert_eq!(trailers(&response), sum("1"));
+}
+
+#[test]
 fn a_kept_connection_that_was_closed_meanwhile_costs_nothing() {
     let origin = Origin::serving(|exchange| {
         exchange.send(WITH_TRAILERS);

@@ -11,10 +11,11 @@ use http::{
 };
 
 use super::{
+    code::{Code, Fault},
     frame,
     qpack::{self, Broken, Field, Fields},
 };
-use crate::http::hop_by_hop;
+use crate::{error::Reason, http::hop_by_hop};
 
 /// Why a section is no head and no trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,25 @@ pub enum Unfit {
     TooLarge,
     /// The request is malformed: its stream's end (RFC 9114 section 4.1.2).
     Malformed,
+}
+
+/// Why there is no head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoHead {
+    /// The client is told why in an answer.
+    Refuse(Reason),
+    /// It has gone, or was told by a code.
+    Over,
+}
+
+impl Unfit {
+    /// What it means once it is too late to say it in an answer.
+    pub(super) fn fault(self) -> Fault {
+        match self {
+            Self::Undecodable => Fault::Connection(Code::DecompressionFailed),
+            Self::TooLarge | Self::Malformed => Fault::Request(Code::MessageError),
+        }
+    }
 }
 
 impl From<Broken> for Unfit {

@@ -28,10 +28,7 @@ pub use self::{
     head::{Head, Unfit, request as read_request, trailers as read_trailers},
     message::{Message, Part},
 };
-use self::{
-    control::Critical,
-    session::{Http3, NoHead},
-};
+use self::{control::Critical, head::NoHead, session::Http3};
 use super::deadline::Deadline;
 use crate::{http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener};
 

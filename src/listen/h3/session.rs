@@ -10,12 +10,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, request::Parts, response};
 use quinn::{RecvStream, SendStream, StoppedError, VarInt};
+use tokio::time::timeout;
 
 use super::{
     Ended,
     code::{Code, Fault},
     frame,
-    head::{self, Head, Unfit},
+    head::{self, Head, NoHead, Unfit},
     message::{Message, Part},
     piece::Gathered,
 };
@@ -75,15 +76,6 @@ pub(super) struct Http3 {
 }
 
 type Refused = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
-
-/// Why there is no head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoHead {
-    /// The client is told why in an answer.
-    Refuse(Reason),
-    /// It has gone, or was told by a code.
-    Over,
-}
 
 // === impl Http3 ===
 
@@ -151,7 +143,7 @@ impl Http3 {
                 Ok(head) => head,
                 Err(Unfit::TooLarge) => return Err(NoHead::Refuse(Reason::HeaderTooLarge)),
                 Err(unfit) => {
-                    self.fail(fault(unfit));
+                    self.fail(unfit.fault());
                     return Err(NoHead::Over);
                 }
             },
@@ -184,7 +176,9 @@ impl Http3 {
         // Nobody would say that a response which was given up has come.
         if !self.response_reset {
             self.refuse_rest();
-            self.given_up |= matches!(self.respond.stopped().await, Ok(Some(_)));
+            // One that acknowledges nothing is not waited for.
+            let told = timeout(self.write_idle, self.respond.stopped()).await;
+            self.given_up |= !matches!(told, Ok(Ok(None) | Err(_)));
         }
         match self.given_up || self.failed.is_some() {
             true => Ended::Spoilt,
@@ -274,7 +268,7 @@ impl Http3 {
 
     fn read_trailers(&mut self, section: Bytes) -> Result<(), ClientError> {
         let read = head::trailers(section, self.most_fields);
-        self.trailers = Some(read.map_err(|unfit| self.fail(fault(unfit)))?);
+        self.trailers = Some(read.map_err(|unfit| self.fail(unfit.fault()))?);
         Ok(())
     }
 
@@ -501,13 +495,5 @@ impl Session for Http3 {
 
     fn bytes(&self) -> (u64, u64) {
         (self.received, self.sent)
-    }
-}
-
-/// What a section that is too large to be read means, once it is too late to say so in an answer.
-fn fault(unfit: Unfit) -> Fault {
-    match unfit {
-        Unfit::Undecodable => Fault::Connection(Code::DecompressionFailed),
-        Unfit::TooLarge | Unfit::Malformed => Fault::Request(Code::MessageError),
     }
 }
