@@ -122,6 +122,9 @@ async def ws_answer():
     """Says how it is answered."""
     async with client() as c:
         ws = await WebSocket().begin(c, SPEC.get("protocol", "websocket"))
+        if ws.status != 200:
+            # One that goes before it has all of the answer would be logged as such.
+            await ws.wait()
         say(status=ws.status, reset=ws.exchange.reset)
 
 
