@@ -176,7 +176,7 @@ fn an_unhealthy_service_is_not_waited_for() {
 #[test]
 fn it_fails_open_only_where_that_is_said_and_never_when_it_refuses() {
     let (service, origin) = (Service::start(), Origin::saying(""));
-    let proxy = service.proxy("fail_open: true, timeout: 300ms, copy_headers: [X-User]", &origin);
+    let proxy = service.proxy("fail_open: true, timeout: 3s, copy_headers: [X-User]", &origin);
     for (path, reason) in [("/error", "auth_failed"), ("/slow", "auth_timeout"), ("/broken", "auth_failed")] {
         assert_eq!(status(&proxy, path, &["-H", "X-User: root"]), "200", "{path}");
         assert_eq!(proxy.access_line_of(path)["observed"][0], reason, "{path}");
