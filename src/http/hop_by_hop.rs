@@ -60,6 +60,17 @@ pub fn has_rare(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|other| other == name)
 }
 
+/// Which of such fields are there, by one look at the names.
+pub fn which_rare<const N: usize>(headers: &HeaderMap, names: [&HeaderName; N]) -> [bool; N] {
+    let mut there = [false; N];
+    for name in headers.keys() {
+        if let Some(at) = names.iter().position(|rare| *rare == name) {
+            there[at] = true;
+        }
+    }
+    there
+}
+
 /// Whether the field frames, routes or secures a message, and so must not come in trailers
 /// (RFC 9110 section 6.5.1).
 pub fn forbidden_in_trailers(name: &HeaderName) -> bool {

@@ -98,21 +98,9 @@ impl<H: Handler> Loop<H> {
     fn admit(&self, io: Io, peer: Peer) {
         let live = self.live.load();
         let settings = live.settings();
-        let admitted = live.admission.admit(&settings.limits).and_then(|mut permit| {
-            // Whose connection it is that a listed peer hands on is known when its header is.
-            if !proxy_protocol::is_listed(&settings, peer) {
-                permit.count(peer, &settings.limits)?;
-            }
-            Ok(permit)
-        });
-        let permit = match admitted {
-            Ok(permit) => permit,
-            Err(refused) => {
-                settings.metrics.refused(refused.limit());
-                tracing::debug!(listener = %settings.name, %peer, %refused, "connection refused");
-                return;
-            }
-        };
+        // Whose connection it is that a listed peer hands on is known when its header is.
+        let known = (!proxy_protocol::is_listed(&settings, peer)).then_some(peer);
+        let Some(permit) = live.admit(&settings, peer, known) else { return };
         let (alt_svc, ending) = (live.alt_svc(&self.local), live.ending());
         let local = self.local.clone();
         let accepted = connection::Accepted { peer, local, settings, alt_svc, ending, permit };

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::admission::Admission;
+use super::admission::{Admission, Permit, Refused};
 use crate::{
-    http::alt_svc::{AltSvc, Announcement},
+    http::{
+        alt_svc::{AltSvc, Announcement},
+        connection::Peer,
+    },
     snapshot::settings::Listener,
     value::Bind,
 };
@@ -71,6 +74,20 @@ impl Live {
         let old = self.signals.swap(Arc::new(Signals::new()));
         old.drain.send_replace(true);
         Draining(old)
+    }
+
+    /// A place for a connection, where the limits leave one: among those of `peer`, where it is known whose it is. That one
+    /// was refused is counted and logged.
+    pub(super) fn admit(&self, settings: &Listener, from: Peer, peer: Option<Peer>) -> Option<Permit> {
+        let admitted = self.admission.admit(&settings.limits).and_then(|mut permit| {
+            peer.map_or(Ok(()), |peer| permit.count(peer, &settings.limits))?;
+            Ok(permit)
+        });
+        let refused = |refused: &Refused| {
+            settings.metrics.refused(refused.limit());
+            tracing::debug!(listener = %settings.name, peer = %from, %refused, "connection refused");
+        };
+        admitted.inspect_err(refused).ok()
     }
 
     /// How many connections there are.

@@ -21,6 +21,7 @@ use pingora::{
 
 use super::{
     downstream::{Downstream, Progress},
+    replay::Replay,
     session::{ClientError, Closed, Session},
     tunnel::{Silence, Tunnel},
 };
@@ -55,13 +56,6 @@ pub struct Adapter<S: Session> {
     written: Option<ResponseHeader>,
 }
 
-/// The body's beginning, kept for another try.
-enum Replay {
-    Off,
-    Kept(BytesMut),
-    Truncated,
-}
-
 /// A request for another protocol.
 ///
 /// Pingora (#946) ends the tunnel at once where the 101 is there before it has passed on the empty body
@@ -75,9 +69,6 @@ enum Upgrade {
     Done,
 }
 
-/// What is kept of a body for another try.
-const MOST_REPLAY: usize = 64 * 1024;
-
 impl<S: Session> Adapter<S> {
     pub fn new(
         downstream: Box<Downstream<S>>,
@@ -88,7 +79,7 @@ impl<S: Session> Adapter<S> {
     ) -> Self {
         let upgrade = if tunnel.is_some() { Upgrade::Asked { sent: false } } else { Upgrade::No };
         let downstream = Some(downstream);
-        let (replay, silence) = (Replay::Off, Silence::default());
+        let (replay, silence) = (Replay::default(), Silence::default());
         Self { downstream, slot, request, waits, replay, upgrade, tunnel, silence, written: None }
     }
 
@@ -142,7 +133,7 @@ impl<S: Session> Adapter<S> {
         }
         if self.upgrade == Upgrade::Done {
             // Nothing of a tunnel can be said again.
-            self.replay = Replay::Truncated;
+            self.replay.give_up();
         }
         self.downstream().forward_head(head, end).await.map_err(gone)
     }
@@ -154,15 +145,6 @@ impl<S: Session> Adapter<S> {
         }
         self.silence.broken();
         self.downstream().send_data(data, end).await.map_err(gone)
-    }
-
-    fn keep(&mut self, data: &Bytes) {
-        if let Replay::Kept(kept) = &mut self.replay {
-            match kept.len() + data.len() <= MOST_REPLAY {
-                true => kept.extend_from_slice(data),
-                false => self.replay = Replay::Truncated,
-            }
-        }
     }
 
     fn connects_upstream(&self) -> bool {
@@ -242,7 +224,7 @@ impl<S: Session> CustomSession for Adapter<S> {
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         let data = self.downstream().read_body().await.map_err(|reason| ours(reason).into_down())?;
         if let Some(data) = &data {
-            self.keep(data);
+            self.replay.keep(data);
         }
         Ok(data)
     }
@@ -385,20 +367,14 @@ impl<S: Session> CustomSession for Adapter<S> {
         if let Upgrade::Asked { sent } = &mut self.upgrade {
             *sent = true;
         }
-        if matches!(self.replay, Replay::Off) {
-            self.replay = Replay::Kept(BytesMut::new());
-        }
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        matches!(self.replay, Replay::Truncated)
+        !self.replay.is_whole()
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        match &self.replay {
-            Replay::Kept(kept) if !kept.is_empty() => Some(Bytes::copy_from_slice(kept)),
-            _ => None,
-        }
+        self.replay.kept()
     }
 
     async fn finish_custom(&mut self) -> Result<()> {

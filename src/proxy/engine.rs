@@ -538,10 +538,6 @@ mod tests {
 
         async fn gone(&mut self) {}
 
-        fn leave_body(&mut self) {}
-
-        fn close(&mut self) {}
-
         async fn send_informational(&mut self, _: StatusCode, _: &HeaderMap) -> Result<(), ClientError> {
             Ok(())
         }

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -22,10 +22,11 @@ use super::{
     adapter::{Adapter, Waits},
     call::Call,
     downstream::Downstream,
+    engine::lock,
     gateway::{CALL, Gateway},
     recover,
     session::Session,
-    trailing::{self, Trailing},
+    trailing::Trailing,
     tunnel::Tunnel,
 };
 use crate::{error::Reason, http::hop_by_hop};
@@ -96,10 +97,6 @@ async fn within<T>(total: Option<Duration>, run: impl Future<Output = T>) -> Opt
     ended.err().map(|_| Reason::Panic)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A request of this size leaves at once: an idle connection's buffers hold as much on every system.
 const WRITTEN_AT_ONCE: usize = 4 * 1024;
 
@@ -123,13 +120,16 @@ fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> O
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
     let bodiless = downstream.session.body_is_empty();
-    let asks = hop_by_hop::has_rare(&head.headers, &header::UPGRADE);
-    let tunnel = if asks { lock(call).ask_tunnel(&mut head, bodiless) } else { None };
-    let trailing = tunnel.is_none() && trailing::is_asked_for(&head, bodiless) && lock(call).is_http1();
+    let [upgrades, takes, announces] =
+        hop_by_hop::which_rare(&head.headers, [&header::UPGRADE, &header::TE, &header::TRAILER]);
+    let tunnel = if upgrades { lock(call).ask_tunnel(&mut head, bodiless) } else { None };
+    // The client takes trailers, or its request brings some (RFC 9110 sections 6.6.2 and 10.1.4).
+    let asked = takes || (announces && !bodiless);
+    let trailing = tunnel.is_none() && asked && lock(call).is_http1();
     if bodiless && tunnel.is_none() && length(&head) <= WRITTEN_AT_ONCE {
         lock(call).write_at_once();
     }
-    if !trailing && hop_by_hop::has_rare(&head.headers, &header::TRAILER) {
+    if announces && !trailing {
         // None is announced that is not going to come.
         head.headers.remove(header::TRAILER);
     }

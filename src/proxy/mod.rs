@@ -13,6 +13,7 @@ mod gateway;
 mod patience;
 mod record;
 mod recover;
+mod replay;
 pub mod session;
 mod spans;
 mod trailing;

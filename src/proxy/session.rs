@@ -30,12 +30,12 @@ pub trait Session: Send + Sync + Unpin + 'static {
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Nobody is going to read what is left of the request's body: to be said before an answer's head, so
-    /// that the head can say what becomes of the connection.
-    fn leave_body(&mut self);
+    /// that the head can say what becomes of the connection. Nothing to streams, whose rests are refused one by one.
+    fn leave_body(&mut self) {}
 
     /// What comes after this request is not to be read as one, where requests follow each other: to be said
-    /// before an answer's head.
-    fn close(&mut self);
+    /// before an answer's head. Nothing to streams, which are apart from each other.
+    fn close(&mut self) {}
 
     /// Sends a 1xx head other than 101.
     fn send_informational(

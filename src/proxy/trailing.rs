@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request, response};
 use http_body_util::BodyExt;
 use hyper::{
@@ -31,6 +31,7 @@ use super::{
     call::Call,
     downstream::{Downstream, Progress},
     engine::lock,
+    replay::Replay,
     session::{Closed, Session},
 };
 use crate::{error::Reason, http::hop_by_hop};
@@ -47,7 +48,7 @@ struct Sent {
     head: request::Parts,
     bodiless: bool,
     /// Its body so far, while it is short.
-    body: Option<BytesMut>,
+    body: Replay,
     /// All of its body has been read.
     is_whole: bool,
     trailers: Option<HeaderMap>,
@@ -79,8 +80,6 @@ enum Client {
 
 type Driven = std::result::Result<http1::Parts<TokioIo<Stream>>, hyper::Error>;
 
-/// What is kept of a body for another try.
-const MOST_REPLAY: usize = 64 * 1024;
 /// As many as Pingora's own client reads.
 const MOST_FIELDS: usize = 256;
 /// Pieces of a request's body that wait for hyper; what was kept of it is one, its trailers another.
@@ -89,12 +88,6 @@ const UPLOAD_WAITING: usize = 3;
 const SETTLING: Duration = Duration::from_millis(100);
 /// Interim responses that wait to be passed on; what comes beyond is left out, as any of them may be.
 const INTERIM_WAITING: usize = 16;
-
-/// Whether the request brings trailers, or its client takes them (RFC 9110 sections 6.6.2 and 10.1.4).
-pub fn is_asked_for(head: &request::Parts, bodiless: bool) -> bool {
-    hop_by_hop::has_rare(&head.headers, &header::TE)
-        || (!bodiless && hop_by_hop::has_rare(&head.headers, &header::TRAILER))
-}
 
 impl Trailing {
     pub fn new(options: ConnectorOptions) -> Self {
@@ -150,20 +143,11 @@ impl Sent {
         if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        Self { head, bodiless, body: Some(BytesMut::new()), is_whole: bodiless, trailers: None }
+        Self { head, bodiless, body: Replay::default(), is_whole: bodiless, trailers: None }
     }
 
     fn can_be_repeated(&self) -> bool {
-        self.head.method.is_idempotent() && self.body.is_some()
-    }
-
-    fn keep(&mut self, piece: &Bytes) {
-        if let Some(body) = &mut self.body {
-            match body.len() + piece.len() <= MOST_REPLAY {
-                true => body.extend_from_slice(piece),
-                false => self.body = None,
-            }
-        }
+        self.head.method.is_idempotent() && self.body.is_whole()
     }
 
     /// The trailers that go on: none says again what the head says, as who the user is. There are servers that put the two
@@ -229,8 +213,8 @@ impl<S: Session> Attempt<'_, S> {
         let request = self.sent.addressed(self.call)?;
         let (upload, frames) = mpsc::channel(UPLOAD_WAITING);
         let room = "there is room for all that was kept";
-        if let Some(kept) = self.sent.body.as_ref().filter(|kept| !kept.is_empty()) {
-            upload.try_send(Frame::data(kept.clone().freeze())).expect(room);
+        if let Some(kept) = self.sent.body.kept() {
+            upload.try_send(Frame::data(kept)).expect(room);
         }
         if let Some(trailers) = self.sent.trailers.clone() {
             upload.try_send(Frame::trailers(trailers)).expect(room);
@@ -284,7 +268,7 @@ impl<S: Session> Attempt<'_, S> {
         match client {
             Client::Unheard => self.upload = None,
             Client::Sent(permit, Some(piece)) => {
-                self.sent.keep(&piece);
+                self.sent.body.keep(&piece);
                 permit.send(Frame::data(piece));
             }
             Client::Sent(permit, None) => {
@@ -412,8 +396,6 @@ impl Body for Upload {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use pingora::protocols::l4;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -422,23 +404,6 @@ mod tests {
     };
 
     use super::*;
-
-    fn sent() -> Sent {
-        Sent::of(Request::put("/").body(()).unwrap().into_parts().0, false)
-    }
-
-    #[test]
-    fn a_body_is_kept_while_it_is_short_in_whatever_pieces_it_comes() {
-        let (mut sent, began) = (sent(), Instant::now());
-        for _ in 0..MOST_REPLAY {
-            sent.keep(&Bytes::from_static(b"a"));
-            sent.keep(&Bytes::new());
-        }
-        assert!(sent.can_be_repeated());
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-        sent.keep(&Bytes::from_static(b"a"));
-        assert!(!sent.can_be_repeated());
-    }
 
     #[tokio::test]
     async fn an_upstream_that_answers_and_takes_no_more_keeps_nobody() {

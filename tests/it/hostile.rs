@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use super::support::{
     Certificates, Frames, Nginx, Origin, Proxy, Reply, Tree, config,
     frames::{
         CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, RST_STREAM,
-        SETTINGS, WINDOW_UPDATE, frame, request,
+        SETTINGS, WINDOW_UPDATE, frame, length, request,
     },
     until,
 };
@@ -123,13 +123,7 @@ fn fields_that_unpack_to_much_are_refused() {
         // One field of nearly the whole table, then thousands of one-byte references to it (RFC 7541 section 6.1).
         let mut section = request("GET", "/attack");
         let value = "x".repeat(4000 - 32 - 1);
-        section.extend([0x40, 1, b'x', 0x7f]);
-        let mut length = value.len() - 127;
-        while length >= 128 {
-            section.push(u8::try_from(length % 128).unwrap() | 0x80);
-            length /= 128;
-        }
-        section.push(u8::try_from(length).unwrap());
+        section.extend([&[0x40, 1, b'x'][..], &length(value.len())].concat());
         section.extend(value.as_bytes());
         section.extend([0x80 | 62; 8000]);
         for stream in (1..200).step_by(2) {
@@ -242,23 +236,28 @@ fn streams_beyond_those_allowed_are_refused() {
     assert_eq!(requests_but_ours(&origin), 10);
 }
 
-#[test]
-fn junk_before_tls_and_before_http_is_closed() {
+/// These listeners, with a certificate `site` of the authority that comes with them.
+fn secure(listeners: &str) -> (Certificates, Proxy) {
     let tree = Tree::new();
     let certificates = Certificates::new(&tree);
     certificates.sign("site", &["a.test"]);
-    let proxy = Proxy::start_in(
-        tree,
-        &config(
-            r#"
+    let yaml = config(
+        r#"
 certificates: { site: { cert: SITE.pem, key: SITE.key } }
-listeners:
-  web: { bind: "127.0.0.1:0", protocols: [h1, h2c], timeouts: { handshake: 1s, header: 1s, idle: 1s } }
-  secure: { bind: "127.0.0.1:0", tls: { certificates: [site] }, timeouts: { handshake: 1s, header: 1s } }
+listeners: LISTENERS
 hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok } } } } }
 "#,
-            &[("SITE", &certificates.file("site"))],
-        ),
+        &[("SITE", &certificates.file("site")), ("LISTENERS", &listeners)],
+    );
+    (certificates, Proxy::start_in(tree, &yaml))
+}
+
+#[test]
+fn junk_before_tls_and_before_http_is_closed() {
+    let (_certificates, proxy) = secure(
+        r#"
+  web: { bind: "127.0.0.1:0", protocols: [h1, h2c], timeouts: { handshake: 1s, header: 1s, idle: 1s } }
+  secure: { bind: "127.0.0.1:0", tls: { certificates: [site] }, timeouts: { handshake: 1s, header: 1s } }"#,
     );
     let junk: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let hello = [&[22, 3, 1, 0xff, 0xff][..], &junk].concat();
@@ -281,27 +280,24 @@ hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok 
 
 #[test]
 fn a_client_may_not_renegotiate() {
-    let tree = Tree::new();
-    let certificates = Certificates::new(&tree);
-    certificates.sign("site", &["a.test"]);
-    let proxy = Proxy::start_in(
-        tree,
-        &config(
-            r#"
-certificates: { site: { cert: SITE.pem, key: SITE.key } }
-listeners: { secure: { bind: "127.0.0.1:0", tls: { certificates: [site] } } }
-hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok } } } } }
-"#,
-            &[("SITE", &certificates.file("site"))],
-        ),
+    let (certificates, proxy) = secure(
+        r#"{ secure: { bind: "127.0.0.1:0", tls: { certificates: [site] }, timeouts: { header: 1s } } }"#,
     );
-    let script = format!(
-        "(printf 'R\\n'; sleep 2) | timeout 20 openssl s_client -connect 127.0.0.1:{} -tls1_2 -CAfile {} 2>&1",
-        proxy.port("secure"),
-        certificates.ca()
-    );
-    let said = Command::new("sh").args(["-c", &script]).output().unwrap();
-    let said = String::from_utf8_lossy(&said.stdout);
+    let address = format!("127.0.0.1:{}", proxy.port("secure"));
+    let mut client = Command::new("timeout")
+        .args(["20", "openssl", "s_client", "-connect", &address, "-tls1_2", "-CAfile", &certificates.ca()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Held open: at its end s_client would go by itself.
+    let mut asks = client.stdin.take().unwrap();
+    asks.write_all(b"R\n").unwrap();
+    let run = client.wait_with_output().unwrap();
+    drop(asks);
+    let said = [&run.stdout[..], &run.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
     assert!(said.contains("RENEGOTIATING"), "{said}");
     let refused = ["no renegotiation", "unexpected eof", "alert"];
     assert!(refused.iter().any(|word| said.contains(word)), "{said}");

@@ -237,12 +237,6 @@ impl Session for Http2 {
         poll_fn(|cx| self.poll_gone(cx)).await;
     }
 
-    /// A request's unread rest is refused in [`Http2::finish`]; other requests are not touched by it.
-    fn leave_body(&mut self) {}
-
-    /// Requests are apart from each other: none is told by where another ends.
-    fn close(&mut self) {}
-
     async fn send_informational(
         &mut self,
         status: StatusCode,

@@ -428,12 +428,6 @@ impl Session for Http3 {
         poll_fn(|cx| self.poll_gone(cx)).await;
     }
 
-    /// A request's unread rest is refused in [`Http3::finish`]; other requests are not touched by it.
-    fn leave_body(&mut self) {}
-
-    /// Requests are apart from each other: none is told by where another ends.
-    fn close(&mut self) {}
-
     async fn send_informational(
         &mut self,
         status: StatusCode,

@@ -13,7 +13,7 @@ use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
 use super::{connection, socket::Bound};
 use crate::{
     http::connection::Peer,
-    listen::live::Live,
+    listen::{connection::Accepted, live::Live},
     proxy::session::Handler,
     snapshot::settings::{Listener, Quic},
     value::Bind,
@@ -183,18 +183,7 @@ impl<H: Handler> Loop<H> {
             let _ = incoming.retry();
             return;
         }
-        let admitted = live.admission.admit(&settings.limits).and_then(|mut permit| {
-            permit.count(peer, &settings.limits)?;
-            Ok(permit)
-        });
-        let permit = match admitted {
-            Ok(permit) => permit,
-            Err(refused) => {
-                settings.metrics.refused(refused.limit());
-                tracing::debug!(listener = %settings.name, %peer, %refused, "connection refused");
-                return incoming.refuse();
-            }
-        };
+        let Some(permit) = live.admit(&settings, peer, Some(peer)) else { return incoming.refuse() };
         let config = self.config(&settings, quic);
         let connecting = match incoming.accept_with(config) {
             Ok(connecting) => connecting,
@@ -204,7 +193,7 @@ impl<H: Handler> Loop<H> {
                 return;
             }
         };
-        let accepted = crate::listen::connection::Accepted {
+        let accepted = Accepted {
             peer,
             local: self.local.clone(),
             settings,

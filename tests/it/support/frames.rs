@@ -1,7 +1,7 @@
 //! A client of HTTP/2 that sends whatever frames it is told to, in the clear.
 
 use std::{
-    io::{Read, Write},
+    io::{self, BufReader, Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -9,15 +9,14 @@ use std::{
 use super::DEADLINE;
 
 /// A connection after its preface.
-pub struct Frames {
-    socket: TcpStream,
-    read: Vec<u8>,
-}
+pub struct Frames(BufReader<TcpStream>);
 
 /// A frame as it came.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
     pub payload: Vec<u8>,
 }
 
@@ -31,6 +30,7 @@ pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 pub const CANCEL: u32 = 8;
@@ -38,12 +38,21 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 impl Frames {
     /// Connects and sends the preface with these settings.
+    #[track_caller]
     pub fn connect(port: u16, settings: &[(u16, u32)]) -> Self {
+        Self::connect_after(port, b"", settings)
+    }
+
+    /// As [`Frames::connect`], with these bytes before all others.
+    #[track_caller]
+    pub fn connect_after(port: u16, first: &[u8], settings: &[(u16, u32)]) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the proxy takes connections");
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
-        let mut frames = Self { socket, read: Vec::new() };
-        frames.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut frames = Self(BufReader::new(socket));
+        let preface = [first, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].concat();
+        assert!(frames.write(&preface), "the proxy takes bytes");
         let payload: Vec<u8> = settings
             .iter()
             .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
@@ -59,27 +68,27 @@ impl Frames {
 
     /// Sends bytes; says whether the proxy still takes them.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
-        self.socket.write_all(bytes).is_ok()
+        self.0.get_mut().write_all(bytes).is_ok()
     }
 
     /// How long a write waits for the proxy to take bytes.
     pub fn patience(&mut self, limit: Duration) {
-        self.socket.set_write_timeout(Some(limit)).unwrap();
+        self.0.get_mut().set_write_timeout(Some(limit)).unwrap();
     }
 
     /// The next frame, or none where the connection has ended.
     pub fn receive(&mut self) -> Option<Frame> {
-        loop {
-            if let Some((frame, length)) = parse(&self.read) {
-                self.read.drain(..length);
-                return Some(frame);
-            }
-            let mut piece = [0; 16 * 1024];
-            match self.socket.read(&mut piece) {
-                Ok(0) | Err(_) => return None,
-                Ok(length) => self.read.extend(&piece[..length]),
-            }
-        }
+        self.try_receive().ok()
+    }
+
+    /// The next frame.
+    pub fn try_receive(&mut self) -> io::Result<Frame> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head)?;
+        let [l0, l1, l2, kind, flags, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, l0, l1, l2]) as usize];
+        self.0.read_exact(&mut payload)?;
+        Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff, payload })
     }
 
     /// Reads until a frame of this kind comes.
@@ -101,21 +110,30 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A field section of literals that no table remembers (RFC 7541 section 6.2.2).
 pub fn section(fields: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| {
-        assert!(text.len() < 127, "one byte holds the length");
-        [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
-    };
-    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+    fields.iter().flat_map(|(name, value)| literal(name.as_bytes(), value.as_bytes())).collect()
+}
+
+/// A field that enters no table, its name and value without Huffman's coding.
+pub fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+    [&[0][..], &length(name.len()), name, &length(value.len()), value].concat()
+}
+
+/// A length as an integer with a prefix of seven bits (RFC 7541 section 5.1).
+pub fn length(mut rest: usize) -> Vec<u8> {
+    if rest < 127 {
+        return vec![rest as u8];
+    }
+    let mut bytes = vec![127];
+    rest -= 127;
+    while rest >= 128 {
+        bytes.push((rest % 128) as u8 | 128);
+        rest /= 128;
+    }
+    bytes.push(rest as u8);
+    bytes
 }
 
 /// The section of a request for `path`.
 pub fn request(method: &str, path: &str) -> Vec<u8> {
     section(&[(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")])
-}
-
-fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
-    let head = bytes.get(..9)?;
-    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-    let payload = bytes.get(9..9 + length)?.to_vec();
-    Some((Frame { kind: head[3], payload }, 9 + length))
 }

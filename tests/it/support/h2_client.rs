@@ -1,16 +1,13 @@
 //! An HTTP/2 client that sends what it is told, right or wrong: frames by hand, fields as literals (RFC 7541 section 6.2.2).
 
-use std::{
-    io::{self, Read, Write},
-    net::TcpStream,
+use std::io;
+
+use super::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, literal,
 };
 
-use super::DEADLINE;
-
 /// One connection in the clear, by prior knowledge.
-pub struct H2Client {
-    socket: TcpStream,
-}
+pub struct H2Client(Frames);
 
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,24 +19,6 @@ pub enum Reaction {
     /// GOAWAY with this error code, or the connection's end.
     Ended(String),
 }
-
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// RFC 9113 section 7.
 const CODES: [&str; 14] = [
@@ -68,14 +47,7 @@ impl H2Client {
     /// As [`H2Client::tcp`], with these bytes before all others.
     #[track_caller]
     pub fn tcp_after(port: u16, first: &[u8]) -> Self {
-        let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("the proxy takes connections");
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.write_all(first).expect("the proxy takes bytes");
-        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("the proxy takes bytes");
-        let mut client = Self { socket };
-        client.send(SETTINGS, 0, 0, &[]);
-        client
+        Self(Frames::connect_after(port, first, &[]))
     }
 
     pub fn headers(&mut self, stream: u32, fields: &[(Vec<u8>, Vec<u8>)], end: bool) {
@@ -100,7 +72,7 @@ impl H2Client {
     /// Reads on until it is clear what became of a request.
     pub fn reaction(&mut self, stream: u32) -> io::Result<Reaction> {
         loop {
-            let frame = match self.frame() {
+            let frame = match self.0.try_receive() {
                 Ok(frame) => frame,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 Err(error) => return Ok(Reaction::Ended(error.to_string())),
@@ -119,7 +91,7 @@ impl H2Client {
     #[track_caller]
     pub fn read_data(&mut self, stream: u32) -> Vec<u8> {
         loop {
-            let frame = self.frame().expect("a frame");
+            let frame = self.0.receive().expect("a frame");
             if (frame.kind, frame.stream) == (DATA, stream) {
                 return frame.payload;
             }
@@ -128,21 +100,7 @@ impl H2Client {
 
     /// Sends a frame; a proxy that has closed says so by what it sent before.
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        let _ = self.socket.write_all(&frame);
-    }
-
-    fn frame(&mut self) -> io::Result<Frame> {
-        let mut head = [0; 9];
-        self.socket.read_exact(&mut head)?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        self.socket.read_exact(&mut payload)?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Ok(Frame { kind: head[3], flags: head[4], stream, payload })
+        let _ = self.0.send(kind, flags, stream, payload);
     }
 }
 
@@ -150,25 +108,4 @@ fn code(payload: &[u8]) -> String {
     let number = payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
     let name = number.and_then(|number| CODES.get(number as usize));
     name.map_or_else(|| format!("{number:?}"), |name| (*name).to_owned())
-}
-
-/// A field that enters no table, its name and value without Huffman's coding.
-fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
-    [&[0][..], &length(name), name, &length(value), value].concat()
-}
-
-/// An integer with a prefix of seven bits (RFC 7541 section 5.1).
-fn length(text: &[u8]) -> Vec<u8> {
-    let mut rest = text.len();
-    if rest < 127 {
-        return vec![rest as u8];
-    }
-    let mut bytes = vec![127];
-    rest -= 127;
-    while rest >= 128 {
-        bytes.push((rest % 128) as u8 | 128);
-        rest /= 128;
-    }
-    bytes.push(rest as u8);
-    bytes
 }
