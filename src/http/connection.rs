@@ -148,10 +148,6 @@ impl Connection {
     pub fn is_early(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.early.is_now())
     }
-
-    pub fn is_draining(&self) -> bool {
-        *self.draining.borrow()
-    }
 }
 
 impl Peer {

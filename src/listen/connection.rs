@@ -1,6 +1,6 @@
 //! One connection from its first byte: TLS, then the choice of protocol, then that protocol to its end.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use rustls::ServerConnection;
@@ -67,13 +67,13 @@ const HTTP1_REFUSED: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
 
 /// Serves the connection until it ends or is cut.
 pub(super) async fn serve<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) {
-    let mut ending = accepted.ending.clone();
+    let mut cut = accepted.ending.cut();
     let (listener, peer) = (accepted.settings.name.clone(), accepted.peer);
     // Pinned where it is: `select!` would make room for it twice.
     let mut run = pin!(run(io, accepted, handler));
     tokio::select! {
         biased;
-        () = ending.cut() => tracing::debug!(%listener, %peer, "connection cut"),
+        () = poll_fn(|cx| cut.poll(cx)) => tracing::debug!(%listener, %peer, "connection cut"),
         ended = &mut run => {
             if let Err(error) = ended {
                 tracing::debug!(%listener, %peer, %error, "connection ended early");

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::admission::{Admission, Permit, Refused};
+use super::{
+    admission::{Admission, Permit, Refused},
+    signal::Signal,
+};
 use crate::{
     http::{
         alt_svc::{AltSvc, Announcement},
@@ -140,10 +143,8 @@ impl Signals {
 // === impl Ending ===
 
 impl Ending {
-    /// Waits for [`Draining::cut`]; for ever if there is none.
-    pub(super) async fn cut(&mut self) {
-        if self.cut.wait_for(|cut| *cut).await.is_err() {
-            std::future::pending().await
-        }
+    /// Comes with [`Draining::cut`].
+    pub(super) fn cut(&self) -> Signal {
+        Signal::said(self.cut.clone())
     }
 }

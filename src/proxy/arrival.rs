@@ -53,13 +53,17 @@ impl Arrival {
             plan: Plan::Act,
             client,
             host: String::new(),
-            path: "/".to_owned(),
+            path: String::new(),
             query: head.uri.query().map(str::to_owned),
             params: Params::default(),
             early: connection.is_early(),
         };
         if let Err(reason) = arrival.find(listener, connection, head) {
             arrival.plan = Plan::Refuse(reason, None);
+        }
+        if arrival.path.is_empty() {
+            // It has none, or it was refused before it was looked at.
+            arrival.path.push('/');
         }
         arrival
     }
@@ -99,6 +103,7 @@ impl Arrival {
 
     /// The route that opens tunnels, where there is one: it has no path to be found by but the root.
     fn find_tunnel(&mut self, listener: &Listener, head: &request::Parts) -> Result<(), Reason> {
+        self.path.push('/');
         let found = self.look_up(listener, head, self.client.ip);
         if found.is_ok() && matches!((&self.plan, &self.route.action), (Plan::Act, Action::Forward(_))) {
             return Ok(());

@@ -146,11 +146,15 @@ impl Call {
         Some(peer)
     }
 
-    pub(super) fn connected(&mut self) {
+    /// There is a connection. A kept one was there at once.
+    pub(super) fn connected(&mut self, kept: bool) {
         if let Some(pick) = &self.pick {
             pick.connected();
         }
-        self.connected_after.get_or_insert(self.began.elapsed());
+        if self.connected_after.is_none() {
+            let waited = if kept && self.attempts == 1 { Duration::ZERO } else { self.began.elapsed() };
+            self.connected_after = Some(waited);
+        }
         self.failure = None;
     }
 
@@ -191,7 +195,7 @@ impl Call {
         }
         self.first_byte_after = Some(now - self.began);
         if let Some(pick) = &self.pick {
-            pick.answered(status, now - self.attempt_began);
+            pick.answered(status, now, now - self.attempt_began);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use http::{StatusCode, Version, header};
 use pingora::{
     Error, ErrorType, RetryType,
     http::{RequestHeader, ResponseHeader},
+    modules::http::HttpModules,
     protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, Session},
     upstreams::peer::HttpPeer,
@@ -32,6 +33,9 @@ impl ProxyHttp for Gateway {
         CALL.try_with(Arc::clone).ok()
     }
 
+    /// None: Pingora's own, for compression, would look at every request for nothing.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
         call(ctx)?.next_peer().ok_or_else(|| Error::explain(ErrorType::HTTPStatus(503), "no endpoint"))
     }
@@ -45,8 +49,7 @@ impl ProxyHttp for Gateway {
         _: Option<&Digest>,
         ctx: &mut Self::CTX,
     ) -> pingora::Result<()> {
-        let _ = reused;
-        call(ctx)?.connected();
+        call(ctx)?.connected(reused);
         Ok(())
     }
 

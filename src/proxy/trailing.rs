@@ -109,7 +109,7 @@ impl Trailing {
             let again = match connector.get_stream(&*peer).await {
                 Err(error) => lock(call).connect_failed(&error.into_up()),
                 Ok((stream, reused)) => {
-                    lock(call).connected();
+                    lock(call).connected(reused);
                     let attempt = Attempt { downstream, sent: &mut sent, call, waits, upload: None };
                     match attempt.run(stream).await {
                         Ok(kept) => return keep(connector, kept, &peer),

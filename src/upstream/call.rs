@@ -142,7 +142,8 @@ impl Caller {
             }
             match answered {
                 Ok(response) => {
-                    pick.answered(response.status(), began.elapsed());
+                    let now = Instant::now();
+                    pick.answered(response.status(), now, now - began);
                     metrics.exchanged(request.body().len() as u64, response.body().len() as u64);
                     return Ok(response);
                 }

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, StatusCode};
@@ -183,8 +183,8 @@ impl EndpointState {
         self.latency.failed(self.clock.now());
     }
 
-    pub(super) fn answered(&self, status: StatusCode, latency: Duration) {
-        self.latency.observe(self.clock.now(), latency);
+    pub(super) fn answered(&self, status: StatusCode, at: Instant, latency: Duration) {
+        self.latency.observe(at, latency);
         self.metrics.answered(status, latency);
     }
 }

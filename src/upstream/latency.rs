@@ -33,10 +33,9 @@ impl Latency {
         let millis = self.millis(now);
         let latency = latency.as_micros().min(u128::from(u32::MAX)) as f64;
         let next = |word| {
-            let old = faded(word, millis);
             let kept = fading(millis, word);
-            let average =
-                if latency > old { latency } else { (word as u32 as f64) * kept + latency * (1.0 - kept) };
+            let old = f64::from(word as u32) * kept;
+            let average = if latency > old { latency } else { old + latency * (1.0 - kept) };
             Some(u64::from(millis) << 32 | (average.ceil() as u32 as u64))
         };
         // A lost race leaves the other's observation, which is as good.
@@ -58,8 +57,11 @@ fn faded(word: u64, millis: u32) -> f64 {
 }
 
 fn fading(millis: u32, word: u64) -> f64 {
-    let age = millis.wrapping_sub((word >> 32) as u32);
-    (-f64::from(age) / FADE.as_millis() as f64).exp()
+    match millis.wrapping_sub((word >> 32) as u32) {
+        // Most of them, where an endpoint is busy.
+        0 => 1.0,
+        age => (-f64::from(age) / FADE.as_millis() as f64).exp(),
+    }
 }
 
 #[cfg(test)]

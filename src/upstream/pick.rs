@@ -1,6 +1,9 @@
 //! A choice made: the endpoint of one attempt, counted while it lasts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::StatusCode;
 
@@ -33,9 +36,9 @@ impl Pick {
         self.endpoint.state.connected();
     }
 
-    /// The response's head came, this long after the request was sent.
-    pub fn answered(&self, status: StatusCode, latency: Duration) {
-        self.endpoint.state.answered(status, latency);
+    /// The response's head came `at` a time, this long after the request was sent.
+    pub fn answered(&self, status: StatusCode, at: Instant, latency: Duration) {
+        self.endpoint.state.answered(status, at, latency);
     }
 
     /// It could not be connected to, or broke before it answered.

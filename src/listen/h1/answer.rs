@@ -26,6 +26,9 @@ pub enum Framing {
     Tunnel,
 }
 
+/// What is collected before it is written: a head and a small body go out together.
+pub const COALESCE: usize = 8 * 1024;
+
 /// Whether a response may have a body at all (RFC 9110 section 6.4.1).
 fn bodiless(status: StatusCode, asked: Asked) -> bool {
     asked.head_only || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -55,7 +58,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// Writes the final head.
 pub fn write_head(out: &mut BytesMut, head: &response::Parts, framing: Framing, asked: Asked, close: bool) {
-    out.reserve(256 + head.headers.len() * 48);
+    out.reserve(256 + head.headers.len() * 48 + small_body(framing));
     write_status(out, head.status);
     let tunnel = framing == Framing::Tunnel;
     for (name, value) in &head.headers {
@@ -121,6 +124,14 @@ fn write_status(out: &mut BytesMut, status: StatusCode) {
 }
 
 /// Names are written as people are used to see them: `Content-Type`. Their case has no meaning.
+/// The room that the body takes behind the head, where it is so small that both go out together.
+fn small_body(framing: Framing) -> usize {
+    match framing {
+        Framing::Exact(length) if length <= COALESCE as u64 => length as usize,
+        _ => 0,
+    }
+}
+
 fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     let start = out.len();

@@ -6,8 +6,7 @@ pub mod head;
 mod session;
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,7 +16,10 @@ use self::{
     session::{Io, Patience},
 };
 use crate::{
-    error::Reason, http::connection::Connection, listen::pace::Rule, proxy::session::Handler,
+    error::Reason,
+    http::connection::Connection,
+    listen::{pace::Rule, signal::Signal},
+    proxy::session::Handler,
     snapshot::settings::Listener,
 };
 
@@ -38,12 +40,8 @@ pub async fn serve<I: Io, H: Handler>(
     };
     // Boxed, since each request hands it through several futures.
     let mut session = Box::new(Http1::new(io, patience, connection.draining.clone()));
-    let mut draining = connection.draining.clone();
-    let drained = pin!(async move {
-        // A sender that is gone means a listener that is gone.
-        let _ = draining.wait_for(|draining| *draining).await;
-    });
-    let mut drain = Drain { connection: &connection, wake: drained, registered: false };
+    // A listener that is no more drains, too.
+    let mut drain = Signal::or_gone(connection.draining.clone());
     let mut served = 0;
     loop {
         match next(&mut session, &settings, &limits, served, &mut drain).await {
@@ -91,7 +89,7 @@ async fn next<I: Io>(
     settings: &Listener,
     limits: &head::Limits,
     served: usize,
-    drain: &mut Drain<'_, impl Future<Output = ()>>,
+    drain: &mut Signal,
 ) -> Next {
     let mut scanned = 0;
     let timeouts = &settings.timeouts;
@@ -132,32 +130,11 @@ fn filling<I: Io>(session: &mut Http1<I>, limit: std::time::Duration, cx: &mut C
     }
 }
 
-/// The wish that the connection end. Its waker is registered once: asking for it anew with every request
-/// would take a lock that all connections share.
-struct Drain<'c, F> {
-    connection: &'c Connection,
-    wake: Pin<&'c mut F>,
-    registered: bool,
-}
-
-impl<F: Future<Output = ()>> Drain<'_, F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.registered {
-            true if self.connection.is_draining() => Poll::Ready(()),
-            true => Poll::Pending,
-            false => {
-                self.registered = true;
-                self.wake.as_mut().poll(cx)
-            }
-        }
-    }
-}
-
 /// Between requests a connection that shall end does so at once.
 fn idle<I: Io>(
     session: &mut Http1<I>,
     limit: std::time::Duration,
-    drain: &mut Drain<'_, impl Future<Output = ()>>,
+    drain: &mut Signal,
     cx: &mut Context<'_>,
 ) -> Poll<Filled> {
     match filling(session, limit, cx) {

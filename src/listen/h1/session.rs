@@ -72,8 +72,6 @@ struct Exchange {
     broken: bool,
 }
 
-/// What is collected before it is written: a head and a small body go out together.
-const COALESCE: usize = 8 * 1024;
 /// How much is read at once.
 const READ: usize = 16 * 1024;
 /// Room below this is too little to read into.
@@ -276,7 +274,7 @@ impl<I: Io> Http1<I> {
 
     /// Puts a piece of the body out: small ones are copied behind what waits, large ones go as they are.
     async fn put(&mut self, data: Bytes) -> Result<(), ClientError> {
-        if self.output.len() + data.len() <= COALESCE {
+        if self.output.len() + data.len() <= answer::COALESCE {
             self.output.extend_from_slice(&data);
             return Ok(());
         }

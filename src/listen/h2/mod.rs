@@ -1,10 +1,10 @@
 //! HTTP/2: one connection, a task for each of its requests, and the rules by which it ends.
 
+mod requests;
 mod session;
 
 use std::{
     future::poll_fn,
-    pin::pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -15,14 +15,10 @@ use h2::{
     server::{self, SendResponse},
 };
 use http::Request;
-use tokio::{
-    sync::watch,
-    task::{JoinError, JoinSet},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use self::session::Http2;
-use super::{deadline::Deadline, head, stream::Stream};
+use self::{requests::Requests, session::Http2};
+use super::{deadline::Deadline, head, signal::Signal, stream::Stream};
 use crate::{
     error::Reason, http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener,
 };
@@ -85,8 +81,8 @@ struct Serving<H> {
     connection: Arc<Connection>,
     settings: Arc<Listener>,
     handler: Arc<H>,
-    /// The tasks of the requests at work, never more than the streams that the client is allowed.
-    requests: JoinSet<()>,
+    /// Never more than the streams that the client is allowed.
+    requests: Requests,
     seen: usize,
     /// The client has been told to ask for nothing more.
     closing: bool,
@@ -100,12 +96,13 @@ impl<H: Handler> Serving<H> {
         settings: Arc<Listener>,
         handler: Arc<H>,
     ) -> Self {
+        let most = usize::try_from(settings.limits.streams).unwrap_or(usize::MAX);
         Self {
             h2,
             connection,
             settings,
             handler,
-            requests: JoinSet::new(),
+            requests: Requests::new(most),
             seen: 0,
             closing: false,
             quiet: Deadline::default(),
@@ -113,20 +110,21 @@ impl<H: Handler> Serving<H> {
     }
 
     async fn run(mut self) {
-        let mut drained = pin!(drained(self.connection.draining.clone()));
+        // A listener that is no more drains, too.
+        let mut drain = Signal::or_gone(self.connection.draining.clone());
         loop {
-            let at_work = self.requests.len();
+            let at_work = self.requests.at_work();
             let idle = at_work == 0;
             tokio::select! {
-                incoming = poll_fn(|cx| poll_incoming(&mut self.h2, at_work, &self.settings, cx)) => {
+                incoming = poll_fn(|cx| poll_incoming(&mut self.h2, &self.requests, cx)) => {
                     match incoming {
                         Some(Ok((request, respond))) => self.begin(request, respond),
                         Some(Err(error)) => break self.log_end(&error),
                         None => break,
                     }
                 }
-                Some(ended) = self.requests.join_next(), if !idle => self.log_panic(ended),
-                () = &mut drained, if !self.closing => self.close(),
+                () = poll_fn(|cx| self.requests.poll_fewer(at_work, cx)), if !idle => {}
+                () = poll_fn(|cx| drain.poll(cx)), if !self.closing => self.close(),
                 () = poll_fn(|cx| self.quiet.poll(quiet_limit(&self.settings, self.closing), cx)), if idle => {
                     if self.closing {
                         // The client neither takes the rest nor answers the ping that ends a connection.
@@ -148,8 +146,10 @@ impl<H: Handler> Serving<H> {
         }
         let (connection, settings, handler) =
             (self.connection.clone(), self.settings.clone(), self.handler.clone());
+        let one = self.requests.begin();
         // In a box of its own: tokio moves a task's whole future at its start and at its end.
-        self.requests.spawn(Box::pin(async move {
+        tokio::spawn(Box::pin(async move {
+            let _one = one;
             let (parts, body) = request.into_parts();
             let mut session = Http2::new(&parts, body, respond, &settings);
             let read = match session.is_as_empty_as_said().await {
@@ -175,19 +175,13 @@ impl<H: Handler> Serving<H> {
 
     /// Lets the requests see that the client has gone, and waits for them.
     async fn end(self) {
-        let Self { h2, mut requests, .. } = self;
+        let Self { h2, requests, .. } = self;
         drop(h2);
-        while requests.join_next().await.is_some() {}
+        poll_fn(|cx| requests.poll_none(cx)).await;
     }
 
     fn log_end(&self, error: &h2::Error) {
         tracing::debug!(listener = %self.settings.name, peer = %self.connection.peer, %error, "connection ended");
-    }
-
-    fn log_panic(&self, ended: Result<(), JoinError>) {
-        if let Err(error) = ended {
-            tracing::error!(listener = %self.settings.name, peer = %self.connection.peer, %error, "a request's task failed");
-        }
     }
 }
 
@@ -195,14 +189,12 @@ impl<H: Handler> Serving<H> {
 /// h2 counts those that are cancelled meanwhile.
 fn poll_incoming(
     h2: &mut server::Connection<Stream, Bytes>,
-    at_work: usize,
-    settings: &Listener,
+    requests: &Requests,
     cx: &mut Context<'_>,
 ) -> Poll<Incoming> {
-    let most = usize::try_from(settings.limits.streams).unwrap_or(usize::MAX);
-    match at_work < most {
-        true => h2.poll_accept(cx),
-        false => h2.poll_closed(cx).map(|ended| ended.err().map(Err)),
+    match requests.is_full() {
+        false => h2.poll_accept(cx),
+        true => h2.poll_closed(cx).map(|ended| ended.err().map(Err)),
     }
 }
 
@@ -211,11 +203,6 @@ fn quiet_limit(settings: &Listener, closing: bool) -> std::time::Duration {
         true => settings.timeouts.write_idle,
         false => settings.timeouts.idle,
     }
-}
-
-/// A listener that is no more drains, too.
-async fn drained(mut draining: watch::Receiver<bool>) {
-    let _ = draining.wait_for(|draining| *draining).await;
 }
 
 #[cfg(test)]

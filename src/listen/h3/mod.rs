@@ -12,12 +12,11 @@ mod session;
 mod settings;
 mod varint;
 
-use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::{
-    sync::watch,
     task::{JoinError, JoinSet},
     time::timeout,
 };
@@ -29,7 +28,7 @@ pub use self::{
     message::{Message, Part},
 };
 use self::{control::Critical, head::NoHead, session::Http3};
-use super::deadline::Deadline;
+use super::{deadline::Deadline, signal::Signal};
 use crate::{http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener};
 
 /// The size that field sections may have. Twice what we take, so that the answer to one just past the limit is ours and
@@ -154,7 +153,8 @@ impl<H: Handler> Serving<H> {
                 quic.close(Code::ClosedCriticalStream.into(), b"");
             }
         });
-        let mut drained = pin!(drained(self.connection.draining.clone()));
+        // A listener that is no more drains, too.
+        let mut drain = Signal::or_gone(self.connection.draining.clone());
         let quic = self.quic.clone();
         let most = self.settings.quic.as_ref().map_or(1, |quic| quic.max_streams);
         loop {
@@ -180,7 +180,7 @@ impl<H: Handler> Serving<H> {
                 },
                 Some(ended) = self.requests.join_next(), if !idle => self.note(ended),
                 Some(_) = self.others.join_next(), if !self.others.is_empty() => {}
-                () = &mut drained, if self.closing == Closing::No => self.close().await,
+                () = poll_fn(|cx| drain.poll(cx)), if self.closing == Closing::No => self.close().await,
                 () = poll_fn(|cx| self.quiet.poll(limit, cx)), if idle || self.closing == Closing::Told => {
                     match self.closing {
                         Closing::No => self.close().await,
@@ -304,9 +304,4 @@ async fn serve_request<H: Handler>(
 fn reject((mut respond, mut request): (SendStream, RecvStream)) {
     let _ = respond.reset(Code::RequestRejected.into());
     let _ = request.stop(Code::RequestRejected.into());
-}
-
-/// A listener that is no more drains, too.
-async fn drained(mut draining: watch::Receiver<bool>) {
-    let _ = draining.wait_for(|draining| *draining).await;
 }

@@ -1,6 +1,6 @@
 //! One connection from its first packet: the handshake, then HTTP/3 to its end.
 
-use std::sync::Arc;
+use std::{future::poll_fn, sync::Arc};
 
 use quinn::{Connecting, ConnectionError, VarInt, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
@@ -40,10 +40,10 @@ pub(super) async fn serve<H: Handler>(
     let settings = accepted.settings.clone();
     let peer = accepted.peer;
     let _counted = accepted.permit;
-    let mut ending = accepted.ending.clone();
+    let mut cut = accepted.ending.cut();
     let shaken = tokio::select! {
         biased;
-        () = ending.cut() => return,
+        () = poll_fn(|cx| cut.poll(cx)) => return,
         shaken = shake(connecting, &settings) => shaken,
     };
     drop(unfinished);
@@ -69,7 +69,7 @@ pub(super) async fn serve<H: Handler>(
     });
     tokio::select! {
         biased;
-        () = ending.cut() => {
+        () = poll_fn(|cx| cut.poll(cx)) => {
             quic.close(VarInt::from(h3::Code::NoError), b"");
             tracing::debug!(listener = %settings.name, %peer, "connection cut");
         }

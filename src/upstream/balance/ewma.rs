@@ -48,7 +48,9 @@ mod tests {
     use super::*;
     use crate::upstream::balance::testing::{Pool, assert_shares, picks};
 
-    const MS: Duration = Duration::from_millis(1);
+    fn answered(pool: &Pool, endpoint: &Endpoint, millis: u64) {
+        endpoint.state.answered(http::StatusCode::OK, pool.clock.now(), Duration::from_millis(millis));
+    }
 
     fn choices(pool: &Pool, count: usize) -> Vec<u32> {
         let balancer = Ewma::new(Dice::new(1));
@@ -61,16 +63,16 @@ mod tests {
     #[test]
     fn equally_fast_ones_share_by_weight() {
         let pool = Pool::new(&[1, 2, 3]);
-        pool.endpoints.iter().for_each(|endpoint| endpoint.state.answered(http::StatusCode::OK, 20 * MS));
+        pool.endpoints.iter().for_each(|endpoint| answered(&pool, endpoint, 20));
         assert_shares(&choices(&pool, 9000), &[1, 2, 3]);
     }
 
     #[test]
     fn twice_as_slow_or_busy_is_a_quarter_as_likely() {
         let pool = Pool::new(&[1, 1, 1]);
-        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
-        pool.endpoints[1].state.answered(http::StatusCode::OK, 40 * MS);
-        pool.endpoints[2].state.answered(http::StatusCode::OK, 20 * MS);
+        answered(&pool, &pool.endpoints[0], 20);
+        answered(&pool, &pool.endpoints[1], 40);
+        answered(&pool, &pool.endpoints[2], 20);
         pool.load(2, 1);
         assert_shares(&choices(&pool, 9000), &[4, 1, 1]);
     }
@@ -78,7 +80,7 @@ mod tests {
     #[test]
     fn an_unknown_one_is_asked_once_and_then_waited_for() {
         let pool = Pool::new(&[1, 1]);
-        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
+        answered(&pool, &pool.endpoints[0], 20);
         assert!(choices(&pool, 100)[1] > 95);
         pool.load(1, 1);
         assert!(choices(&pool, 100)[1] < 5);
@@ -87,11 +89,11 @@ mod tests {
     #[test]
     fn one_that_fails_is_avoided_and_asked_again_in_time() {
         let pool = Pool::new(&[1, 1]);
-        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
+        answered(&pool, &pool.endpoints[0], 20);
         pool.endpoints[1].state.failed();
         assert!(choices(&pool, 100)[1] < 5);
         pool.clock.advance(Duration::from_secs(200));
-        pool.endpoints[0].state.answered(http::StatusCode::OK, 20 * MS);
+        answered(&pool, &pool.endpoints[0], 20);
         assert!(choices(&pool, 100)[1] > 95);
     }
 }

@@ -1,0 +1,116 @@
+//! What a connection is told once: that it shall drain, or that it is cut.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::sync::watch;
+
+/// Whether it was said. The waker is registered with the first poll alone, since to register it anew takes a lock that all
+/// connections share: who polls it does so from one task.
+pub(super) struct Signal {
+    said: watch::Receiver<bool>,
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Waiting,
+    Said,
+}
+
+impl Signal {
+    /// It counts as said, too, once nobody is left who could say it.
+    pub fn or_gone(said: watch::Receiver<bool>) -> Self {
+        let mut receiver = said.clone();
+        Self::new(said, async move {
+            let _ = receiver.wait_for(|said| *said).await;
+        })
+    }
+
+    /// It is never said where nobody is left who could.
+    pub fn said(said: watch::Receiver<bool>) -> Self {
+        let mut receiver = said.clone();
+        Self::new(said, async move {
+            if receiver.wait_for(|said| *said).await.is_err() {
+                std::future::pending().await
+            }
+        })
+    }
+
+    fn new(said: watch::Receiver<bool>, wait: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { said, wait: Some(Box::pin(wait)), state: State::New }
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_news = match self.state {
+            State::Said => return Poll::Ready(()),
+            State::New => true,
+            State::Waiting => self.said.has_changed().unwrap_or(true),
+        };
+        if !is_news {
+            return Poll::Pending;
+        }
+        self.state = State::Waiting;
+        let polled = self.wait.as_mut().map_or(Poll::Ready(()), |wait| wait.as_mut().poll(cx));
+        if polled.is_ready() {
+            self.state = State::Said;
+            self.wait = None;
+        }
+        polled
+    }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signal").field("said", &(self.state == State::Said)).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn is_said(signal: &mut Signal) -> bool {
+        timeout(Duration::from_secs(5), poll_fn(|cx| signal.poll(cx))).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_before_or_after_it_is_asked_for_is_heard() {
+        let sender = watch::Sender::new(false);
+        let mut early = Signal::said(sender.subscribe());
+        assert!(!is_said(&mut early).await);
+        sender.send_replace(true);
+        assert!(is_said(&mut early).await && is_said(&mut early).await);
+        assert!(is_said(&mut Signal::said(sender.subscribe())).await);
+        assert!(is_said(&mut Signal::or_gone(sender.subscribe())).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_wakes_who_waits() {
+        let sender = watch::Sender::new(false);
+        let mut signal = Signal::said(sender.subscribe());
+        let waiting = tokio::spawn(async move { is_said(&mut signal).await });
+        tokio::task::yield_now().await;
+        sender.send_replace(true);
+        assert!(waiting.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_sender_it_is_said_or_never() {
+        let sender = watch::Sender::new(false);
+        let (mut said, mut or_gone) = (Signal::said(sender.subscribe()), Signal::or_gone(sender.subscribe()));
+        assert!(!is_said(&mut said).await && !is_said(&mut or_gone).await);
+        drop(sender);
+        assert!(!is_said(&mut said).await && is_said(&mut or_gone).await);
+    }
+}
