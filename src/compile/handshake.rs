@@ -6,7 +6,7 @@ use super::{certificates::Certificates, context::Context, hosts};
 use crate::{
     config::listener::{self as config, ClientAuthMode, TlsVersion},
     diagnostic::{Code, Diagnostic},
-    snapshot::settings::Protocols,
+    snapshot::settings,
     tls::{ClientAuth, Handshake, Resolver, SINCE_TLS12, SINCE_TLS13, Server, certificates},
     value::Spanned,
 };
@@ -15,7 +15,7 @@ pub(super) fn compile<'h, 'a: 'h>(
     cx: &Context<'_>,
     known: &Certificates,
     written: &Spanned<config::Tls>,
-    protocols: Protocols,
+    listener: &config::Listener,
     hosts: impl Iterator<Item = &'h hosts::Draft<'a>> + Clone,
 ) -> Option<Arc<Server>> {
     if written.certificates.is_empty() {
@@ -28,6 +28,7 @@ pub(super) fn compile<'h, 'a: 'h>(
         None => None,
         Some(written) => Some(client_auth(cx, written)?),
     };
+    let protocols = settings::protocols(listener);
     let session_tickets = written.session_tickets.unwrap_or(true);
     let early_data = written.early_data.is_some_and(|early_data| early_data.value);
     if let Some(early_data) = written.early_data.filter(|early_data| early_data.value && !session_tickets) {
@@ -44,6 +45,7 @@ pub(super) fn compile<'h, 'a: 'h>(
         alpn: protocols.alpn(),
         session_tickets,
         early_data,
+        quic: protocols.h3.then(|| settings::remembered(listener)),
         client_auth,
         hosts: by_name(hosts, |host| host.client_auth.clone()),
     };

@@ -83,7 +83,7 @@ pub(super) fn finish<'a>(
         warn_of_emptiness(cx, draft, &own);
         let tls = config.tls.as_ref().and_then(|tls| {
             let hosts = own.iter().map(|host| &hosts[*host]);
-            handshake::compile(cx, certificates, tls, settings::protocols(config), hosts)
+            handshake::compile(cx, certificates, tls, config, hosts)
         });
         let redirect = config.redirect.as_ref().and_then(|written| redirect(cx, written, draft, &drafts));
         let redirect = redirect.map(|redirect| Action::Redirect(Arc::new(redirect)));

@@ -144,6 +144,13 @@ impl fmt::Debug for Kept {
 }
 
 impl Connection {
+    /// What comes from now on is no early data.
+    pub fn handshake_ended(&self) {
+        if let Some(tls) = &self.tls {
+            tls.early.end();
+        }
+    }
+
     /// Whether a request that comes now may be a replay.
     pub fn is_early(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.early.is_now())

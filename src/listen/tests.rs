@@ -284,6 +284,7 @@ fn server_tls(
         alpn: protocols.alpn(),
         session_tickets: true,
         early_data: false,
+        quic: None,
         client_auth: client_auth.map(Arc::new),
         hosts: Vec::new(),
     });
@@ -445,6 +446,7 @@ async fn the_oldest_version_is_kept_to() {
         alpn: Vec::new(),
         session_tickets: true,
         early_data: false,
+        quic: None,
         client_auth: None,
         hosts: Vec::new(),
     });

@@ -6,13 +6,12 @@ use quinn::{
     IdleTimeout, TransportConfig, VarInt, congestion,
     crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
 };
-use rustls::ServerConfig;
 
 use crate::{
     config::listener as config,
     http::connection::ClientRules,
     telemetry::metrics,
-    tls,
+    tls::{self, Remembered},
     value::{Cidr, Name, Size, Spanned},
 };
 
@@ -50,6 +49,8 @@ pub struct Quic {
     pub crypto: Arc<QuicServerConfig>,
     /// What is asked of all clients: a name is not looked at before.
     pub rules: ClientRules,
+    /// Whether requests may come before the handshake is over.
+    pub takes_early_data: bool,
     pub transport: Arc<TransportConfig>,
     /// Requests at once per connection.
     pub max_streams: usize,
@@ -99,10 +100,7 @@ pub fn settings(
     let protocols = protocols(config);
     Listener {
         name: name.clone(),
-        quic: tls
-            .as_ref()
-            .filter(|_| protocols.h3)
-            .and_then(|tls| Quic::new(tls, config.quic.as_deref()).ok()),
+        quic: tls.as_ref().filter(|_| protocols.h3).and_then(|tls| Quic::new(tls, config).ok()),
         exposed_port: config.expose.as_ref().and_then(|expose| expose.port),
         protocols,
         tls,
@@ -153,27 +151,19 @@ fn proxy_protocol(config: &config::ProxyProtocol) -> ProxyProtocol {
 }
 
 impl Quic {
-    /// `tls` is what is spoken over TCP, with a client that names no host.
-    fn new(tls: &tls::Server, config: Option<&config::Quic>) -> Result<Self, NoInitialCipherSuite> {
-        let tls::Ruled { config: tls, rules } = tls.find(None);
-        let mut tls = ServerConfig::clone(tls);
-        tls.alpn_protocols = vec![b"h3".to_vec()];
-        // No request is taken before the handshake is done: it could be one that somebody sends again.
-        tls.max_early_data_size = 0;
+    fn new(tls: &tls::Server, config: &config::Listener) -> Result<Self, NoInitialCipherSuite> {
+        let tls::Ruled { config: tls, rules } = tls.quic();
+        let Remembered { max_streams, stream_window, connection_window, .. } = remembered(config);
         let default = config::Quic::default();
-        let config = config.unwrap_or(&default);
-        let max_streams = config.max_streams.as_ref().map_or(256, |number| number.get());
-        let window =
-            |size: &Option<Spanned<Size>>, default| size.as_ref().map_or(default, |size| size.value.0);
+        let config = config.quic.as_deref().unwrap_or(&default);
         let idle_timeout = config.idle_timeout();
         let keep_alive = config.keep_alive.as_ref().map_or(idle_timeout / 3, |time| time.value.get());
         let varint = |number: u64| VarInt::from_u64(number).unwrap_or(VarInt::MAX);
-        let connection_window = window(&config.connection_window, 8 << 20);
         let mut transport = TransportConfig::default();
         transport
-            .max_concurrent_bidi_streams(max_streams.into())
+            .max_concurrent_bidi_streams(varint(max_streams))
             .max_concurrent_uni_streams(UNIDIRECTIONAL.into())
-            .stream_receive_window(varint(window(&config.stream_window, 1 << 20)))
+            .stream_receive_window(varint(stream_window))
             .receive_window(varint(connection_window))
             .send_window(connection_window)
             .max_idle_timeout(IdleTimeout::try_from(idle_timeout).ok())
@@ -181,11 +171,25 @@ impl Quic {
             .datagram_receive_buffer_size(None)
             .congestion_controller_factory(controller(config.congestion.unwrap_or_default()));
         Ok(Self {
-            crypto: Arc::new(QuicServerConfig::try_from(Arc::new(tls))?),
-            rules: *rules,
+            takes_early_data: tls.max_early_data_size > 0,
+            crypto: Arc::new(QuicServerConfig::try_from(tls)?),
+            rules,
             transport: Arc::new(transport),
             max_streams: usize::try_from(max_streams).unwrap_or(usize::MAX),
         })
+    }
+}
+
+/// What clients of a listener's QUIC keep with a session.
+pub fn remembered(config: &config::Listener) -> Remembered {
+    let default = config::Quic::default();
+    let quic = config.quic.as_deref().unwrap_or(&default);
+    let window = |size: &Option<Spanned<Size>>, default| size.as_ref().map_or(default, |size| size.value.0);
+    Remembered {
+        max_streams: quic.max_streams.as_ref().map_or(256, |number| number.get().into()),
+        stream_window: window(&quic.stream_window, 1 << 20),
+        connection_window: window(&quic.connection_window, 8 << 20),
+        header_size: limits(config).header_size as u64,
     }
 }
 

@@ -133,6 +133,8 @@ metrics! {
         "Clients asked to prove their address (Retry) before anything was kept of them: while many handshakes were unfinished, or since connections_per_ip is set.";
     quic_streams: IntCounterVec = "portolan_quic_streams_total" ["listener"],
         "Streams that clients opened for a request.";
+    quic_early: IntCounterVec = "portolan_quic_early_streams_total" ["listener"],
+        "Streams of these that came with early data (0-RTT), before the handshake was over.";
     quic_sent: IntCounterVec = "portolan_quic_sent_packets_total" ["listener"],
         "Packets sent on QUIC connections that have ended.";
     quic_lost: IntCounterVec = "portolan_quic_lost_packets_total" ["listener"],

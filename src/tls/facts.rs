@@ -52,8 +52,8 @@ pub fn quic_facts(
     sni: Option<String>,
     chain: Option<&[CertificateDer<'static>]>,
     rules: ClientRules,
+    early: Early,
 ) -> Result<Tls, ClientCertificateError> {
-    let early = Early::default();
     Ok(Tls { version: "TLSv1.3", cipher: String::new(), sni, rules, early, client: client(chain)? })
 }
 

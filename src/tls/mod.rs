@@ -12,4 +12,6 @@ pub use config::Config;
 pub use facts::{ClientCertificateError, facts, quic_facts};
 pub use resolver::Resolver;
 pub use self_signed::SelfSigned;
-pub use server::{ClientAuth, Handshake, Ruled, SINCE_TLS12, SINCE_TLS13, Server, ServerError, Tickets};
+pub use server::{
+    ClientAuth, Handshake, Remembered, Ruled, SINCE_TLS12, SINCE_TLS13, Server, ServerError, Tickets,
+};

@@ -37,6 +37,8 @@ pub struct Handshake {
     /// Whether resumed clients may ask before the handshake is over. Their sessions are kept here then, each for one use:
     /// a ticket that carries all could be used again, with what was asked by it.
     pub early_data: bool,
+    /// What clients of QUIC keep with a session, where it is spoken.
+    pub quic: Option<Remembered>,
     pub client_auth: Option<Arc<ClientAuth>>,
     /// The names of hosts, each with what it asks of clients itself, if it does. Nothing where no host does.
     pub hosts: Vec<(String, Option<Arc<ClientAuth>>)>,
@@ -56,6 +58,18 @@ pub struct Server {
     /// By the names of hosts, where a host asks something of its own of clients. `None`: what the listener asks.
     hosts: Option<Names<Option<Ruled>>>,
     early_data: bool,
+    /// Sessions of QUIC for early data.
+    over_quic: Option<Arc<dyn StoresServerSessions>>,
+}
+
+/// Limits that a client goes by with its early data, as it learnt them when its session began: a session is taken up again
+/// for as long as they stand (RFC 9000 section 7.4.1, RFC 9114 section 7.2.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Remembered {
+    pub max_streams: u64,
+    pub stream_window: u64,
+    pub connection_window: u64,
+    pub header_size: u64,
 }
 
 /// How a handshake goes.
@@ -71,8 +85,11 @@ pub struct Ruled {
 pub struct Tickets {
     keys: Mutex<HashMap<ClientRules, Weak<dyn ProducesTickets>>>,
     /// What tickets stand for where they carry nothing.
-    sessions: Mutex<HashMap<ClientRules, Weak<dyn StoresServerSessions>>>,
+    sessions: Mutex<HashMap<SessionsOf, Weak<dyn StoresServerSessions>>>,
 }
+
+/// What sessions are kept by.
+type SessionsOf = (ClientRules, Option<Remembered>);
 
 /// What a client may send before the handshake is over: a request, not a body.
 const EARLY_DATA: u32 = 16 << 10;
@@ -93,7 +110,7 @@ pub enum ServerError {
 
 impl Server {
     pub fn new(handshake: Handshake, tickets: &Tickets) -> Result<Self, ServerError> {
-        let Handshake { resolver, versions, alpn, session_tickets, early_data, client_auth, hosts } =
+        let Handshake { resolver, versions, alpn, session_tickets, early_data, quic, client_auth, hosts } =
             handshake;
         let resolver = Arc::new(resolver);
         let ruled = |client_auth: Option<&ClientAuth>| {
@@ -105,7 +122,7 @@ impl Server {
                 (false, _) => config.send_tls13_tickets = 0,
                 (true, false) => config.ticketer = tickets.keys(rules)?,
                 (true, true) => {
-                    config.session_storage = tickets.sessions(rules);
+                    config.session_storage = tickets.sessions(rules, None);
                     config.max_early_data_size = EARLY_DATA;
                     config.send_half_rtt_data = true;
                 }
@@ -119,11 +136,28 @@ impl Server {
             .collect();
         let hosts = hosts?;
         let differ = hosts.iter().any(|(_, ruled)| ruled.is_some());
-        Ok(Self { own, hosts: differ.then(|| Names::new(hosts)), early_data })
+        let over_quic = quic.filter(|_| session_tickets && early_data);
+        let over_quic = over_quic.map(|limits| tickets.sessions(own.rules, Some(limits)));
+        Ok(Self { own, hosts: differ.then(|| Names::new(hosts)), early_data, over_quic })
     }
 
     pub fn takes_early_data(&self) -> bool {
         self.early_data
+    }
+
+    /// A handshake of QUIC, which does not wait for the name that the client asks for.
+    pub fn quic(&self) -> Ruled {
+        let Ruled { config, rules } = self.find(None);
+        let mut config = ServerConfig::clone(config);
+        config.alpn_protocols = vec![b"h3".to_vec()];
+        config.max_early_data_size = 0;
+        // Who has to show a certificate is known when the handshake is over.
+        if let Some(sessions) = self.over_quic.as_ref().filter(|_| *rules == ClientRules::default()) {
+            config.session_storage = sessions.clone();
+            // QUIC's own limits are what bounds it (RFC 9001 section 4.6.1).
+            config.max_early_data_size = u32::MAX;
+        }
+        Ruled { config: Arc::new(config), rules: *rules }
     }
 
     /// How every handshake goes, where they do not differ by name.
@@ -206,14 +240,14 @@ impl Tickets {
         Ok(keys)
     }
 
-    fn sessions(&self, rules: ClientRules) -> Arc<dyn StoresServerSessions> {
+    fn sessions(&self, rules: ClientRules, quic: Option<Remembered>) -> Arc<dyn StoresServerSessions> {
         let mut known = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sessions) = known.get(&rules).and_then(Weak::upgrade) {
+        if let Some(sessions) = known.get(&(rules, quic)).and_then(Weak::upgrade) {
             return sessions;
         }
         let sessions: Arc<dyn StoresServerSessions> = ServerSessionMemoryCache::new(SESSIONS);
         known.retain(|_, sessions| sessions.strong_count() > 0);
-        known.insert(rules, Arc::downgrade(&sessions));
+        known.insert((rules, quic), Arc::downgrade(&sessions));
         sessions
     }
 }
@@ -235,6 +269,15 @@ mod tests {
     }
 
     fn server(own: Option<&Arc<ClientAuth>>, hosts: &[(&str, Option<&Arc<ClientAuth>>)]) -> Server {
+        early(own, hosts, false, &Tickets::default())
+    }
+
+    fn early(
+        own: Option<&Arc<ClientAuth>>,
+        hosts: &[(&str, Option<&Arc<ClientAuth>>)],
+        early_data: bool,
+        tickets: &Tickets,
+    ) -> Server {
         let certificate = SelfSigned::default().certificate(&["a.test".into()]).unwrap();
         let hosts = hosts.iter().map(|(name, auth)| ((*name).to_owned(), auth.cloned())).collect();
         let handshake = Handshake {
@@ -242,11 +285,36 @@ mod tests {
             versions: SINCE_TLS12,
             alpn: Vec::new(),
             session_tickets: true,
-            early_data: false,
+            early_data,
+            quic: Some(LIMITS),
             client_auth: own.cloned(),
             hosts,
         };
-        Server::new(handshake, &Tickets::default()).unwrap()
+        Server::new(handshake, tickets).unwrap()
+    }
+
+    const LIMITS: Remembered =
+        Remembered { max_streams: 9, stream_window: 9, connection_window: 9, header_size: 9 };
+
+    #[test]
+    fn quic_takes_early_data_where_nobody_has_to_show_a_certificate() {
+        let auth = Arc::new(ClientAuth::new(vec![authority("ca.test")], false).unwrap());
+        let early_data = |server: Server| server.quic().config.max_early_data_size;
+        let tickets = Tickets::default();
+        assert_eq!(early_data(early(None, &[], true, &tickets)), u32::MAX);
+        assert_eq!(early_data(early(None, &[], false, &tickets)), 0);
+        assert_eq!(early_data(early(Some(&auth), &[], true, &tickets)), 0);
+        assert_eq!(early_data(early(None, &[("*", Some(&auth))], true, &tickets)), 0);
+    }
+
+    #[test]
+    fn sessions_of_quic_outlive_a_configuration_while_its_limits_stand() {
+        let tickets = Tickets::default();
+        let sessions = |limits| tickets.sessions(ClientRules::default(), limits);
+        let first = sessions(Some(LIMITS));
+        assert!(Arc::ptr_eq(&first, &sessions(Some(LIMITS))));
+        assert!(!Arc::ptr_eq(&first, &sessions(Some(Remembered { max_streams: 8, ..LIMITS }))));
+        assert!(!Arc::ptr_eq(&first, &sessions(None)));
     }
 
     #[test]

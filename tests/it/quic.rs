@@ -222,6 +222,50 @@ fn many_unfinished_handshakes_make_clients_prove_their_address() {
     assert!(answering.metric("portolan_quic_retries_total{listener=\"secure\"}") >= 1.0);
 }
 
+const EARLY: &str = r#"
+certificates: { web: { cert: web.pem, key: web.key } }
+listeners:
+  secure: { bind: "127.0.0.1:0", protocols: [h2, h3], tls: { certificates: [web], early_data: true }, quic: QUIC }
+upstreams: { origin: { endpoints: ["ORIGIN"] } }
+hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: origin } } } } }
+"#;
+
+#[test]
+fn what_comes_with_the_first_packets_is_told_and_nothing_unsafe_is_done() {
+    let tree = Tree::new();
+    let certificates = Certificates::new(&tree);
+    certificates.sign("web", &["localhost"]);
+    let origin = Origin::echoing();
+    let yaml = |quic| config(EARLY, &[("ORIGIN", &origin.address()), ("QUIC", &quic)]);
+    let proxy = Proxy::start_in(tree, &yaml("{ max_streams: 16 }"));
+    let requests = json!({ "requests": [
+        { "method": "GET", "path": "/safe" },
+        { "method": "POST", "path": "/unsafe", "fields": [["content-length", "0"]] },
+    ] });
+    let told = Http3::run("early", proxy.port("secure"), &certificates.ca(), requests.clone()).all();
+    let status = |told: &serde_json::Value| {
+        (told["early"].clone(), told["first"]["status"].clone(), told["again"]["status"].clone())
+    };
+    assert_eq!(status(&told[0]), (json!(true), json!(200), json!(200)), "{told:?}");
+    assert_eq!(status(&told[1]), (json!(true), json!(425), json!(200)), "{told:?}");
+    let seen = origin.requests();
+    let seen: Vec<_> =
+        seen.iter().map(|request| (request.start.as_str(), request.field("early-data"))).collect();
+    assert_eq!(
+        seen,
+        [
+            ("GET /first HTTP/1.1", None),
+            ("GET /safe HTTP/1.1", Some("1")),
+            ("GET /safe HTTP/1.1", None),
+            ("POST /unsafe HTTP/1.1", None),
+        ]
+    );
+    assert_eq!(proxy.metric("portolan_quic_early_streams_total{listener=\"secure\"}"), Some(2.0));
+    assert_eq!(proxy.metric("portolan_quic_handshakes_total{listener=\"secure\",outcome=\"ok\"}"), Some(3.0));
+    let line = proxy.access_line(|line| line["status"] == 425);
+    assert_eq!((&line["reason"], &line["protocol"]), (&json!("too_early"), &json!("HTTP/3")), "{line}");
+}
+
 #[test]
 fn a_client_shows_its_certificate() {
     let answering = answering(&[("TLS", ", client_auth: { ca: ca.pem }")]);

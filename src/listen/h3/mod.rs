@@ -212,6 +212,11 @@ impl<H: Handler> Serving<H> {
         }
         self.count_migration();
         self.settings.metrics.quic.streams.inc();
+        match streams.1.is_0rtt() {
+            true => self.settings.metrics.quic.early_streams.inc(),
+            // Known here first, where the handshake ends while streams wait.
+            false => self.connection.handshake_ended(),
+        }
         self.seen += 1;
         let session = Http3::new(self.quic.clone(), streams, &self.settings);
         let (connection, settings, handler) =

@@ -2,14 +2,14 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use quinn::{Connecting, ConnectionError, VarInt, crypto::rustls::HandshakeData};
+use quinn::{Connecting, ConnectionError, VarInt, ZeroRttAccepted, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::accept::Unfinished;
 use crate::{
     http::{
-        connection::{Connection, Kept, Protocol, Tls},
+        connection::{Connection, Early, Kept, Protocol, Tls},
         forwarded::Hop,
     },
     listen::{connection::Accepted, h3},
@@ -46,16 +46,16 @@ pub(super) async fn serve<H: Handler>(
         () = poll_fn(|cx| cut.poll(cx)) => return,
         shaken = shake(connecting, &settings) => shaken,
     };
-    drop(unfinished);
-    settings.metrics.quic.shaken(shaken.is_ok());
-    let (quic, tls) = match shaken {
+    let (quic, tls, unended) = match shaken {
         Ok(shaken) => shaken,
         Err(error) => {
+            settings.metrics.quic.shaken(false);
             tracing::debug!(listener = %settings.name, %peer, %error, "connection ended early");
             return;
         }
     };
     let _open = settings.metrics.opened(metrics::Protocol::H3);
+    let ended = end_handshake(quic.clone(), unended, tls.early.clone(), unfinished, &settings);
     let connection = Arc::new(Connection {
         listener: settings.name.clone(),
         peer,
@@ -73,19 +73,60 @@ pub(super) async fn serve<H: Handler>(
             quic.close(VarInt::from(h3::Code::NoError), b"");
             tracing::debug!(listener = %settings.name, %peer, "connection cut");
         }
-        () = h3::serve(quic.clone(), connection, settings.clone(), handler) => {}
+        ((), ()) = async { tokio::join!(h3::serve(quic.clone(), connection, settings.clone(), handler), ended) } => {}
     }
     let path = quic.stats().path;
     settings.metrics.quic.sent_packets.inc_by(path.sent_packets);
     settings.metrics.quic.lost_packets.inc_by(path.lost_packets);
 }
 
-async fn shake(connecting: Connecting, settings: &Listener) -> Result<(quinn::Connection, Tls), Failed> {
-    let quic = timeout(settings.timeouts.handshake, connecting).await.map_err(|_| Failed::Slow)??;
+/// Shakes hands up to where requests may come: to the end, or to where the client has asked and could have sent more with
+/// it. What is to come of the handshake then is there too.
+async fn shake(
+    mut connecting: Connecting,
+    settings: &Listener,
+) -> Result<(quinn::Connection, Tls, Option<Unended>), Failed> {
+    let until = Instant::now() + settings.timeouts.handshake;
+    let (rules, takes_early_data) =
+        settings.quic.as_ref().map(|quic| (quic.rules, quic.takes_early_data)).unwrap_or_default();
+    let (quic, unended) = match takes_early_data {
+        false => (timeout_at(until, connecting).await.map_err(|_| Failed::Slow)??, None),
+        true => {
+            timeout_at(until, connecting.handshake_data()).await.map_err(|_| Failed::Slow)??;
+            match connecting.into_0rtt() {
+                Ok((quic, end)) => (quic, Some(Unended { end, until })),
+                Err(connecting) => (timeout_at(until, connecting).await.map_err(|_| Failed::Slow)??, None),
+            }
+        }
+    };
     let data = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let chain = quic.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
     let sni = data.and_then(|data| data.server_name);
-    let rules = settings.quic.as_ref().map(|quic| quic.rules).unwrap_or_default();
-    let facts = tls::quic_facts(sni, chain.as_deref().map(Vec::as_slice), rules)?;
-    Ok((quic, facts))
+    let early = if unended.is_some() { Early::begun() } else { Early::default() };
+    let facts = tls::quic_facts(sni, chain.as_deref().map(Vec::as_slice), rules, early)?;
+    Ok((quic, facts, unended))
+}
+
+/// A handshake that goes on while requests come.
+struct Unended {
+    end: ZeroRttAccepted,
+    until: Instant,
+}
+
+/// Sees the handshake to its end, as far as it is not there yet.
+async fn end_handshake(
+    quic: quinn::Connection,
+    unended: Option<Unended>,
+    early: Early,
+    unfinished: Unfinished,
+    settings: &Listener,
+) {
+    if let Some(Unended { end, until }) = unended {
+        if timeout_at(until, end).await.is_err() {
+            quic.close(VarInt::from(h3::Code::NoError), b"the handshake took too long");
+        }
+        early.end();
+    }
+    drop(unfinished);
+    settings.metrics.quic.shaken(quic.close_reason().is_none());
 }

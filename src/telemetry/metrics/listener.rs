@@ -27,6 +27,8 @@ pub struct Quic {
     pub retries: IntCounter,
     /// Streams of requests.
     pub streams: IntCounter,
+    /// Those of them that came before the handshake was over.
+    pub early_streams: IntCounter,
     pub sent_packets: IntCounter,
     pub lost_packets: IntCounter,
     pub migrations: IntCounter,
@@ -84,6 +86,7 @@ impl Listener {
                 failed: families.quic_handshakes.with_label_values(&[text, OUTCOMES[1]]),
                 retries: families.quic_retries.with_label_values(&[text]),
                 streams: families.quic_streams.with_label_values(&[text]),
+                early_streams: families.quic_early.with_label_values(&[text]),
                 sent_packets: families.quic_sent.with_label_values(&[text]),
                 lost_packets: families.quic_lost.with_label_values(&[text]),
                 migrations: families.quic_migrations.with_label_values(&[text]),
@@ -148,6 +151,7 @@ impl Counts for Listener {
         for family in [
             &families.quic_retries,
             &families.quic_streams,
+            &families.quic_early,
             &families.quic_sent,
             &families.quic_lost,
             &families.quic_migrations,

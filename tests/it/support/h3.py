@@ -215,6 +215,8 @@ class Client(QuicConnectionProtocol):
 @asynccontextmanager
 async def client(**more):
     ticket = {"session_ticket_handler": more.pop("keep")} if "keep" in more else {}
+    # With a session to take up, requests may go before the handshake is over.
+    ticket["wait_connected"] = "session_ticket" not in more
     settings = QuicConfiguration(alpn_protocols=SPEC.get("alpn", ["h3"]), is_client=True, **more)
     settings.server_name = SPEC.get("name", "localhost")
     settings.load_verify_locations(SPEC["ca"])
@@ -356,6 +358,26 @@ async def raw():
                 stops=[c.stops.get(number) for number in numbers],
                 data=[c.data.get(number, b"").hex() for number in numbers],
             )
+
+
+async def early():
+    """Asks with the first packets of connections that take up a session, and again once the handshake is over: its own last
+    word of that it holds back until the first answer is there."""
+    tickets = []
+    async with client(keep=tickets.append) as c:
+        await c.ask({"path": "/first"})
+        end = time.monotonic() + LIMIT
+        while len(tickets) < len(SPEC["requests"]) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+    for asked in SPEC["requests"]:
+        async with client(session_ticket=tickets.pop()) as c:
+            _, exchange = c.begin(asked)
+            c.transmit = lambda: None
+            await asyncio.wait_for(exchange.ended.wait(), LIMIT)
+            del c.transmit
+            c.transmit()
+            again = await c.ask(asked)
+            say(early=c._quic.tls.early_data_accepted, first=exchange.told(), again=again.told())
 
 
 async def flood():
