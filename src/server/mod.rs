@@ -73,6 +73,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Serves the configuration that starts at `root` until it is told to end.
 pub fn run(root: &Path) -> Result<(), Failure> {
     let (asked, start) = (SystemTime::now(), Instant::now());
+    crate::tls::install();
     let registries = Arc::new(Registries::default());
     let attempt = tenants::tested(root, &registries, &Tenants::default());
     let snapshot = match &attempt.snapshot {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use rustls::{
-    InconsistentKeys, crypto,
+    InconsistentKeys,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
@@ -17,6 +17,8 @@ use x509_parser::{
     prelude::FromDer,
     time::ASN1Time,
 };
+
+use super::provider::provider;
 
 /// A certificate, those between it and its authority, and its key.
 #[derive(Debug)]
@@ -77,8 +79,7 @@ impl Certificate {
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, CertificateError> {
         let facts = Facts::of(chain.first().ok_or(CertificateError::NoCertificate)?)?;
-        let provider = crypto::ring::default_provider();
-        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => CertificateError::Mismatch,
             rustls::Error::InvalidCertificate(_) => {
                 CertificateError::CertificateUnreadable(error.to_string())

@@ -3,6 +3,7 @@
 mod certificate;
 mod config;
 mod facts;
+mod provider;
 mod resolver;
 mod self_signed;
 mod server;
@@ -10,6 +11,7 @@ mod server;
 pub use certificate::{Certificate, CertificateError, certificates};
 pub use config::Config;
 pub use facts::{ClientCertificateError, facts, quic_facts};
+pub use provider::{install, provider};
 pub use resolver::Resolver;
 pub use self_signed::SelfSigned;
 pub use server::{

@@ -17,7 +17,10 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::resolver::{Names, Resolver};
+use super::{
+    provider::provider,
+    resolver::{Names, Resolver},
+};
 use crate::http::connection::ClientRules;
 
 /// The versions from TLS 1.2 on.
@@ -117,6 +120,7 @@ impl Server {
             let rules = client_auth.map_or(ClientRules::default(), |client_auth| client_auth.rules);
             let mut config = config(versions, client_auth)?.with_cert_resolver(resolver.clone());
             config.alpn_protocols.clone_from(&alpn);
+            config.ignore_client_order = true;
             config.session_storage = Arc::new(NoServerSessionStorage {});
             match (session_tickets, early_data) {
                 (false, _) => config.send_tls13_tickets = 0,
@@ -190,8 +194,7 @@ fn config(
     versions: &[&'static SupportedProtocolVersion],
     client_auth: Option<&ClientAuth>,
 ) -> Result<rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>, ServerError> {
-    let provider = Arc::new(crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(|error| ServerError::Setup(error.to_string()))?;
     Ok(match client_auth {
@@ -214,8 +217,7 @@ impl ClientAuth {
             digest.update(Sha256::digest(&authority));
             roots.add(authority).map_err(|error| unusable(&error))?;
         }
-        let provider = Arc::new(crypto::ring::default_provider());
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         let builder = match required {
             true => builder,
             false => builder.allow_unauthenticated(),
@@ -234,7 +236,8 @@ impl Tickets {
         if let Some(keys) = known.get(&rules).and_then(Weak::upgrade) {
             return Ok(keys);
         }
-        let keys = crypto::ring::Ticketer::new().map_err(|error| ServerError::Setup(error.to_string()))?;
+        let keys =
+            crypto::aws_lc_rs::Ticketer::new().map_err(|error| ServerError::Setup(error.to_string()))?;
         known.retain(|_, keys| keys.strong_count() > 0);
         known.insert(rules, Arc::downgrade(&keys));
         Ok(keys)

@@ -1,5 +1,15 @@
 //! TLS towards clients: which certificate, which version, who may come.
 
+use std::net::TcpStream;
+
+use rustls::{
+    ClientConnection, NamedGroup,
+    crypto::{
+        CryptoProvider, SupportedKxGroup,
+        aws_lc_rs::{self, kx_group as groups},
+    },
+};
+
 use super::support::{Certificates, Client, Nginx, Origin, Proxy, Tree, config, curl, openssl};
 
 const SECURE: &str = r#"
@@ -86,6 +96,35 @@ fn versions_below_the_least_are_refused() {
     let address = format!("127.0.0.1:{}", proxy.port("secure"));
     assert!(openssl(&["s_client", "-connect", &address, "-tls1_2"]).stdout.contains("TLSv1.2"));
     assert_ne!(openssl(&["s_client", "-connect", &address, "-tls1_1"]).code, 0);
+}
+
+#[test]
+fn keys_are_exchanged_by_the_hybrid_where_the_client_has_it() {
+    let (certificates, proxy) = secure("", "", "");
+    let offers = |groups: &[&'static dyn SupportedKxGroup]| {
+        let provider = CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() };
+        let config = certificates.client_by(provider, &["http/1.1"]);
+        let mut connection = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+        let mut socket = TcpStream::connect(("127.0.0.1", proxy.port("secure"))).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket).unwrap();
+        }
+        connection.negotiated_key_exchange_group().unwrap().name()
+    };
+    assert_eq!(offers(&[groups::X25519MLKEM768, groups::X25519]), NamedGroup::X25519MLKEM768);
+    assert_eq!(offers(&[groups::X25519, groups::X25519MLKEM768]), NamedGroup::X25519);
+    assert_eq!(offers(&[groups::SECP384R1]), NamedGroup::secp384r1);
+}
+
+#[test]
+fn the_cheapest_cipher_goes_first() {
+    let (_certificates, proxy) = secure("", "", "");
+    let address = format!("127.0.0.1:{}", proxy.port("secure"));
+    let (small, large) = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384");
+    for (offered, taken) in [(format!("{large}:{small}"), small), (large.to_owned(), large)] {
+        let run = openssl(&["s_client", "-connect", &address, "-tls1_3", "-ciphersuites", &offered]);
+        assert!(run.stdout.contains(&format!("Cipher is {taken}")), "{run:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, ring},
+};
 
 use super::Tree;
 
@@ -51,9 +54,14 @@ impl Certificates {
 
     /// A client that trusts this authority, offers these protocols and shows no certificate.
     pub fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        self.client_by(ring::default_provider(), alpn)
+    }
+
+    /// The same with other cryptography.
+    pub fn client_by(&self, provider: CryptoProvider, alpn: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
