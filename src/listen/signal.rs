@@ -1,10 +1,10 @@
 //! What a connection is told once: that it shall drain, or that it is cut.
 
 use std::{
-    fmt,
     future::Future,
+    mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::sync::watch;
@@ -13,15 +13,9 @@ use tokio::sync::watch;
 /// connections share: who polls it does so from one task.
 pub(super) struct Signal {
     said: watch::Receiver<bool>,
+    /// Until it was.
     wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    state: State,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    New,
-    Waiting,
-    Said,
+    registered: bool,
 }
 
 impl Signal {
@@ -44,31 +38,17 @@ impl Signal {
     }
 
     fn new(said: watch::Receiver<bool>, wait: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { said, wait: Some(Box::pin(wait)), state: State::New }
+        Self { said, wait: Some(Box::pin(wait)), registered: false }
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_news = match self.state {
-            State::Said => return Poll::Ready(()),
-            State::New => true,
-            State::Waiting => self.said.has_changed().unwrap_or(true),
-        };
-        if !is_news {
+        let Some(wait) = &mut self.wait else { return Poll::Ready(()) };
+        if mem::replace(&mut self.registered, true) && !self.said.has_changed().unwrap_or(true) {
             return Poll::Pending;
         }
-        self.state = State::Waiting;
-        let polled = self.wait.as_mut().map_or(Poll::Ready(()), |wait| wait.as_mut().poll(cx));
-        if polled.is_ready() {
-            self.state = State::Said;
-            self.wait = None;
-        }
-        polled
-    }
-}
-
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signal").field("said", &(self.state == State::Said)).finish_non_exhaustive()
+        ready!(wait.as_mut().poll(cx));
+        self.wait = None;
+        Poll::Ready(())
     }
 }
 
