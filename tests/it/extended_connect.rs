@@ -3,13 +3,17 @@
 
 use super::{
     support::{Origin, Proxy, Python, TrailerOrigin, config, to, until},
-    websocket::{CLIENT, MANY, echo},
+    websocket::{CLIENT, HELD, MANY, echo},
 };
+
+/// A client of WebSocket over HTTP/2.
+pub const H2_CLIENT: &str =
+    concat!(include_str!("support/ws_messages.py"), include_str!("support/h2_websocket.py"));
 
 /// What the client says that it was told.
 fn client(what: &str, proxy: &Proxy, path: &str, fields: &[&str]) -> Python {
     let port = proxy.port("web").to_string();
-    Python::run(include_str!("support/h2_websocket.py"), &[&[what, &port, path], fields].concat())
+    Python::run(H2_CLIENT, &[&[what, &port, path], fields].concat())
 }
 
 #[track_caller]
@@ -174,20 +178,15 @@ hosts:
   all:
     names: ["*"]
     routes:
-      all: { path: "/**", proxy: { upstream: origin } }
-      key: { path: /key, middleware: [{ api_key: { keys: { me: f2503ac13be999f85d3232ba05a38cd45832f7d30b3eaa0efcf5e6e470111d6e } } }], proxy: { upstream: origin } }
+      ROUTES
       one: { path: /one, middleware: [{ concurrency: { max: 1 } }], proxy: { upstream: origin } }
       get: { path: /get, methods: [GET], proxy: { upstream: origin } }
-      post: { path: /post, methods: [POST], proxy: { upstream: origin } }
-      idle: { path: /idle, timeouts: { tunnel_idle: 300ms }, proxy: { upstream: origin } }
-      total: { path: /total, timeouts: { total: 500ms }, proxy: { upstream: origin } }
-      here: { path: /here, respond: { status: 200, body: hello } }
       away: { path: /away, redirect: { to: "/ws", status: 308 } }
 "#;
 
 fn guarded() -> (Python, Proxy) {
     let (server, address) = echo();
-    (server, Proxy::start(&config(GUARDED, &[("ORIGIN", &address)])))
+    (server, Proxy::start(&config(GUARDED, &[("ROUTES", &HELD), ("ORIGIN", &address)])))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     support::{Certificates, Http3, Origin, Proxy, Python, Tree, config},
-    websocket::echo,
+    websocket::{HELD, echo},
 };
 
 const YAML: &str = r#"
@@ -17,12 +17,7 @@ hosts:
   all:
     names: ["*"]
     routes:
-      all: { path: "/**", proxy: { upstream: origin } }
-      key: { path: /key, middleware: [{ api_key: { keys: { me: f2503ac13be999f85d3232ba05a38cd45832f7d30b3eaa0efcf5e6e470111d6e } } }], proxy: { upstream: origin } }
-      post: { path: /post, methods: [POST], proxy: { upstream: origin } }
-      idle: { path: /idle, timeouts: { tunnel_idle: 300ms }, proxy: { upstream: origin } }
-      total: { path: /total, timeouts: { total: 500ms }, proxy: { upstream: origin } }
-      here: { path: /here, respond: { status: 200, body: hello } }
+      ROUTES
   tunnels: { names: ["127.0.0.1"], routes: { tunnels: { path: "/", forward: { targets: ["ORIGIN"] } } } }
 "#;
 
@@ -37,7 +32,7 @@ impl Server {
         let certificates = Certificates::new(&tree);
         certificates.sign("web", &["localhost"]);
         let ca = certificates.ca();
-        let yaml = config(YAML, &[("ORIGIN", origin), ("PROTOCOL", &protocol)]);
+        let yaml = config(YAML, &[("ROUTES", &HELD), ("ORIGIN", origin), ("PROTOCOL", &protocol)]);
         Self { proxy: Proxy::start_in(tree, &yaml), ca }
     }
 

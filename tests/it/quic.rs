@@ -225,24 +225,44 @@ fn many_unfinished_handshakes_make_clients_prove_their_address() {
 const EARLY: &str = r#"
 certificates: { web: { cert: web.pem, key: web.key } }
 listeners:
-  secure: { bind: "127.0.0.1:0", protocols: [h2, h3], tls: { certificates: [web], early_data: true }, quic: QUIC }
+  secure: { bind: "127.0.0.1:0", protocols: [h2, h3], tls: { certificates: [web], early_data: true }, timeouts: { handshake: HANDSHAKE } }
 upstreams: { origin: { endpoints: ["ORIGIN"] } }
 hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: origin } } } } }
 "#;
 
-#[test]
-fn what_comes_with_the_first_packets_is_told_and_nothing_unsafe_is_done() {
+/// A proxy that takes early data, and a client that sends some.
+fn early(origin: &Origin, handshake: &str, what: serde_json::Value) -> (Proxy, Http3) {
     let tree = Tree::new();
     let certificates = Certificates::new(&tree);
     certificates.sign("web", &["localhost"]);
+    let yaml = config(EARLY, &[("ORIGIN", &origin.address()), ("HANDSHAKE", &handshake)]);
+    let proxy = Proxy::start_in(tree, &yaml);
+    let client = Http3::run("early", proxy.port("secure"), &certificates.ca(), what);
+    (proxy, client)
+}
+
+#[test]
+fn a_handshake_that_does_not_end_after_early_data_meets_its_deadline() {
     let origin = Origin::echoing();
-    let yaml = |quic| config(EARLY, &[("ORIGIN", &origin.address()), ("QUIC", &quic)]);
-    let proxy = Proxy::start_in(tree, &yaml("{ max_streams: 16 }"));
+    let what = json!({ "never": true, "requests": [{ "path": "/safe" }] });
+    let (proxy, mut client) = early(&origin, "1s", what);
+    assert_eq!(client.next()["first"]["status"], 200);
+    // The client cannot be told: it has not proved its address, and nothing more may go there.
+    let failed = "portolan_quic_handshakes_total{listener=\"secure\",outcome=\"failed\"}";
+    until("it is counted", || proxy.metric(failed) == Some(1.0));
+    let open = "portolan_connections_open{listener=\"secure\",protocol=\"h3\"}";
+    until("nothing is kept of it", || proxy.metric(open) == Some(0.0));
+}
+
+#[test]
+fn what_comes_with_the_first_packets_is_told_and_nothing_unsafe_is_done() {
+    let origin = Origin::echoing();
     let requests = json!({ "requests": [
         { "method": "GET", "path": "/safe" },
         { "method": "POST", "path": "/unsafe", "fields": [["content-length", "0"]] },
     ] });
-    let told = Http3::run("early", proxy.port("secure"), &certificates.ca(), requests.clone()).all();
+    let (proxy, client) = early(&origin, "30s", requests);
+    let told = client.all();
     let status = |told: &serde_json::Value| {
         (told["early"].clone(), told["first"]["status"].clone(), told["again"]["status"].clone())
     };

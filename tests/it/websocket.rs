@@ -19,6 +19,14 @@ async def main():
 asyncio.run(main())
 "#;
 
+/// Routes to an upstream, each with something that holds for a tunnel as for any request.
+pub const HELD: &str = r#"all: { path: "/**", proxy: { upstream: origin } }
+      key: { path: /key, middleware: [{ api_key: { keys: { me: f2503ac13be999f85d3232ba05a38cd45832f7d30b3eaa0efcf5e6e470111d6e } } }], proxy: { upstream: origin } }
+      post: { path: /post, methods: [POST], proxy: { upstream: origin } }
+      idle: { path: /idle, timeouts: { tunnel_idle: 300ms }, proxy: { upstream: origin } }
+      total: { path: /total, timeouts: { total: 500ms }, proxy: { upstream: origin } }
+      here: { path: /here, respond: { status: 200, body: hello } }"#;
+
 pub const CLIENT: &str = r#"
 import asyncio, os, sys, websockets
 async def main():

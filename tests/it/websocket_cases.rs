@@ -9,7 +9,10 @@ use std::{
 
 use base64::Engine;
 
-use super::support::{Origin, Proxy, Python, Reply, Tree, to};
+use super::{
+    extended_connect::H2_CLIENT,
+    support::{Origin, Proxy, Python, Reply, Tree, to},
+};
 
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
@@ -276,8 +279,7 @@ fn every_frame_passes_as_it_is_over_http_2() {
     let directory = format!("in={}", tree.path("").display());
     let count = format!("count={}", cases.len());
     let port = proxy.port("web").to_string();
-    let program = include_str!("support/h2_websocket.py");
-    let said = Python::run(program, &["raw", &port, "/", &directory, &count]).finish();
+    let said = Python::run(H2_CLIENT, &["raw", &port, "/", &directory, &count]).finish();
     assert_eq!(said.trim(), "all");
     recorder.check(&cases, |at| fs::read(tree.path(format!("{at}.heard"))).unwrap());
 }

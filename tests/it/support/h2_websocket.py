@@ -104,19 +104,12 @@ class WebSocket(Tunnel):
         self.send(self.ws.send(event))
 
     def incoming(self):
-        message = []
+        parts = []
         while True:
             if self.data:
                 data, self.data = bytes(self.data), bytearray()
                 self.ws.receive_data(data)
-                for event in self.ws.events():
-                    if isinstance(event, (BytesMessage, TextMessage)):
-                        message.append(event.data)
-                        if event.message_finished:
-                            yield ("" if isinstance(event, TextMessage) else b"").join(message)
-                            message = []
-                    else:
-                        yield event
+                yield from whole(self.ws.events(), parts)
             else:
                 self.pump()
 

@@ -7,6 +7,7 @@ use super::Python;
 
 const PROGRAM: &str = concat!(
     include_str!("h3.py"),
+    include_str!("ws_messages.py"),
     include_str!("h3_tunnel.py"),
     include_str!("h3_hostile.py"),
     "\nasyncio.run(globals()[SPEC['do']]())\n"

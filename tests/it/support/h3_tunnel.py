@@ -68,17 +68,11 @@ class WebSocket(Tunnel):
         await self.send(self.ws.send(event))
 
     async def incoming(self):
-        message = []
+        parts = []
         while data := await self.receive():
             self.ws.receive_data(data)
-            for event in self.ws.events():
-                if isinstance(event, (BytesMessage, TextMessage)):
-                    message.append(event.data)
-                    if event.message_finished:
-                        yield ("" if isinstance(event, TextMessage) else b"").join(message)
-                        message = []
-                else:
-                    yield event
+            for event in whole(self.ws.events(), parts):
+                yield event
 
     async def echoes(self, message):
         await self.say(TextMessage(message) if isinstance(message, str) else BytesMessage(message))
