@@ -185,7 +185,8 @@ pub struct Http2 {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quic {
-    /// Requests at once per connection. Default 256.
+    /// Requests at once per connection; memory is kept for each that may come, 50 to 100 bytes. Default 100 (RFC 9114
+    /// section 6.1 asks for no less).
     pub max_streams: Option<Spanned<std::num::NonZeroU32>>,
     /// Bytes of a request's body that a client may send before they are read. Default 1MiB.
     pub stream_window: Option<Spanned<Size>>,

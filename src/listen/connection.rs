@@ -5,15 +5,15 @@ use std::{future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use rustls::ServerConnection;
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use super::{
     admission::{Permit, Refused},
-    early, h1, h2,
+    h1, h2,
     live::Ending,
     preface::{self, First},
     proxy_protocol::{self, header::Told},
     stream::{Io, Stream},
+    tls_stream,
 };
 use crate::{
     http::{
@@ -24,7 +24,7 @@ use crate::{
     proxy::session::Handler,
     snapshot::settings::Listener,
     telemetry::metrics,
-    tls::{self, Ruled},
+    tls,
     value::Bind,
 };
 
@@ -145,16 +145,10 @@ async fn encrypted(
     server: &tls::Server,
     settings: &Listener,
 ) -> Result<(Stream, First, Option<Tls>), Failed> {
-    let limit = settings.timeouts.handshake;
-    if server.takes_early_data() {
-        let shaken = timeout(limit, early::accept(io, server));
-        let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
-        let (first, facts) = settled(stream.session(), rules, stream.early())?;
-        return Ok((Stream::early(stream), first, Some(facts)));
-    }
-    let shaken = timeout(limit, shake_hands(io, server));
+    // In a box: what a handshake needs would stay with the connection.
+    let shaken = timeout(settings.timeouts.handshake, Box::pin(tls_stream::accept(io, server)));
     let (stream, rules) = shaken.await.map_err(|_| Failed::Slow)??;
-    let (first, facts) = settled(stream.get_ref().1, rules, Early::default())?;
+    let (first, facts) = settled(stream.session(), rules, stream.early())?;
     Ok((Stream::tls(stream), first, Some(facts)))
 }
 
@@ -164,16 +158,6 @@ fn settled(session: &ServerConnection, rules: ClientRules, early: Early) -> Resu
         _ => First::Other,
     };
     Ok((first, tls::facts(session, rules, early)?))
-}
-
-/// Where hosts ask different things of clients, the name that the client asks for is read first.
-async fn shake_hands(io: Io, server: &tls::Server) -> io::Result<(TlsStream<Io>, ClientRules)> {
-    if let Some(Ruled { config, rules }) = server.only() {
-        return Ok((TlsAcceptor::from(config.clone()).accept(io).await?, *rules));
-    }
-    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
-    let Ruled { config, rules } = server.find(hello.client_hello().server_name()).clone();
-    Ok((hello.into_stream(config).await?, rules))
 }
 
 /// Cleartext: the protocol is told by the client's first bytes, where it is not the only one.

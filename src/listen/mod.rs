@@ -7,7 +7,6 @@ mod accept;
 mod admission;
 mod connection;
 mod deadline;
-mod early;
 pub mod h1;
 mod h2;
 pub mod h3;
@@ -22,6 +21,7 @@ mod socket;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod tls_stream;
 mod transport;
 
 pub use live::{Draining, Live};

@@ -11,9 +11,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::server::TlsStream;
 
-use super::early::EarlyTls;
+use super::tls_stream::TlsStream;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -41,8 +40,7 @@ pub struct Stream {
 #[derive(Debug)]
 enum Carrier {
     Plain(Io),
-    Tls(Box<TlsStream<Io>>),
-    Early(Box<EarlyTls>),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -51,12 +49,8 @@ impl Stream {
         Self { prefix, carrier: Carrier::Plain(io) }
     }
 
-    pub fn tls(stream: TlsStream<Io>) -> Self {
-        Self { prefix: Bytes::new(), carrier: Carrier::Tls(Box::new(stream)) }
-    }
-
-    pub fn early(stream: EarlyTls) -> Self {
-        Self { prefix: Bytes::new(), carrier: Carrier::Early(Box::new(stream)) }
+    pub fn tls(stream: Box<TlsStream>) -> Self {
+        Self { prefix: Bytes::new(), carrier: Carrier::Tls(stream) }
     }
 }
 
@@ -86,7 +80,6 @@ macro_rules! carried {
             Carrier::Plain(Io::Unix($io)) => $call,
             Carrier::Plain($io @ Io::Read(_)) => $call,
             Carrier::Tls($io) => $call,
-            Carrier::Early($io) => $call,
         }
     };
 }

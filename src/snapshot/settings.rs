@@ -186,15 +186,16 @@ pub fn remembered(config: &config::Listener) -> Remembered {
     let quic = config.quic.as_deref().unwrap_or(&default);
     let window = |size: &Option<Spanned<Size>>, default| size.as_ref().map_or(default, |size| size.value.0);
     Remembered {
-        max_streams: quic.max_streams.as_ref().map_or(256, |number| number.get().into()),
+        max_streams: quic.max_streams.as_ref().map_or(100, |number| number.get().into()),
         stream_window: window(&quic.stream_window, 1 << 20),
         connection_window: window(&quic.connection_window, 8 << 20),
         header_size: limits(config).header_size as u64,
     }
 }
 
-/// Streams of a client that carry no request: three that it needs (RFC 9114 section 6.2), and some that mean nothing.
-const UNIDIRECTIONAL: u32 = 16;
+/// Streams of a client that carry no request: three that it needs (RFC 9114 section 6.2), and some that mean nothing. quinn
+/// keeps a place for each in a table that doubles beyond 112, these and the default of requests.
+const UNIDIRECTIONAL: u32 = 8;
 
 fn controller(
     congestion: config::Congestion,

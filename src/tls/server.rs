@@ -60,7 +60,6 @@ pub struct Server {
     own: Ruled,
     /// By the names of hosts, where a host asks something of its own of clients. `None`: what the listener asks.
     hosts: Option<Names<Option<Ruled>>>,
-    early_data: bool,
     /// Sessions of QUIC for early data.
     over_quic: Option<Arc<dyn StoresServerSessions>>,
 }
@@ -142,11 +141,7 @@ impl Server {
         let differ = hosts.iter().any(|(_, ruled)| ruled.is_some());
         let over_quic = quic.filter(|_| session_tickets && early_data);
         let over_quic = over_quic.map(|limits| tickets.sessions(own.rules, Some(limits)));
-        Ok(Self { own, hosts: differ.then(|| Names::new(hosts)), early_data, over_quic })
-    }
-
-    pub fn takes_early_data(&self) -> bool {
-        self.early_data
+        Ok(Self { own, hosts: differ.then(|| Names::new(hosts)), over_quic })
     }
 
     /// A handshake of QUIC, which does not wait for the name that the client asks for.

@@ -49,16 +49,17 @@ pub async fn serve<I: Io, H: Handler>(
                 served += 1;
                 let last = served >= settings.limits.requests_per_connection;
                 session = match session.begin(&head, !head.keep_alive || last) {
-                    Ok(()) => handler.handle(&connection, head.parts, session).await,
+                    // In a box: between requests a connection would keep the room that one needs.
+                    Ok(()) => Box::pin(handler.handle(&connection, head.parts, session)).await,
                     Err(reason) => {
                         session.begin_refusal();
-                        handler.refuse(&connection, reason, session).await
+                        Box::pin(handler.refuse(&connection, reason, session)).await
                     }
                 };
             }
             Next::Refuse(reason) => {
                 session.begin_refusal();
-                session = handler.refuse(&connection, reason, session).await;
+                session = Box::pin(handler.refuse(&connection, reason, session)).await;
             }
             Next::Close => return,
         }
