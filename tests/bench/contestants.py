@@ -130,6 +130,7 @@ def caddy_command(place):
 
 def envoy_command(place):
     manager = """
+                  codec_type: CODEC
                   stat_prefix: all
                   generate_request_id: false
                   route_config:
@@ -140,16 +141,16 @@ def envoy_command(place):
                       typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
     """
 
-    def listener(name, port, tls=""):
+    def listener(name, port, tls="", protocol="TCP", codec="AUTO"):
         return f"""
           - name: {name}
-            address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
+            address: {{ socket_address: {{ protocol: {protocol}, address: 127.0.0.1, port_value: {port} }} }}
             filter_chains:
               - filters:
                 - name: envoy.filters.network.http_connection_manager
                   typed_config:
                     "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-{textwrap.indent(textwrap.dedent(manager), " " * 20)}{tls}"""
+{textwrap.indent(textwrap.dedent(manager).replace("CODEC", codec), " " * 20)}{tls}"""
 
     tls = f"""
                 transport_socket:
@@ -160,10 +161,20 @@ def envoy_command(place):
                       alpn_protocols: [h2, http/1.1]
                       tls_certificates: [{{ certificate_chain: {{ filename: {place.certificate} }}, private_key: {{ filename: {place.key} }} }}]
 """
+    quic = f"""
+                transport_socket:
+                  name: envoy.transport_sockets.quic
+                  typed_config:
+                    "@type": type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport
+                    downstream_tls_context:
+                      common_tls_context:
+                        tls_certificates: [{{ certificate_chain: {{ filename: {place.certificate} }}, private_key: {{ filename: {place.key} }} }}]
+            udp_listener_config: {{ quic_options: {{}}, downstream_socket_config: {{ prefer_gro: true }} }}
+"""
     file = place.directory / "envoy.yaml"
     file.write_text(textwrap.dedent(f"""
         static_resources:
-          listeners:{listener("http", place.http)}{listener("https", place.https, tls)}
+          listeners:{listener("http", place.http)}{listener("https", place.https, tls)}{listener("quic", place.https, quic, "UDP", "HTTP3")}
           clusters:
             - name: origin
               type: STATIC
@@ -181,7 +192,7 @@ def bare_command(place):
     return [str(place.binaries / "bare"), *map(str, arguments), f"127.0.0.1:{place.origin}"]
 
 
-def portolan_command(hosts):
+def portolan_command(hosts, protocols="h1, h2"):
     def command(place):
         names = "\n".join(
             f'  h{n}: {{ names: ["h{n}.example"], routes: {{ all: {{ path: "/**", proxy: {{ upstream: origin }} }} }} }}'
@@ -202,6 +213,7 @@ def portolan_command(hosts):
               http: {{ bind: "127.0.0.1:{place.http}", limits: {{ requests_per_connection: 1000000000 }} }}
               https:
                 bind: "127.0.0.1:{place.https}"
+                protocols: [{protocols}]
                 tls: {{ certificates: [wildcard] }}
                 limits: {{ requests_per_connection: 1000000000 }}
             upstreams: {{ origin: {{ endpoints: ["127.0.0.1:{place.origin}"] }} }}
@@ -229,6 +241,13 @@ def contestants(binaries):
     return [contestant for present, contestant in every if present]
 
 
+def speaking_http3(binaries):
+    """Those that speak HTTP/3 as well."""
+    every = {contestant.name: contestant for contestant in contestants(binaries)}
+    ours = Contestant("Portolan", portolan_command(10, "h1, h2, h3"))
+    return [ours, *(every[name] for name in ("Envoy", "Caddy") if name in every)]
+
+
 def versions(binaries):
     """One line for each program that ran."""
     commands = {
@@ -241,7 +260,7 @@ def versions(binaries):
         try:
             run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": PATH})
             lines = [line for line in (run.stdout + run.stderr).splitlines() if line.strip()]
-            yield f"{name}: {lines[0].replace(command[0], '').strip()}"
+            yield f"{name}: {lines[0].removeprefix(command[0]).strip()}"
         except (OSError, IndexError):
             continue
 
