@@ -198,10 +198,10 @@ def portolan_command(hosts, protocols="h1, h2"):
             f'  h{n}: {{ names: ["h{n}.example"], routes: {{ all: {{ path: "/**", proxy: {{ upstream: origin }} }} }} }}'
             for n in range(hosts)
         )
-        file = place.directory / f"portolan-{hosts}.yaml"
+        file = place.directory / f"portolan-{place.https}.yaml"
         file.write_text(textwrap.dedent(f"""
             process: {{ threads: 1 }}
-            admin: {{ bind: "unix:admin-{hosts}.sock" }}
+            admin: {{ bind: "unix:admin-{place.https}.sock" }}
             access_log: false
             log: {{ level: warn }}
             defaults:

