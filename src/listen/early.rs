@@ -85,6 +85,10 @@ impl EarlyTls {
         &self.session
     }
 
+    pub(super) fn io(&self) -> &Io {
+        &self.io
+    }
+
     /// Whether what it reads is early, for as long as it is.
     pub(super) fn early(&self) -> Early {
         self.early.clone()
