@@ -8,7 +8,7 @@ use crate::{
     telemetry::access_log::{
         AccessLog, Config, Destination, Format, Lines, Rotate, Rotation, Selection, Setting, Template,
     },
-    value::{Percent, Span, Spanned, TextOr},
+    value::{Percent, Span, Spanned, TextOr, fits_a_socket},
 };
 
 /// What one scope says about the access log: nothing, off, or where to.
@@ -50,13 +50,12 @@ fn destination(cx: &Context<'_>, written: Option<&Spanned<String>>) -> Option<De
             None => (Destination::File, text),
         },
     };
-    match path.parse() {
-        Ok(path) => Some(make(cx.path(&Spanned::new(path, written.span)))),
-        Err(reason) => {
-            cx.report.error(Code::BadValue, written.span, "no place to log to", reason);
-            None
-        }
-    }
+    let made = path.parse().map(|path| make(cx.path(&Spanned::new(path, written.span))));
+    let reached = made.and_then(|made| match &made {
+        Destination::Syslog(path) => fits_a_socket(path).map(|()| made),
+        _ => Ok(made),
+    });
+    reached.map_err(|reason| cx.report.error(Code::BadValue, written.span, "no place to log to", reason)).ok()
 }
 
 fn format(cx: &Context<'_>, written: Option<&Spanned<String>>) -> Option<Format> {

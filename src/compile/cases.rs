@@ -3,9 +3,13 @@
 
 use super::{Registries, compile, run};
 use crate::{
-    config::{Inputs, cases, load},
+    config::{
+        Inputs, cases, load,
+        tree::{Kind, Node},
+    },
     diagnostic::{Code, Diagnostics, Sources, Style, text},
     snapshot::Snapshot,
+    value::{FileId, Span},
 };
 
 const DIRECTORY: &str = "tests/cases/compile";
@@ -136,5 +140,60 @@ hosts: { a: { names: [\"*\"], routes: { all: { path: \"/**\", respond: {} } } } 
         let inputs = Inputs::memory(files, [("", "")]);
         let (_, diagnostics, _) = compile_files("p.yaml".as_ref(), &inputs);
         assert_eq!(diagnostics.iter().map(|problem| problem.code).next(), expected);
+    }
+}
+
+/// Each key and each value of sound trees made wrong in its turn: what is said then is that, and nothing that follows.
+#[test]
+fn nothing_follows_from_a_single_mistake() {
+    let registries = Registries::default();
+    let mut mistakes = 0;
+    for (path, case) in cases::cases(DIRECTORY) {
+        let Some(input) = case.strip_suffix("\n---\nnothing\n") else { continue };
+        let (root, inputs) = cases::world(input);
+        let loaded = load(&root, &inputs);
+        let text = loaded.sources.get(FileId(0)).expect("the root was read").text.clone();
+        let mut places = Vec::new();
+        own_places(loaded.tree.as_ref().expect("it is sound"), &mut places);
+        for (span, wrong) in places {
+            let (before, rest) = text.split_at(span.start as usize);
+            let (word, after) = rest.split_at((span.end - span.start) as usize);
+            let planted = [before, &wrong.replace("{}", word), after].concat();
+            let Some(followed) = followed(&input.replacen(text.trim(), planted.trim(), 1), &registries)
+            else {
+                continue;
+            };
+            mistakes += 1;
+            assert!(followed.is_empty(), "{}, with {wrong:?} for {word:?}:\n{followed}", path.display());
+        }
+    }
+    assert!(mistakes > 400, "only {mistakes} were made");
+}
+
+/// What compiling adds to what loading says. `None` where that says nothing: a name that people choose may be another.
+fn followed(input: &str, registries: &Registries) -> Option<String> {
+    let (root, inputs) = cases::world(input);
+    let loaded = load(&root, &inputs);
+    let document = loaded.document.filter(|_| loaded.diagnostics.has_errors())?;
+    let (_, followed) = compile(&document, &loaded.sources, &inputs, registries);
+    Some(text(&followed, &loaded.sources, Style::Plain))
+}
+
+/// The keys and values of the root file, each with what makes it wrong.
+fn own_places(node: &Node, places: &mut Vec<(Span, &'static str)>) {
+    let own = |span: Span| span.file == FileId(0) && span.start < span.end;
+    match &node.kind {
+        Kind::Null => {}
+        Kind::Scalar(_) if own(node.span) => places.push((node.span, "[[]]")),
+        Kind::Scalar(_) => {}
+        Kind::List(items) => items.iter().for_each(|item| own_places(item, places)),
+        Kind::Map(entries) => {
+            for (key, value) in entries {
+                if own(key.span) {
+                    places.extend([(key.span, "wrong"), (key.span, "also: wrong, {}")]);
+                }
+                own_places(value, places);
+            }
+        }
     }
 }

@@ -125,7 +125,8 @@ impl<'a> Chains<'a> {
         };
         let (heavy_work, windows) = (registries.heavy_work.clone(), registries.windows.clone());
         let (limits, passwords) = (&registries.limits, &registries.passwords);
-        let world = World::new(cx, heavy_work, windows, &registries.metrics, calls, limits, passwords);
+        let mut world = World::new(cx, heavy_work, windows, &registries.metrics, calls, limits, passwords);
+        world.is_torn = Box::new(|place| cx.document.left_out.may_stand_before(place));
         Self { cx, world, compiled: RefCell::default(), withouts: RefCell::default() }
     }
 

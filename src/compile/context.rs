@@ -1,7 +1,7 @@
 //! What every pass sees: the document, the files, and where problems go.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -33,6 +33,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Report {
     found: RefCell<Diagnostics>,
     told: RefCell<HashSet<(Code, Option<Span>, String)>>,
+    /// What is not told at the moment.
+    muted: Cell<&'static [Code]>,
 }
 
 impl<'a> Context<'a> {
@@ -143,6 +145,9 @@ impl Report {
     pub fn push(&self, diagnostic: Diagnostic) {
         let place = diagnostic.labels.first().map(|label| label.span);
         let key = (diagnostic.code, place, diagnostic.message.clone());
+        if self.muted.get().contains(&diagnostic.code) {
+            return;
+        }
         if self.told.borrow_mut().insert(key) {
             self.found.borrow_mut().push(diagnostic);
         }
@@ -157,6 +162,14 @@ impl Report {
         let mut diagnostics = Diagnostics::default();
         let made = run(&mut diagnostics);
         diagnostics.iter().for_each(|diagnostic| self.push(diagnostic.clone()));
+        made
+    }
+
+    /// Runs what may find problems of these kinds only because something else is wrong.
+    pub fn muted<T>(&self, codes: &'static [Code], run: impl FnOnce() -> T) -> T {
+        let outside = self.muted.replace(codes);
+        let made = run();
+        self.muted.set(outside);
         made
     }
 

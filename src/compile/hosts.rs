@@ -63,10 +63,6 @@ pub(super) fn draft<'a>(
     let own_routes = |owner: &Name, written| routes(cx, upstreams, &cx.denied_to(owner), written);
     let sets = cx.document.route_sets.iter().map(|set| own_routes(&set.name, &set.value));
     let sets = RouteSets(sets.collect());
-    for written in &cx.document.left_out.routes {
-        // They are never served.
-        routes(cx, upstreams, &Denied::default(), written);
-    }
     let allowed = delegated::allowed(cx);
     let draft = |entry: &'a Entry<Name, host::Host>| {
         let (name, config) = (&entry.name, &entry.value);

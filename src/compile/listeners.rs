@@ -251,7 +251,7 @@ fn check_quic(cx: &Context<'_>, quic: &Spanned<config::listener::Quic>, spoken: 
         let message = "the client counts as gone before it is asked whether it is there";
         let help =
             format!("keep_alive is shorter than idle_timeout, which is {}s", quic.idle_timeout().as_secs());
-        cx.report.push(Diagnostic::error(Code::BadValue, keep_alive.span, message).help(help));
+        cx.report.push(Diagnostic::error(Code::BadValue, keep_alive.span, message).help(help).compared());
     }
 }
 
@@ -358,7 +358,7 @@ fn redirect(
         && written.port.is_none_or(|port| draft.exposed.port == Some(port))
     {
         let message = "this listener would redirect to itself";
-        cx.report.push(Diagnostic::error(Code::BadValue, written.span, message));
+        cx.report.push(Diagnostic::error(Code::BadValue, written.span, message).compared());
         return None;
     }
     let port = match written.port {

@@ -106,7 +106,8 @@ pub fn compile(
     cx.redis.warn_if_unused(&cx);
 
     // Whatever was wrong is known by now: only then may a part be missing.
-    let diagnostics = cx.report.into_diagnostics();
+    let mut diagnostics = cx.report.into_diagnostics();
+    diagnostics.retain(|problem| !document.left_out.may_have_caused(problem));
     let sound = document.left_out.is_empty() && !diagnostics.has_errors();
     let snapshot = sound.then(|| Snapshot {
         generation: 0,

@@ -24,6 +24,9 @@ use crate::{
 /// A silence that outlives it is of two ends that have forgotten each other.
 const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
+/// What nobody can say where it is not known what a path captures.
+pub(super) const OF_CAPTURES: &[Code] = &[Code::BadTemplate];
+
 pub(super) struct Draft<'a> {
     pub name: &'a Spanned<Name>,
     pub config: &'a host::Route,
@@ -47,7 +50,11 @@ pub(super) fn draft<'a>(
     let (patterns, places) = patterns(cx, name, config);
     let captured = captures(&patterns);
     chains::check_kinds(cx, &config.without);
-    let action = action(cx, upstreams, denied, (name, config), &captured);
+    let action = || action(cx, upstreams, denied, (name, config), &captured);
+    let action = match patterns.len() == config.path.0.len() {
+        true => action(),
+        false => cx.report.muted(OF_CAPTURES, action),
+    };
     Draft {
         name,
         config,

@@ -102,6 +102,24 @@ impl<'a> Tables<'a> {
     /// What can only be said when all chains are there.
     pub fn finish(&self) {
         self.chains.report_idle_withouts();
+        // What its listeners would put before the chain is not known.
+        self.cx.report.muted(&[Code::NoEffect, Code::BadTemplate], || {
+            self.hosts
+                .iter()
+                .filter(|host| host.listeners.is_empty())
+                .for_each(|host| self.check_chains(host));
+        });
+    }
+
+    /// Looks at the chains of a host that is on no listener.
+    fn check_chains(&self, host: &hosts::Draft<'a>) {
+        let [tenant, of_host] = &host.scopes;
+        let inherited = [self.defaults.as_ref(), tenant.as_ref(), of_host.as_ref()];
+        self.chains.chain(inherited);
+        for route in &host.routes {
+            let own = Scope::route(host.name, route.name, route.config, &[]);
+            self.chains.chain(inherited.into_iter().chain([own.as_ref()]));
+        }
     }
 
     fn build(&self, hosts: &[usize], outer: &Outer<'a>) -> Built {
@@ -109,8 +127,14 @@ impl<'a> Tables<'a> {
         let mut listed = Vec::new();
         for host in hosts.iter().map(|place| &self.hosts[*place]) {
             let unmatched = self.unmatched(host, outer);
-            let routes = host.routes.iter().filter(|route| !route.patterns.is_empty());
-            let routes = routes.map(|route| self.entry(host, route, outer, &unmatched.chain)).collect();
+            let entry = |route: &Rc<route::Draft<'a>>| self.entry(host, route, outer, &unmatched.chain);
+            let (routes, pathless): (Vec<_>, Vec<_>) =
+                host.routes.iter().partition(|route| !route.patterns.is_empty());
+            // They are in no table; what else is wrong with them is told all the same.
+            self.cx
+                .report
+                .muted(route::OF_CAPTURES, || pathless.into_iter().for_each(|route| drop(entry(route))));
+            let routes = routes.into_iter().map(entry).collect();
             builder.host(host.name.value.clone(), &host.patterns, routes);
             listed.push(Host {
                 name: host.name.value.clone(),

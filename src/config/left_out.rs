@@ -1,19 +1,10 @@
-//! What is wrong in a tree shall not hide what is wrong with the meaning of the rest: definitions with a
-//! problem in them are left out of the document, and what could follow from that alone is not said.
+//! What a document lacks of what was written, so that what could follow from that alone is not said.
 
 use std::collections::{HashMap, HashSet};
 
-use super::{
-    Document,
-    decode::decode,
-    host::Route,
-    later,
-    shape::Shapes,
-    tree::{Key, Kind, Node},
-};
 use crate::{
-    diagnostic::Diagnostics,
-    value::{Name, Named, Span},
+    diagnostic::{Code, Diagnostic},
+    value::{Name, Span},
 };
 
 /// What a document lacks of what was written.
@@ -22,41 +13,47 @@ pub struct LeftOut {
     /// Whether it may lack anything at all.
     something: bool,
     /// Whether nobody knows what: a file could not be read, or a section has no name that is known.
-    anything: bool,
-    sections: HashSet<Box<str>>,
-    names: HashSet<(Box<str>, Box<str>)>,
-    /// The routes of hosts that are left out for other reasons.
-    pub routes: Vec<Named<Route>>,
+    pub(super) anything: bool,
+    pub(super) sections: HashSet<Box<str>>,
+    pub(super) names: HashSet<(Box<str>, Box<str>)>,
+    /// Sections of which something is there, but not whole.
+    pub(super) torn: HashSet<Box<str>>,
+    /// Whether a chain that is not a route's own may lack parts.
+    pub(super) middleware: bool,
+    pub(super) doubts: Doubts,
     /// What of the tenants' own is left out.
     of_tenants: HashMap<Box<str>, LeftOut>,
 }
 
-/// The document of what is sound in a tree; none where too much is wrong with it. `whole` says whether all
-/// files are in it.
-pub fn sound_part(tree: &Node, shapes: &Shapes, problems: &Diagnostics, whole: bool) -> Option<Document> {
-    if problems.is_full() {
-        return None;
-    }
-    let left_out = LeftOut { something: true, anything: !whole, ..LeftOut::default() };
-    let mut sieve = Sieve { shapes, faults: Faults::of(problems), left_out };
-    let sections = tree.as_map()?.iter().filter_map(|(key, node)| sieve.section(key, node)).collect();
-    let mut document: Document = decode(&Node::map(tree.span, sections)).ok()?;
-    document.left_out = sieve.left_out;
-    Some(document)
+/// The places of what has lost something that it was written with: what is found there may be for want of that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Doubts {
+    /// All in a map that has lost a setting, and the map itself.
+    pub within: HashSet<Span>,
+    /// What each of these maps is itself pointed at by.
+    pub themselves: HashSet<Span>,
+    /// All in a route whose path is not known, and with it what the path captures.
+    pub pathless: HashSet<Span>,
+    /// All in a route's chain that has lost a part.
+    pub chains: HashSet<Span>,
 }
-
-// === impl LeftOut ===
 
 impl LeftOut {
     /// Everything, whatever that is.
     pub fn all() -> Self {
-        Self { something: true, anything: true, ..Self::default() }
+        Self::something(true)
+    }
+
+    /// What is yet to be told, or may be anything.
+    pub(super) fn something(anything: bool) -> Self {
+        Self { something: true, anything, ..Self::default() }
     }
 
     /// Adds what of a tenant's own is left out.
     pub fn of_tenant(&mut self, tenant: &Name, mut own: Self) {
         self.something |= own.something;
-        self.routes.append(&mut own.routes);
+        self.middleware |= own.middleware || own.may_define("middleware", "");
+        self.doubts.append(std::mem::take(&mut own.doubts));
         self.of_tenants.insert(tenant.as_str().into(), own);
     }
 
@@ -80,122 +77,48 @@ impl LeftOut {
             || self.names.contains(&(section.into(), name.into()))
     }
 
-    /// Whether any definition of a section may have been left out.
+    /// Whether anything of a section may have been left out.
     pub fn may_have_some(&self, section: &str) -> bool {
-        self.anything || self.sections.contains(section) || self.names.iter().any(|(of, _)| **of == *section)
+        self.anything
+            || self.sections.contains(section)
+            || self.torn.contains(section)
+            || self.names.iter().any(|(of, _)| **of == *section)
     }
-}
 
-/// Lets through what has no problem in it.
-struct Sieve<'a> {
-    shapes: &'a Shapes,
-    faults: Faults,
-    left_out: LeftOut,
-}
+    /// Whether more may stand before a place of a chain than is known.
+    pub fn may_stand_before(&self, place: Span) -> bool {
+        self.middleware || self.may_define("middleware", "") || self.doubts.chains.contains(&place)
+    }
 
-type Entry = (Key, Node);
-
-// === impl Sieve ===
-
-impl Sieve<'_> {
-    fn section(&mut self, key: &Key, node: &Node) -> Option<Entry> {
-        if self.faults.within(key.span) || self.faults.at(node.span) {
-            // It may be the misspelt name of any section.
-            let is_known = self.shapes.section(&key.text).is_some() || later::is_later("", &key.text);
-            self.left_out.anything |= !is_known;
-            self.left_out.sections.insert(key.text.clone());
-            return None;
-        }
-        let kind = match &node.kind {
-            Kind::Map(entries) if self.shapes.is_named(&key.text) => {
-                Kind::Map(entries.iter().filter_map(|entry| self.definition(&key.text, entry)).collect())
-            }
-            Kind::List(items) => {
-                Kind::List(items.iter().filter(|item| !self.faults.touch(item)).cloned().collect())
-            }
-            _ if self.faults.touch(node) => {
-                self.left_out.sections.insert(key.text.clone());
-                return None;
-            }
-            kind => kind.clone(),
+    /// Whether the problem may be there for want of what was left out. What stands wrong by itself stays wrong.
+    pub fn may_have_caused(&self, problem: &Diagnostic) -> bool {
+        let Doubts { within, themselves, pathless, .. } = &self.doubts;
+        let doubted = match problem.code {
+            Code::MissingKey
+            | Code::ListenerConflict
+            | Code::ListenerUnreachable
+            | Code::HostNowhere
+            | Code::HostConflict
+            | Code::AmbiguousRoutes
+            | Code::ShadowedRoute
+            | Code::NoAction
+            | Code::NoEffect
+            | Code::NoEndpoints
+            | Code::Unused => within,
+            Code::BadValue if problem.compared => within,
+            Code::BadValue => themselves,
+            Code::BadTemplate => pathless,
+            _ => return false,
         };
-        Some((key.clone(), Node { span: node.span, kind }))
-    }
-
-    fn definition(&mut self, section: &str, (name, node): &Entry) -> Option<Entry> {
-        let sound = match (section, &node.kind) {
-            _ if self.faults.within(name.span) || self.faults.at(node.span) => None,
-            ("route_sets", Kind::Map(routes)) => Some(self.sound(routes)),
-            ("hosts", Kind::Map(entries)) => self.host(entries),
-            _ => (!self.faults.touch(node)).then(|| node.kind.clone()),
-        };
-        if sound.is_none() {
-            self.left_out.names.insert((section.into(), name.text.clone()));
-        }
-        Some((name.clone(), Node { span: node.span, kind: sound? }))
-    }
-
-    /// A host without the routes that something is wrong with. Where it is wrong itself, its routes stay.
-    fn host(&mut self, entries: &[Entry]) -> Option<Kind> {
-        let is_routes = |(key, node): &Entry| &*key.text == "routes" && node.as_map().is_some();
-        let own = entries.iter().filter(|entry| !is_routes(entry));
-        let routes = entries.iter().filter(|entry| is_routes(entry)).map(|(key, node)| {
-            let routes = self.sound(node.as_map().unwrap_or_default());
-            (key.clone(), Node { span: node.span, kind: routes })
-        });
-        let routes: Vec<Entry> = routes.collect();
-        let is_sound = own
-            .clone()
-            .all(|(key, node)| !self.faults.within(key.span) && !self.faults.touch(node))
-            && !routes.iter().any(|(key, node)| self.faults.within(key.span) || self.faults.at(node.span));
-        if is_sound {
-            return Some(Kind::Map(own.cloned().chain(routes).collect()));
-        }
-        self.left_out.routes.extend(routes.iter().filter_map(|(_, routes)| decode(routes).ok()));
-        None
-    }
-
-    /// The entries that nothing is wrong with.
-    fn sound(&self, entries: &[Entry]) -> Kind {
-        let is_sound = |(key, node): &&Entry| !self.faults.within(key.span) && !self.faults.touch(node);
-        Kind::Map(entries.iter().filter(is_sound).cloned().collect())
+        problem.labels.iter().any(|label| doubted.contains(&label.span))
     }
 }
 
-/// Where the errors are, sorted.
-struct Faults(Vec<Span>);
-
-// === impl Faults ===
-
-impl Faults {
-    fn of(problems: &Diagnostics) -> Self {
-        let errors = problems.iter().filter(|problem| problem.is_error());
-        let mut spans: Vec<Span> = errors.filter_map(|problem| Some(problem.labels.first()?.span)).collect();
-        spans.sort_unstable();
-        Self(spans)
-    }
-
-    /// Whether the node as a whole is wrong.
-    fn at(&self, span: Span) -> bool {
-        self.0.binary_search(&span).is_ok()
-    }
-
-    fn within(&self, span: Span) -> bool {
-        let first = self.0.partition_point(|fault| (fault.file, fault.start) < (span.file, span.start));
-        let inside = |fault: &&Span| fault.file == span.file && fault.start <= span.end;
-        self.0[first..].iter().take_while(inside).any(|fault| fault.end <= span.end)
-    }
-
-    /// Whether anything in the node is wrong. What came from an alias or an override stands elsewhere than
-    /// the node, so each part of it is looked at.
-    fn touch(&self, node: &Node) -> bool {
-        self.within(node.span)
-            || match &node.kind {
-                Kind::Null | Kind::Scalar(_) => false,
-                Kind::List(items) => items.iter().any(|item| self.touch(item)),
-                Kind::Map(entries) => {
-                    entries.iter().any(|(key, value)| self.within(key.span) || self.touch(value))
-                }
-            }
+impl Doubts {
+    fn append(&mut self, other: Self) {
+        self.within.extend(other.within);
+        self.themselves.extend(other.themselves);
+        self.pathless.extend(other.pathless);
+        self.chains.extend(other.chains);
     }
 }

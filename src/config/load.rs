@@ -4,9 +4,9 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Chosen, Delegated, Document, decode::decode, delegated, include::Reading, inputs::Inputs,
-    left_out::sound_part, overrides, qualify::absorb, schema, shape::Shapes, substitute, tree::Node,
-    unite::unite, validate::validate,
+    Chosen, Delegated, Document, decode::decode, delegated, include::Reading, inputs::Inputs, overrides,
+    qualify::absorb, schema, shape::Shapes, sieve::sound_part, substitute, tree::Node, unite::unite,
+    validate::validate,
 };
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Sources};
 

@@ -27,6 +27,7 @@ mod overrides;
 mod parse;
 mod print;
 mod qualify;
+mod sieve;
 mod toml;
 mod yaml;
 

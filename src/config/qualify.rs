@@ -16,7 +16,7 @@ use crate::{
 pub fn absorb(document: &mut Document, tenant: &Spanned<Name>, part: Document) {
     let own = Own(tenant);
     // Whoever adds a section to what may be delegated is to be asked here what its names mean.
-    let Document { middleware, upstreams, route_sets, hosts, tests, mut left_out, .. } = part;
+    let Document { middleware, upstreams, route_sets, hosts, tests, left_out, .. } = part;
     document.middleware.0.extend(own.section(middleware, Own::chain));
     document.upstreams.0.extend(own.section(upstreams, |_, _| {}));
     document.route_sets.0.extend(own.section(route_sets, Own::routes));
@@ -25,7 +25,6 @@ pub fn absorb(document: &mut Document, tenant: &Spanned<Name>, part: Document) {
         own.test(&mut test.value);
         test
     }));
-    left_out.routes.iter_mut().for_each(|routes| own.routes(routes));
     document.left_out.of_tenant(&tenant.value, left_out);
 }
 

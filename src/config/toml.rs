@@ -14,15 +14,19 @@ use crate::{
 /// More syntax errors of one file help no one.
 const MOST_ERRORS: usize = 20;
 
-/// The tree of a TOML text; none where it is empty or its errors leave none.
+/// The tree of a TOML text; none where it is empty or its errors leave none. A key that stands twice costs nothing else.
 pub fn parse(file: FileId, text: &str, budget: &mut Budget, diagnostics: &mut Diagnostics) -> Option<Node> {
     let base = start(text);
     let (table, errors) = DeTable::parse_recoverable(&text[base..]);
     let reader = Reader { file, base, text };
+    let mut is_whole = errors.len() <= MOST_ERRORS;
     for error in errors.iter().take(MOST_ERRORS) {
-        diagnostics.push(reader.syntax(error));
+        let problem = reader.syntax(error);
+        let problem = if problem.code == Code::DuplicateKey { reader.twice(problem) } else { problem };
+        is_whole &= reader.costs_nothing_else(&problem);
+        diagnostics.push(problem);
     }
-    if !errors.is_empty() || table.get_ref().is_empty() {
+    if !is_whole || table.get_ref().is_empty() {
         return None;
     }
     let span = reader.span(0..text.len() - base);
@@ -104,9 +108,56 @@ impl Reader<'_> {
             .maybe_help(bare.then(|| format!("texts are quoted: \"{word}\"")))
     }
 
+    /// Says which key stands twice, and where it stands first: the parser knows of the second place alone.
+    fn twice(&self, problem: Diagnostic) -> Diagnostic {
+        let Some(second) = problem.labels.first().map(|label| label.span) else { return problem };
+        let (start, end) = (second.start as usize, second.end as usize);
+        let Some(name) = key(&self.text[start..end]) else { return problem };
+        // With another name it has a place, and the first is the one beside it.
+        let other = "_".repeat(1 + self.text.split(|c| c != '_').map(str::len).max().unwrap_or(0));
+        let renamed = [&self.text[self.base..start], &other, &self.text[end..]].concat();
+        let (table, _) = DeTable::parse_recoverable(&renamed);
+        let message = format!("`{name}` stands twice in one map");
+        let problem = Diagnostic::error(Code::DuplicateKey, second, message).reason("again here");
+        match beside(table.get_ref(), &other, &name).map(|first| self.span(first)) {
+            Some(first) if first.start < second.start => problem.label(first, "first here"),
+            _ => problem,
+        }
+    }
+
+    /// Whether all that is written is in the tree but for the key that stands twice: what extends a table in two
+    /// ways is left out of it.
+    fn costs_nothing_else(&self, problem: &Diagnostic) -> bool {
+        let [second, _] = &*problem.labels else { return false };
+        !self.text[second.span.end as usize..].trim_start().starts_with('.')
+    }
+
     fn span(&self, range: std::ops::Range<usize>) -> Span {
         let at = |at: usize| u32::try_from((self.base + at).min(self.text.len())).expect("files are bounded");
         Span { file: self.file, start: at(range.start), end: at(range.end) }
+    }
+}
+
+/// What a key says, without its quotes.
+fn key(written: &str) -> Option<String> {
+    let line = format!("{written} = 0");
+    let table = DeTable::parse(&line).ok()?.into_inner();
+    table.into_iter().next().map(|(key, _)| key.into_inner().into())
+}
+
+/// Where a key stands in the map that has another.
+fn beside(table: &DeTable<'_>, other: &str, name: &str) -> Option<std::ops::Range<usize>> {
+    if table.keys().any(|key| key.get_ref() == other) {
+        return table.keys().find(|key| key.get_ref() == name).map(|key| key.span());
+    }
+    table.values().find_map(|value| within(value.get_ref(), other, name))
+}
+
+fn within(value: &DeValue<'_>, other: &str, name: &str) -> Option<std::ops::Range<usize>> {
+    match value {
+        DeValue::Table(table) => beside(table, other, name),
+        DeValue::Array(items) => items.iter().find_map(|item| within(item.get_ref(), other, name)),
+        _ => None,
     }
 }
 
@@ -146,6 +197,7 @@ mod tests {
     fn several_errors_are_reported_at_once() {
         assert_eq!(read("a = \nb = x\n").1.len(), 2);
         assert_eq!(read("a = 1\na = 2\n").1, [Code::DuplicateKey]);
+        assert_eq!(read(&format!("{} = 1\na = 2\na = 3\n", "_".repeat(100_000))).1, [Code::DuplicateKey]);
         assert!(!read(&format!("a = {}", "[".repeat(100_000))).1.is_empty());
     }
 }

@@ -29,6 +29,8 @@ pub struct Diagnostic {
     pub message: String,
     pub labels: Vec<Label>,
     pub help: Option<String>,
+    /// Whether it comes of what settings are beside each other, or beside what holds without them.
+    pub compared: bool,
 }
 
 /// Words of a source with what they have to do with the problem.
@@ -61,7 +63,7 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, code: Code, message: impl Into<String>) -> Self {
-        Self { severity, code, message: message.into(), labels: Vec::new(), help: None }
+        Self { severity, code, message: message.into(), labels: Vec::new(), help: None, compared: false }
     }
 
     /// A template that cannot be parsed; `span` is the whole template's.
@@ -94,6 +96,12 @@ impl Diagnostic {
     pub fn help(mut self, text: impl Into<String>) -> Self {
         self.help = Some(text.into());
         self
+    }
+
+    /// Says that each by itself would be right.
+    #[must_use]
+    pub fn compared(self) -> Self {
+        Self { compared: true, ..self }
     }
 
     pub fn is_error(&self) -> bool {
@@ -130,6 +138,11 @@ impl Diagnostics {
 
     pub fn extend(&mut self, other: Self) {
         other.list.into_iter().for_each(|diagnostic| self.push(diagnostic));
+    }
+
+    /// Keeps those of which this is true.
+    pub fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
+        self.list.retain(keep);
     }
 
     /// Whether further errors would not be kept, so that looking for them is no use.

@@ -4,7 +4,7 @@ use std::{future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use rustls::ServerConnection;
-use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     admission::{Permit, Refused},
@@ -56,14 +56,7 @@ enum Failed {
     ProxyHeader(#[from] proxy_protocol::Refused),
     #[error("{0}")]
     Limit(#[from] Refused),
-    #[error("the client speaks HTTP/1, which is not spoken here")]
-    Http1,
 }
-
-/// What the client gets that speaks HTTP/1 where only HTTP/2 is spoken (RFC 9110 section 15.6.6).
-const HTTP1_REFUSED: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
-    Content-Type: text/plain\r\nContent-Length: 29\r\nConnection: close\r\n\r\n\
-    Only HTTP/2 is spoken here.\r\n";
 
 /// Serves the connection until it ends or is cut.
 pub(super) async fn serve<H: Handler>(io: Io, accepted: Accepted, handler: Arc<H>) {
@@ -115,10 +108,8 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
     match first {
         // In a box: connections of HTTP/1 would make room for it.
         First::Http2 => Box::pin(h2::serve(stream, connection, settings, handler)).await,
-        First::Other if settings.protocols.h1 => {
-            h1::serve(stream, connection, settings, handler).await;
-        }
-        First::Other => return refuse_http1(stream, settings.timeouts.handshake).await,
+        // Where that is not spoken the client is told so in its own protocol.
+        First::Other => h1::serve(stream, connection, settings, handler).await,
     }
     Ok(())
 }
@@ -207,13 +198,4 @@ async fn first_bytes(
         true => Err(Failed::Silent),
         false => Ok(()),
     }
-}
-
-async fn refuse_http1(mut stream: Stream, limit: Duration) -> Result<(), Failed> {
-    let answer = async {
-        stream.write_all(HTTP1_REFUSED).await?;
-        stream.shutdown().await
-    };
-    timeout(limit, answer).await.map_err(|_| Failed::Slow)??;
-    Err(Failed::Http1)
 }

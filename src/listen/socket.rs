@@ -8,6 +8,7 @@ use std::{
         net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
+    sync::{Arc, Weak},
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -23,7 +24,7 @@ use crate::{http::connection::Peer, value::Bind};
 #[derive(Debug)]
 pub struct Bound {
     socket: Socket,
-    local: Bind,
+    local: Arc<Bind>,
     file: Option<SocketFile>,
 }
 
@@ -31,7 +32,8 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct Listening {
     listener: Listener,
-    local: Bind,
+    /// Shared with who wants to know for how long the address is held.
+    local: Arc<Bind>,
     /// Removed with the socket.
     file: Option<SocketFile>,
 }
@@ -41,6 +43,8 @@ pub struct Listening {
 pub enum BindError {
     #[error("{bind}: {source}")]
     Io { bind: Bind, source: io::Error },
+    #[error("{bind}: another process listens there")]
+    Taken { bind: Bind },
     #[error("{bind}: a living process listens there")]
     Living { bind: Bind },
     #[error("{bind}: something other than a socket lies there")]
@@ -65,11 +69,12 @@ const BACKLOG: i32 = 4096;
 // === impl Bound ===
 
 impl Bound {
-    /// Takes the address.
-    pub fn bind(bind: &Bind) -> Result<Self, BindError> {
+    /// Takes the address. `shared`: another socket of this process may have it still; else whoever has it is another
+    /// process, which would get a part of the connections that are meant for this one.
+    pub fn bind(bind: &Bind, shared: bool) -> Result<Self, BindError> {
         match bind {
-            Bind::Any(port) => bind_any(*port).map_err(at(bind)),
-            Bind::Tcp(addr) => bind_tcp(*addr, false).map_err(at(bind)),
+            Bind::Any(port) => bind_any(*port, shared).map_err(at(bind)),
+            Bind::Tcp(addr) => bind_tcp(*addr, false, shared).map_err(at(bind)),
             Bind::Unix(path) => bind_unix(bind, path),
         }
     }
@@ -87,9 +92,26 @@ impl Bound {
     }
 }
 
+impl BindError {
+    /// What to do about it, where that is known.
+    pub fn help(&self) -> Option<String> {
+        let (Self::Taken { bind } | Self::Living { bind }) = self else { return None };
+        let listed = match bind.socket_addr() {
+            Some(addr) => format!("ss -lntup 'sport = :{}'", addr.port()),
+            None => "ss -lxp".into(),
+        };
+        Some(format!(
+            "end it, or bind another address; `{listed}` shows which it is: a Portolan that still runs?"
+        ))
+    }
+}
+
 pub(super) fn at(bind: &Bind) -> impl FnOnce(io::Error) -> BindError {
     let bind = bind.clone();
-    move |source| BindError::Io { bind, source }
+    move |source| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::Taken { bind },
+        _ => BindError::Io { bind, source },
+    }
 }
 
 fn listen(socket: Socket, local: &Bind, runtime: &Handle) -> io::Result<Listener> {
@@ -102,35 +124,45 @@ fn listen(socket: Socket, local: &Bind, runtime: &Handle) -> io::Result<Listener
 }
 
 /// One socket for both families, or for IPv4 alone where the machine has no IPv6.
-fn bind_any(port: u16) -> io::Result<Bound> {
+fn bind_any(port: u16, shared: bool) -> io::Result<Bound> {
     let dual = SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), port);
-    let bound = match bind_tcp(dual, true) {
+    let bound = match bind_tcp(dual, true, shared) {
         Err(error) if no_ipv6(&error) => {
-            bind_tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), false)
+            bind_tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), false, shared)
         }
         other => other,
     }?;
     let port = bound.local.socket_addr().map_or(port, |addr| addr.port());
-    Ok(Bound { local: Bind::Any(port), ..bound })
+    Ok(Bound { local: Bind::Any(port).into(), ..bound })
 }
 
 pub(super) fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
 }
 
-fn bind_tcp(addr: SocketAddr, dual: bool) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(!dual)?;
+fn bind_tcp(addr: SocketAddr, dual: bool, shared: bool) -> io::Result<Bound> {
+    if !shared && addr.port() != 0 {
+        // Sockets that are willing to share share with other processes as well: one that is not finds these.
+        tcp_socket(addr, dual)?.bind(&addr.into())?;
     }
-    socket.set_reuse_address(true)?;
+    let socket = tcp_socket(addr, dual)?;
     socket.set_reuse_port(true)?;
     // Accepted sockets inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-    Ok(Bound { socket, local: Bind::Tcp(local), file: None })
+    Ok(Bound { socket, local: Bind::Tcp(local).into(), file: None })
+}
+
+fn tcp_socket(addr: SocketAddr, dual: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!dual)?;
+    }
+    // Connections that have not quite ended do not keep their listener's address.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }
 
 fn bind_unix(bind: &Bind, path: &Path) -> Result<Bound, BindError> {
@@ -142,7 +174,7 @@ fn bind_unix(bind: &Bind, path: &Path) -> Result<Bound, BindError> {
         let file = SocketFile::of(path)?;
         // Before anybody can connect: nobody listens yet.
         fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-        Ok(Bound { socket, local: bind.clone(), file: Some(file) })
+        Ok(Bound { socket, local: bind.clone().into(), file: Some(file) })
     };
     bound().map_err(at(bind))
 }
@@ -172,6 +204,11 @@ fn remove_stale(bind: &Bind, path: &Path) -> Result<(), BindError> {
 impl Listening {
     pub fn local(&self) -> &Bind {
         &self.local
+    }
+
+    /// The address, for as long as it is held.
+    pub fn held(&self) -> Weak<Bind> {
+        Arc::downgrade(&self.local)
     }
 
     pub(super) async fn accept(&self) -> io::Result<(Io, Peer)> {

@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::tls_stream::TlsStream;
+use super::{h1, tls_stream::TlsStream};
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -60,6 +60,28 @@ impl Io {
         match ahead.is_empty() {
             true => self,
             false => Self::Read(Box::new(Read { ahead, io: self })),
+        }
+    }
+}
+
+impl h1::Io for Stream {
+    /// TLS ends without saying that it does (RFC 8446 section 6.1), and TCP with a reset, to which no client is blind.
+    fn cut(&mut self) {
+        match &self.carrier {
+            Carrier::Plain(io) => io.cut(),
+            Carrier::Tls(stream) => stream.io().cut(),
+        }
+    }
+}
+
+impl Io {
+    /// Has the client's end told that this one was cut, when it is closed.
+    fn cut(&self) {
+        match self {
+            // What fails here has no connection to reset.
+            Self::Tcp(io) => drop(io.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Read(read) => read.io.cut(),
         }
     }
 }

@@ -29,7 +29,7 @@ struct Started {
 }
 
 fn start_at(bind: &Bind, settings: Listener) -> Started {
-    let socket = Bound::bind(bind).unwrap().listen(&Handle::current()).unwrap();
+    let socket = Bound::bind(bind, false).unwrap().listen(&Handle::current()).unwrap();
     let (live, handler) = (Live::new(settings), Arc::new(Scripted::default()));
     let accepting = Accepting::start(&Handle::current(), socket, live.clone(), handler.clone());
     Started { accepting, live, handler }
@@ -157,7 +157,7 @@ async fn both_families_reach_a_socket_of_all_addresses() {
 
 #[tokio::test]
 async fn an_address_is_taken_before_it_listens_and_given_back_on_drop() {
-    let bound = Bound::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = Bound::bind(&"127.0.0.1:0".parse().unwrap(), false).unwrap();
     let addr = bound.local().socket_addr().unwrap();
     assert!(TcpStream::connect(addr).await.is_err());
     drop(bound);
@@ -180,11 +180,11 @@ async fn a_unix_socket_serves_and_removes_its_file() {
 async fn a_dead_socket_is_replaced_a_living_one_and_a_file_are_not() {
     let socket = Socket::new();
     drop(std::os::unix::net::UnixListener::bind(&socket.0).unwrap());
-    let living = Bound::bind(&socket.bind()).unwrap().listen(&Handle::current()).unwrap();
-    assert!(matches!(Bound::bind(&socket.bind()), Err(BindError::Living { .. })));
+    let living = Bound::bind(&socket.bind(), false).unwrap().listen(&Handle::current()).unwrap();
+    assert!(matches!(Bound::bind(&socket.bind(), false), Err(BindError::Living { .. })));
     drop(living);
     std::fs::write(&socket.0, "data").unwrap();
-    assert!(matches!(Bound::bind(&socket.bind()), Err(BindError::NoSocket { .. })));
+    assert!(matches!(Bound::bind(&socket.bind(), false), Err(BindError::NoSocket { .. })));
     assert_eq!(std::fs::read(&socket.0).unwrap(), b"data");
 }
 
@@ -209,7 +209,8 @@ async fn past_the_limits_a_connection_is_closed_and_settings_change_under_way() 
 
 #[tokio::test]
 async fn stopping_takes_what_waits_and_closes_the_port() {
-    let socket = Bound::bind(&"127.0.0.1:0".parse().unwrap()).unwrap().listen(&Handle::current()).unwrap();
+    let socket =
+        Bound::bind(&"127.0.0.1:0".parse().unwrap(), false).unwrap().listen(&Handle::current()).unwrap();
     let addr = socket.local().socket_addr().unwrap();
     // These wait in the queue: nobody accepts yet.
     let waiting = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];

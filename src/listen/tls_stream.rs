@@ -94,6 +94,10 @@ impl TlsStream {
         &self.session
     }
 
+    pub(super) fn io(&self) -> &Io {
+        &self.io
+    }
+
     /// Whether what it reads is early, for as long as it is.
     pub(super) fn early(&self) -> Early {
         self.early.clone()

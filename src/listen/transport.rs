@@ -1,6 +1,6 @@
 //! Sockets of either kind: those that carry streams of bytes, and those that carry QUIC.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::runtime::Handle;
 
@@ -52,10 +52,10 @@ pub enum Accepting {
 // === impl Bound ===
 
 impl Bound {
-    /// Takes the address.
-    pub fn bind(place: &Place) -> Result<Self, BindError> {
+    /// Takes the address. `shared`: another socket of this process may have it still.
+    pub fn bind(place: &Place, shared: bool) -> Result<Self, BindError> {
         match place.transport {
-            Transport::Stream => socket::Bound::bind(&place.bind).map(Self::Stream),
+            Transport::Stream => socket::Bound::bind(&place.bind, shared).map(Self::Stream),
             Transport::Quic => quic::Bound::bind(&place.bind).map(Self::Quic),
         }
     }
@@ -78,6 +78,18 @@ impl Bound {
         match self {
             Self::Stream(bound) => bound.listen(runtime).map(Listening::Stream),
             Self::Quic(bound) => bound.listen(runtime).map(Listening::Quic),
+        }
+    }
+}
+
+// === impl Listening ===
+
+impl Listening {
+    /// The address, for as long as it is held, where others of this process may share it.
+    pub fn held(&self) -> Option<Weak<Bind>> {
+        match self {
+            Self::Stream(socket) => Some(socket.held()),
+            Self::Quic(_) => None,
         }
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderName, response};
 
 use super::{
-    Config, Context, Exchange, Held, Mode, Next, OnBody, OnRequest, OnResponse, Refusal, Source, Verdict,
-    World, jwt, limit,
+    Config, Context, Exchange, Held, IsTorn, Mode, Next, OnBody, OnRequest, OnResponse, Refusal, Source,
+    Verdict, World, jwt, limit,
 };
 use crate::{
     diagnostic::Diagnostics,
@@ -68,6 +68,7 @@ pub struct Builder<'a> {
     metrics: &'a Metrics,
     /// What those further in ask the chain's tokens for.
     claims: Option<Arc<jwt::Asked>>,
+    is_torn: &'a IsTorn<'a>,
 }
 
 struct RequestStep {
@@ -118,7 +119,7 @@ impl Chain {
         world: &World<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Self {
-        let mut builder = Builder::new(world.metrics);
+        let mut builder = Builder { is_torn: &*world.is_torn, ..Builder::new(world.metrics) };
         for item in items {
             builder.chain.parts.push(Part { kind: item.config.kind(), site: item.site.clone() });
             let Item { captures, span, place, .. } = item;
@@ -281,7 +282,12 @@ impl Judge {
 
 impl<'a> Builder<'a> {
     fn new(metrics: &'a Metrics) -> Self {
-        Self { chain: Chain::default(), metrics, claims: None }
+        Self { chain: Chain::default(), metrics, claims: None, is_torn: &|_| false }
+    }
+
+    /// Whether more may stand before this place than is known.
+    pub fn is_torn_before(&self, place: Span) -> bool {
+        (self.is_torn)(place)
     }
 
     /// For what lets every request pass, or answers it as it was asked to.

@@ -59,7 +59,7 @@ pub use capacity::{HeavyWork, Window, Windows};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::{Exchange, Routed};
 pub use header_limits::HeadSize;
-pub use world::{Calls, Files, World};
+pub use world::{Calls, Files, IsTorn, World};
 
 /// The list: module, configuration variant and kind of every middleware, in the order of the reference.
 macro_rules! kinds {

@@ -168,7 +168,8 @@ fn quota(config: &Config, identity: &Identity, cx: &mut Context<'_>) -> Option<Q
                 "the same bucket allows something else here",
             )
             .label(other, "than here")
-            .help("one bucket has one rate, one burst and one scope: give one of the two another name")),
+            .help("one bucket has one rate, one burst and one scope: give one of the two another name")
+            .compared()),
         }
     });
     agreed.map_err(|problem| cx.diagnostics.push(problem)).ok()

@@ -29,6 +29,8 @@ pub struct Calls<'a> {
 
 pub type FindUpstream<'a> = dyn Fn(&Spanned<Name>) -> Option<Arc<Upstream>> + 'a;
 
+pub type IsTorn<'a> = dyn Fn(Span) -> bool + 'a;
+
 /// What is the same for every chain of a configuration.
 pub struct World<'a> {
     pub files: &'a dyn Files,
@@ -42,6 +44,8 @@ pub struct World<'a> {
     pub passwords: &'a basic_auth::Registry,
     /// The quotas of this configuration, which must not say two things of one bucket.
     pub quotas: RefCell<limit::Quotas>,
+    /// Whether what was written before a place of a chain may be missing from it.
+    pub is_torn: Box<IsTorn<'a>>,
     /// Parts by the place in memory of their settings, which stay where they are while chains are compiled.
     made: RefCell<HashMap<usize, Made>>,
 }
@@ -68,6 +72,7 @@ impl<'a> World<'a> {
             limits,
             passwords,
             quotas: RefCell::default(),
+            is_torn: Box::new(|_| false),
             made: RefCell::default(),
         }
     }

@@ -1,7 +1,9 @@
-//! Shows a client's session to Pingora as a custom session, and takes it back when Pingora is through.
+//! Shows a client's session to Pingora as a custom session. It lies where others find it whenever Pingora does
+//! nothing with it: while Pingora connects, whoever called it listens to the client.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,8 +29,14 @@ use super::{
 };
 use crate::error::Reason;
 
-/// Where the adapter leaves the session when Pingora drops it.
-pub type Slot<S> = Arc<Mutex<Option<Box<Downstream<S>>>>>;
+/// Where the session lies while nobody uses it.
+pub struct Slot<S>(Mutex<Option<Box<Downstream<S>>>>);
+
+/// The session on loan. It goes back where it was when this is dropped.
+pub struct Lent<'a, S> {
+    slot: &'a Slot<S>,
+    downstream: Option<Box<Downstream<S>>>,
+}
 
 /// The name of errors that carry one of our reasons: its code is [`Reason`]'s place in [`Reason::ALL`].
 pub const OURS: &str = "portolan";
@@ -43,8 +51,7 @@ pub struct Waits {
 
 /// One request as Pingora sees it.
 pub struct Adapter<S: Session> {
-    downstream: Option<Box<Downstream<S>>>,
-    slot: Slot<S>,
+    slot: Arc<Slot<S>>,
     request: RequestHeader,
     waits: Waits,
     replay: Replay,
@@ -69,26 +76,60 @@ enum Upgrade {
     Done,
 }
 
+impl<S> Slot<S> {
+    pub fn new(downstream: Box<Downstream<S>>) -> Self {
+        Self(Mutex::new(Some(downstream)))
+    }
+
+    fn content(&self) -> MutexGuard<'_, Option<Box<Downstream<S>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session, unless somebody uses it.
+    pub fn try_lend(&self) -> Option<Lent<'_, S>> {
+        let downstream = self.content().take()?;
+        Some(Lent { slot: self, downstream: Some(downstream) })
+    }
+
+    fn lend(&self) -> Lent<'_, S> {
+        self.try_lend().expect("one at a time uses the session")
+    }
+
+    /// The session for good.
+    pub fn take(&self) -> Box<Downstream<S>> {
+        self.content().take().expect("whoever has used the session has given it back")
+    }
+}
+
+impl<S> Deref for Lent<'_, S> {
+    type Target = Downstream<S>;
+
+    fn deref(&self) -> &Downstream<S> {
+        self.downstream.as_ref().expect("it is given back in drop alone")
+    }
+}
+
+impl<S> DerefMut for Lent<'_, S> {
+    fn deref_mut(&mut self) -> &mut Downstream<S> {
+        self.downstream.as_mut().expect("it is given back in drop alone")
+    }
+}
+
+impl<S> Drop for Lent<'_, S> {
+    fn drop(&mut self) {
+        *self.slot.content() = self.downstream.take();
+    }
+}
+
 impl<S: Session> Adapter<S> {
-    pub fn new(
-        downstream: Box<Downstream<S>>,
-        slot: Slot<S>,
-        request: RequestHeader,
-        tunnel: Option<Tunnel>,
-        waits: Waits,
-    ) -> Self {
+    pub fn new(slot: Arc<Slot<S>>, request: RequestHeader, tunnel: Option<Tunnel>, waits: Waits) -> Self {
         let upgrade = if tunnel.is_some() { Upgrade::Asked { sent: false } } else { Upgrade::No };
-        let downstream = Some(downstream);
         let (replay, silence) = (Replay::default(), Silence::default());
-        Self { downstream, slot, request, waits, replay, upgrade, tunnel, silence, written: None }
+        Self { slot, request, waits, replay, upgrade, tunnel, silence, written: None }
     }
 
-    fn downstream(&mut self) -> &mut Downstream<S> {
-        self.downstream.as_mut().expect("the session is taken back in drop alone")
-    }
-
-    fn shown(&self) -> &Downstream<S> {
-        self.downstream.as_ref().expect("the session is taken back in drop alone")
+    fn downstream(&self) -> Lent<'_, S> {
+        self.slot.lend()
     }
 
     async fn task(&mut self, task: HttpTask) -> Result<bool> {
@@ -154,8 +195,8 @@ impl<S: Session> Adapter<S> {
     /// The next bytes through the tunnel, as long as it is not silent for too long in both its ways.
     async fn read_tunnel(&mut self) -> Result<Option<Bytes>> {
         let limit = self.waits.tunnel_idle;
-        let Self { downstream, silence, .. } = self;
-        let downstream = downstream.as_mut().expect("the session is taken back in drop alone");
+        let Self { slot, silence, .. } = self;
+        let mut downstream = slot.lend();
         tokio::select! {
             biased;
             data = downstream.read_body() => {
@@ -168,26 +209,16 @@ impl<S: Session> Adapter<S> {
 
     /// Waits while there is nothing to read: for the client's end, or for the upstream's time to be up.
     async fn idle(&mut self) -> Box<Error> {
-        let limit = match self.downstream().progress() {
-            Progress::Waiting => self.waits.first_byte,
-            Progress::Tunnel => self.waits.tunnel_idle,
-            _ => self.waits.body_idle,
+        let mut downstream = self.downstream();
+        let (limit, late) = match downstream.progress() {
+            Progress::Waiting => (self.waits.first_byte, Reason::FirstByteTimeout),
+            Progress::Tunnel => (self.waits.tunnel_idle, Reason::TunnelIdle),
+            _ => (self.waits.body_idle, Reason::UpstreamBodyTimeout),
         };
-        let late = match self.downstream().progress() {
-            Progress::Waiting => Reason::FirstByteTimeout,
-            Progress::Tunnel => Reason::TunnelIdle,
-            _ => Reason::UpstreamBodyTimeout,
-        };
-        match self.downstream().session.closed(limit).await {
+        match downstream.session.closed(limit).await {
             Closed::Gone => ours(Reason::ClientGone),
             Closed::Idle => ours(late),
         }
-    }
-}
-
-impl<S: Session> Drop for Adapter<S> {
-    fn drop(&mut self) {
-        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = self.downstream.take();
     }
 }
 
@@ -309,8 +340,8 @@ impl<S: Session> CustomSession for Adapter<S> {
         match self.upgrade {
             Upgrade::Asked { .. } => false,
             Upgrade::Refused => true,
-            Upgrade::Done if self.shown().progress() == Progress::Ended => true,
-            _ => self.shown().body_is_done(),
+            Upgrade::Done if self.downstream().progress() == Progress::Ended => true,
+            _ => self.downstream().body_is_done(),
         }
     }
 
@@ -323,16 +354,16 @@ impl<S: Session> CustomSession for Adapter<S> {
         match &mut self.upgrade {
             // HTTP/2 asks once: behind the head of a CONNECT, the stream stays open.
             Upgrade::Asked { sent } => !connects && !std::mem::take(sent),
-            _ => self.shown().session.body_is_empty(),
+            _ => self.downstream().session.body_is_empty(),
         }
     }
 
     fn body_bytes_sent(&self) -> usize {
-        usize::try_from(self.shown().session.bytes().1).unwrap_or(usize::MAX)
+        usize::try_from(self.downstream().session.bytes().1).unwrap_or(usize::MAX)
     }
 
     fn body_bytes_read(&self) -> usize {
-        usize::try_from(self.shown().session.bytes().0).unwrap_or(usize::MAX)
+        usize::try_from(self.downstream().session.bytes().0).unwrap_or(usize::MAX)
     }
 
     fn digest(&self) -> Option<&Digest> {

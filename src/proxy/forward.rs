@@ -1,9 +1,10 @@
 //! Sends a request upstream through Pingora.
 
 use std::{
-    future::Future,
+    future::{Future, pending, poll_fn},
     pin::pin,
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use pingora::{
 use tokio::sync::watch;
 
 use super::{
-    adapter::{Adapter, Waits},
+    adapter::{Adapter, Slot, Waits},
     call::Call,
     downstream::Downstream,
     engine::lock,
@@ -66,25 +67,61 @@ impl Forwarder {
         let Outgoing { request, tunnel, trailing } = outgoing(&mut downstream, call);
         if trailing {
             // In a box: it is rare, and every request would make room for it.
-            let exchange = Box::pin(self.trailing.forward(&mut downstream, request, call, limits.waits));
+            let exchange = Box::pin(async {
+                self.trailing.forward(&mut downstream, request, call, limits.waits).await;
+                None
+            });
             if let Some(reason) = within(limits.total, exchange).await {
                 lock(call).failure = Some(reason);
             }
             return downstream;
         }
-        let slot = Arc::new(Mutex::new(None));
-        let adapter = Adapter::new(downstream, slot.clone(), request, tunnel, limits.waits);
+        let slot = Arc::new(Slot::new(downstream));
+        let adapter = Adapter::new(slot.clone(), request, tunnel, limits.waits);
         let session = ServerSession::new_custom(Box::new(adapter));
         let run = CALL.scope(call.clone(), self.proxy.process_new_http(session, &self.shutdown));
-        if let Some(reason) = within(limits.total, run).await {
+        if let Some(reason) = within(limits.total, while_wanted(run, &slot)).await {
             lock(call).failure = Some(reason);
         }
-        lock(&slot).take().expect("the adapter is gone and has left the session behind")
+        slot.take()
     }
 }
 
-/// Runs an exchange to its end, to the request's deadline or to a panic. Its future is gone then.
-async fn within<T>(total: Option<Duration>, run: impl Future<Output = T>) -> Option<Reason> {
+/// Runs Pingora to its end, or until the client goes at a time when Pingora does not look: while it connects.
+async fn while_wanted<S: Session, T>(run: impl Future<Output = T>, slot: &Slot<S>) -> Option<Reason> {
+    let mut run = pin!(run);
+    loop {
+        if poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await.is_ready() {
+            return None;
+        }
+        let Some(mut idle) = slot.try_lend() else {
+            until_woken(pending()).await;
+            continue;
+        };
+        if until_woken(idle.session.gone()).await {
+            return Some(Reason::ClientGone);
+        }
+    }
+}
+
+/// Waits for something, until the task is woken for that or anything else. Says whether it has come.
+async fn until_woken(something: impl Future<Output = ()>) -> bool {
+    let mut something = pin!(something);
+    let mut woken = false;
+    poll_fn(|cx| match something.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending if woken => Poll::Ready(false),
+        Poll::Pending => {
+            woken = true;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Runs an exchange to its end, which may be for a reason, to the request's deadline or to a panic. Its future is gone
+/// then.
+async fn within(total: Option<Duration>, run: impl Future<Output = Option<Reason>>) -> Option<Reason> {
     let run = pin!(run);
     let run = recover::catching(run);
     let ended = match total {
@@ -94,7 +131,7 @@ async fn within<T>(total: Option<Duration>, run: impl Future<Output = T>) -> Opt
             Err(_) => return Some(Reason::TotalTimeout),
         },
     };
-    ended.err().map(|_| Reason::Panic)
+    ended.unwrap_or(Some(Reason::Panic))
 }
 
 /// A request of this size leaves at once: an idle connection's buffers hold as much on every system.

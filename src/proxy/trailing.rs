@@ -31,6 +31,7 @@ use super::{
     call::Call,
     downstream::{Downstream, Progress},
     engine::lock,
+    patience::patiently,
     replay::Replay,
     session::{Closed, Session},
 };
@@ -106,9 +107,14 @@ impl Trailing {
         let mut sent = Sent::of(request.into(), downstream.session.body_is_empty());
         loop {
             let Some(peer) = lock(call).next_peer() else { return };
-            let again = match connector.get_stream(&*peer).await {
-                Err(error) => lock(call).connect_failed(&error.into_up()),
-                Ok((stream, reused)) => {
+            let connecting = patiently(connector.get_stream(&*peer), &mut downstream.session, None);
+            let again = match connecting.await {
+                Err(reason) => {
+                    lock(call).failure = Some(reason);
+                    return;
+                }
+                Ok(Err(error)) => lock(call).connect_failed(&error.into_up()),
+                Ok(Ok((stream, reused))) => {
                     lock(call).connected(reused);
                     let attempt = Attempt { downstream, sent: &mut sent, call, waits, upload: None };
                     match attempt.run(stream).await {

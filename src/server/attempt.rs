@@ -12,6 +12,7 @@ use crate::{
     compile::{self, Registries},
     config::{self, Chosen, Delegated, Document, Inputs, tree::Node},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
+    listen::BindError,
     snapshot::Snapshot,
     value::{Bind, Name, Span},
 };
@@ -132,12 +133,13 @@ impl Attempt {
     }
 
     /// Adds a problem of an address, where that is written.
-    pub fn bind_failed(&mut self, listener: &Name, bind: &Bind, message: String) {
-        let code = Code::BindFailed;
-        self.diagnostics.push(match self.place(listener, bind) {
+    pub fn bind_failed(&mut self, listener: &Name, bind: &Bind, error: &BindError) {
+        let (code, message) = (Code::BindFailed, format!("the listener {listener} cannot have {error}"));
+        let problem = match self.place(listener, bind) {
             Some(span) => Diagnostic::error(code, span, message),
             None => Diagnostic::nowhere(code, message),
-        });
+        };
+        self.diagnostics.push(problem.maybe_help(error.help()));
     }
 
     fn place(&self, listener: &Name, bind: &Bind) -> Option<Span> {

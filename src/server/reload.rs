@@ -283,7 +283,7 @@ fn wanted(snapshot: &Snapshot) -> Vec<Wanted> {
 
 fn tell(attempt: &mut Attempt, failed: Vec<Failed>) {
     for Failed { listener, wanted, error } in failed {
-        attempt.bind_failed(&listener, &wanted, format!("the listener {listener} cannot have {error}"));
+        attempt.bind_failed(&listener, &wanted, &error);
     }
 }
 

@@ -1,7 +1,11 @@
 //! The sockets that are listened on, from one configuration to the next: what is new is bound before
 //! anything changes, what stays is not disturbed, what left is drained.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::runtime::Handle;
 
@@ -32,6 +36,8 @@ pub struct Sockets<H> {
     open: Vec<Open>,
     /// Sockets that nobody wants any more and whose connections have not ended.
     left: Vec<(Place, Kept)>,
+    /// The addresses of all sockets for streams that are not closed yet.
+    held: Vec<Weak<Bind>>,
 }
 
 /// One socket, known by who asked for it and for what.
@@ -64,7 +70,8 @@ pub struct Failed {
 
 impl<H: Handler> Sockets<H> {
     pub fn new(runtime: Handle, tasks: Tasks, handler: Arc<H>) -> Self {
-        Self { runtime, tasks, handler, listeners: BTreeMap::new(), open: Vec::new(), left: Vec::new() }
+        let (open, left, held) = (Vec::new(), Vec::new(), Vec::new());
+        Self { runtime, tasks, handler, listeners: BTreeMap::new(), open, left, held }
     }
 
     /// Takes the addresses that are not open yet; all of them, or none.
@@ -106,18 +113,23 @@ impl<H: Handler> Sockets<H> {
             return Ok(bound);
         }
         if !is_any_port(&wanted.bind) {
-            return Bound::bind(wanted);
+            return Bound::bind(wanted, self.may_hold(&wanted.bind));
         }
         let is_beside = |name: &Name, place: &Place| {
             name == listener && place.bind == wanted.bind && place.transport != wanted.transport
         };
         if let Some(open) = self.open.iter().find(|open| is_beside(&open.listener, &open.wanted)) {
-            return Bound::bind(&Place { bind: open.accepting.local().clone(), ..wanted.clone() });
+            return Bound::bind(&Place { bind: open.accepting.local().clone(), ..wanted.clone() }, false);
         }
         match new.iter_mut().find(|new| is_beside(&new.listener, &new.wanted)) {
             Some(beside) => bind_beside(wanted, beside),
-            None => Bound::bind(wanted),
+            None => Bound::bind(wanted, false),
         }
+    }
+
+    /// Whether a socket of this process may have the address, or a part of it.
+    fn may_hold(&self, bind: &Bind) -> bool {
+        self.held.iter().filter_map(Weak::upgrade).any(|held| meet(&held, bind))
     }
 
     /// Goes over to these listeners: `acquired` is what [`Sockets::acquire`] made of the same list. Sockets
@@ -152,7 +164,9 @@ impl<H: Handler> Sockets<H> {
                 }
             }
         }
+        self.held.retain(|held| held.strong_count() > 0);
         for New { listener, wanted, socket } in acquired.new {
+            self.held.extend(socket.held());
             let live = self.listeners[&listener].clone();
             let accepting = Accepting::start(&self.runtime, socket, live, self.handler.clone());
             self.open.push(Open { listener, wanted, accepting });
@@ -222,6 +236,13 @@ impl<H: Handler> Sockets<H> {
     }
 }
 
+/// Whether two sockets could be in each other's way.
+fn meet(a: &Bind, b: &Bind) -> bool {
+    let (Some(a), Some(b)) = (a.socket_addr(), b.socket_addr()) else { return false };
+    let same = a.ip().to_canonical() == b.ip().to_canonical();
+    a.port() == b.port() && (same || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
 fn is_any_port(bind: &Bind) -> bool {
     bind.socket_addr().is_some_and(|address| address.port() == 0)
 }
@@ -239,13 +260,13 @@ fn places(listener: &Wanted) -> impl Iterator<Item = Place> {
 /// Takes the port that a new socket was given, for the other transport; where that is taken, both get another.
 fn bind_beside(wanted: &Place, beside: &mut New<Bound>) -> Result<Bound, BindError> {
     for _ in 1..TRIES {
-        let there = Bound::bind(&Place { bind: beside.socket.local().clone(), ..wanted.clone() });
+        let there = Bound::bind(&Place { bind: beside.socket.local().clone(), ..wanted.clone() }, false);
         if there.is_ok() {
             return there;
         }
-        beside.socket = Bound::bind(&beside.wanted)?;
+        beside.socket = Bound::bind(&beside.wanted, false)?;
     }
-    Bound::bind(&Place { bind: beside.socket.local().clone(), ..wanted.clone() })
+    Bound::bind(&Place { bind: beside.socket.local().clone(), ..wanted.clone() }, false)
 }
 
 /// How often a port is looked for that is free for both transports.

@@ -57,13 +57,7 @@ impl Watcher {
     pub fn new() -> (Self, Changes) {
         let interest = Arc::<Mutex<Interest>>::default();
         let changed = Arc::new(Notify::new());
-        let (concerned, tell) = (interest.clone(), changed.clone());
-        let notify = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            let concerned = concerned.lock().unwrap_or_else(PoisonError::into_inner);
-            if event.map_or(true, |event| concerned.is_met_by(&event)) {
-                tell.notify_one();
-            }
-        });
+        let notify = notify::recommended_watcher(heard(interest.clone(), changed.clone()));
         let notify = notify
             .inspect_err(|error| tracing::warn!(%error, "files cannot be watched: SIGHUP reloads"))
             .ok();
@@ -92,6 +86,20 @@ impl Watcher {
         *self.interest.lock().unwrap_or_else(PoisonError::into_inner) = interest;
         if missed {
             self.changed.notify_one();
+        }
+    }
+}
+
+/// What is done with each event. The system tells of whoever opens a file, too, and notify (before its version 9) cannot
+/// ask it not to: such events end before anything else is done.
+fn heard(interest: Arc<Mutex<Interest>>, changed: Arc<Notify>) -> impl Fn(notify::Result<Event>) {
+    move |event| {
+        if event.as_ref().is_ok_and(is_no_change) {
+            return;
+        }
+        let interest = interest.lock().unwrap_or_else(PoisonError::into_inner);
+        if event.map_or(true, |event| interest.is_met_by(&event)) {
+            changed.notify_one();
         }
     }
 }
@@ -186,7 +194,7 @@ impl Interest {
             let in_directory = || path.parent().is_some_and(|parent| self.directories.contains(parent));
             self.paths.contains(path) || (named && in_directory())
         };
-        !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(met)
+        !is_no_change(event) && event.paths.iter().any(met)
     }
 
     fn changed_since(&self, time: SystemTime) -> bool {
@@ -198,6 +206,11 @@ impl Interest {
         let files = self.paths.iter().filter(|path| !path.is_dir() || path.is_symlink());
         files.chain(&self.directories).any(changed)
     }
+}
+
+/// Whether somebody has only looked.
+fn is_no_change(event: &Event) -> bool {
+    matches!(event.kind, EventKind::Access(_)) && !event.need_rescan()
 }
 
 /// When an entry was last written, renamed or linked.
@@ -218,7 +231,12 @@ fn components(path: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{
+        future::Future,
+        os::unix::fs::symlink,
+        pin::pin,
+        task::{Context, Waker},
+    };
 
     use notify::event::{AccessKind, CreateKind, DataChange, RemoveKind};
 
@@ -331,5 +349,20 @@ mod tests {
         fs::write(root.join("a.yaml.new"), "two").unwrap();
         fs::rename(root.join("a.yaml.new"), &file).unwrap();
         tokio::time::timeout(Duration::from_secs(30), changes.next()).await.unwrap();
+    }
+
+    #[test]
+    fn who_only_looks_keeps_nobody_waiting() {
+        let interest =
+            Arc::new(Mutex::new(Interest { paths: [PathBuf::from("/a")].into(), ..Interest::default() }));
+        let changed = Arc::new(Notify::new());
+        let heard = heard(interest.clone(), changed.clone());
+        let held = interest.lock().unwrap();
+        heard(Ok(event(EventKind::Access(AccessKind::Any), "/a")));
+        drop(held);
+        let is_told = || pin!(changed.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!is_told());
+        heard(Ok(event(WRITTEN, "/a")));
+        assert!(is_told());
     }
 }

@@ -67,7 +67,7 @@ impl Upstream {
             .map(|endpoint| Arc::new(Endpoint::build(&settings, endpoint, registry)))
             .collect();
         Self {
-            balancer: balance::balancer(&settings.balance, &endpoints),
+            balancer: balance::balancer(&settings.balance, &endpoints, || registry.turns(&settings.name)),
             metrics: registry.upstream(&settings.name),
             name: settings.name,
             protocol: settings.protocol,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pingora::connectors::ConnectorOptions;
 
 use super::{
+    balance::Turns,
     call::Caller,
     endpoint::EndpointState,
     health::Checker,
@@ -29,6 +30,8 @@ pub struct Registry {
     metrics: Arc<Metrics>,
     states: Mutex<Weaks<EndpointKey, EndpointState>>,
     checkers: Mutex<Weaks<(EndpointKey, Health), Checker>>,
+    /// By upstream.
+    turns: Mutex<Weaks<Name, Turns>>,
 }
 
 // === impl Registry ===
@@ -43,6 +46,7 @@ impl Registry {
             metrics,
             states: Mutex::default(),
             checkers: Mutex::default(),
+            turns: Mutex::default(),
         }
     }
 
@@ -57,6 +61,11 @@ impl Registry {
             let metrics = self.metrics.endpoint(&key.0, key.1.to_string());
             EndpointState::new(self.clock.clone(), metrics)
         })
+    }
+
+    pub(super) fn turns(&self, upstream: &Name) -> Arc<Turns> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.find_or(upstream.clone(), Turns::default)
     }
 
     pub(super) fn upstream(&self, name: &Name) -> Arc<metrics::Upstream> {

@@ -159,6 +159,25 @@ fn a_reload_keeps_state_by_address_and_identity() {
 }
 
 #[test]
+fn a_reload_goes_on_with_the_turns() {
+    let registry = registry();
+    let next = |upstream: &Upstream| {
+        upstream.pick(PickKey::NONE, &Tried::default()).unwrap().endpoint.address.to_string()
+    };
+    let old = Upstream::build(settings(&[1, 1, 1]), &registry);
+    let before = [next(&old), next(&old)];
+    let new = Upstream::build(settings(&[1, 1, 1]), &registry);
+    let after = [next(&new), next(&old), next(&new)];
+    assert_eq!(before, ["10.0.0.1:8080", "10.0.0.2:8080"]);
+    assert_eq!(after, ["10.0.0.3:8080", "10.0.0.1:8080", "10.0.0.2:8080"]);
+    let other = Upstream::build(Settings { name: "other".parse().unwrap(), ..settings(&[1, 1]) }, &registry);
+    assert_eq!(next(&other), "10.0.0.1:8080", "each upstream has its own");
+    drop((old, new));
+    let anew = Upstream::build(settings(&[1, 1, 1]), &registry);
+    assert_eq!(next(&anew), "10.0.0.1:8080", "what nobody uses is forgotten");
+}
+
+#[test]
 fn a_reload_starts_only_the_checks_that_changed() {
     let registry = registry();
     let old = Upstream::build(settings(&[1, 1]), &registry);

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -148,13 +148,18 @@ impl fmt::Display for Cidr {
 }
 
 fn unix(path: &str) -> Result<PathBuf, String> {
-    // sun_path holds 108 bytes and ends with a NUL.
     match path {
         "" => Err("a path follows unix:".into()),
-        long if long.len() > 107 => {
-            Err(format!("a unix socket's path has at most 107 bytes, this one {}", long.len()))
-        }
-        path => Ok(path.into()),
+        path => fits_a_socket(path.as_ref()).map(|()| path.into()),
+    }
+}
+
+/// Whether a unix socket can have this path.
+pub fn fits_a_socket(path: &Path) -> Result<(), String> {
+    // sun_path holds 108 bytes and ends with a NUL.
+    match path.as_os_str().len() {
+        ..=107 => Ok(()),
+        long => Err(format!("a unix socket's path has at most 107 bytes, this one {long}")),
     }
 }
 

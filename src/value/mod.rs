@@ -18,7 +18,7 @@ mod unit;
 mod url;
 mod weaks;
 
-pub use address::{Address, Bind, Cidr};
+pub use address::{Address, Bind, Cidr, fits_a_socket};
 pub use clock::Clock;
 pub use field::{FieldName, FilePath, Method, Status};
 pub use name::Name;

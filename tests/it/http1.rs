@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Barrier};
 
-use super::support::{Client, Nginx, Origin, Proxy, Reply, TrailerOrigin, curl, to};
+use super::support::{
+    Certificates, Client, Nginx, Origin, Proxy, Reply, TrailerOrigin, Tree, config, curl, to,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -148,6 +150,67 @@ fn a_response_cut_short_is_not_passed_off_as_whole() {
     client.send(GET);
     let text = String::from_utf8(client.read_to_end()).unwrap();
     assert!(!text.ends_with("0\r\n\r\n"), "{text}");
+}
+
+/// How the origin's response to HTTP/1.0 ends for the client: its body has no length.
+fn ends_of_http10(path: &str) -> Vec<std::io::Result<Vec<u8>>> {
+    let origin = Origin::serving(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        if exchange.request.start.contains("/whole") {
+            exchange.send("0\r\n\r\n");
+        }
+        Reply::Close
+    });
+    let tree = Tree::new();
+    let certificates = Certificates::new(&tree);
+    certificates.sign("web", &["localhost"]);
+    let yaml = config(
+        r#"
+certificates: { web: { cert: FILES/web.pem, key: FILES/web.key } }
+listeners:
+  web: { bind: "127.0.0.1:0" }
+  secure: { bind: "127.0.0.1:0", tls: { certificates: [web] } }
+  early: { bind: "127.0.0.1:0", tls: { certificates: [web], early_data: true } }
+upstreams: { origin: { endpoints: ["ORIGIN"] } }
+hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: origin } } } } }
+"#,
+        &[("FILES", &tree.path("").display()), ("ORIGIN", &origin.address())],
+    );
+    let proxy = Proxy::start_in(tree, &yaml);
+    let secure = |listener| Client::tls(proxy.port(listener), "localhost", certificates.client(&[])).unwrap();
+    [proxy.client(), secure("secure"), secure("early")]
+        .into_iter()
+        .map(|mut client| client.send(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n")).read_whole())
+        .collect()
+}
+
+#[test]
+fn a_response_without_a_length_that_was_cut_short_does_not_end_as_a_whole_one() {
+    for whole in ends_of_http10("/whole") {
+        let text = String::from_utf8(whole.unwrap()).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nhello"), "{text}");
+    }
+    for cut in ends_of_http10("/cut") {
+        assert!(cut.is_err(), "{}", String::from_utf8_lossy(&cut.unwrap()));
+    }
+}
+
+#[test]
+fn one_whose_time_is_up_does_not_either() {
+    let origin = Origin::serving(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\n\r\nand so on");
+        // Until the proxy has gone.
+        exchange.read_some();
+        Reply::Close
+    });
+    let mut proxy = Proxy::start(&format!("drain_timeout: 1ms\n{}", to(&[&origin.address()])));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response_head().status, 200);
+    assert_eq!(client.read_exactly(9), b"and so on");
+    proxy.signal("TERM");
+    assert!(client.read_whole().is_err());
+    proxy.ended();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! HTTP/2 over TLS and in the clear, by curl and h2load.
 
 use super::support::{
-    Certificates, Nginx, Origin, Proxy, TrailerOrigin, Tree, config, curl, h2load, to, until,
+    Certificates, Client, Nginx, Origin, Proxy, TrailerOrigin, Tree, config, curl, h2load, to, until,
 };
 
 const SECURE: &str = r#"
@@ -40,6 +40,44 @@ impl Secure {
         assert_eq!(run.code, 0, "{run:?}");
         run.stdout
     }
+}
+
+#[test]
+fn http1_is_told_that_it_is_not_spoken_where_only_http2_is() {
+    let tree = Tree::new();
+    let certificates = Certificates::new(&tree);
+    certificates.sign("web", &["localhost"]);
+    let proxy = Proxy::start_in(
+        tree,
+        r#"
+certificates: { web: { cert: web.pem, key: web.key } }
+listeners:
+  web: { bind: "127.0.0.1:0", protocols: [h2c] }
+  secure: { bind: "127.0.0.1:0", protocols: [h2], tls: { certificates: [web] } }
+defaults: { middleware: [{ response_headers: { set: { X-Chain: passed } } }] }
+hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok } } } } }
+"#,
+    );
+    let secure = Client::tls(proxy.port("secure"), "localhost", certificates.client(&[])).unwrap();
+    for (listener, mut client) in [("web", proxy.client()), ("secure", secure)] {
+        let answer = client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").response();
+        assert_eq!((answer.status, answer.field("x-chain")), (505, Some("passed")));
+        assert!(answer.field("proxy-status").unwrap().contains("http_request_error"), "{answer:?}");
+        assert!(client.is_closed());
+        let line = proxy.access_line(|line| line["listener"] == listener);
+        assert_eq!(
+            (&line["status"], &line["reason"]),
+            (&505.into(), &"unsupported_version".into()),
+            "{line}"
+        );
+        let of_listener = format!("listener=\"{listener}\"");
+        until("it is counted", || {
+            let text = proxy.metrics();
+            let mut counts = text.lines().filter(|line| line.starts_with("portolan_requests_total{"));
+            counts.any(|line| line.contains(&of_listener) && line.contains("5xx") && line.ends_with(" 1"))
+        });
+    }
+    assert_eq!(curl(&["--http2-prior-knowledge", &proxy.url("web", "/")]).stdout, "ok");
 }
 
 #[test]

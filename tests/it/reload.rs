@@ -175,6 +175,48 @@ hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: two
     assert_eq!(proxy.client().get("/").text(), "one");
 }
 
+/// A listener on one port, and where the process is administered.
+fn alone_on(bind: &str, tree: &Tree) -> String {
+    let admin = tree.path("admin.sock");
+    let admin = format!("admin: {{ bind: \"unix:{}\" }}", admin.display());
+    format!("{admin}\n{}", saying("two").replace("127.0.0.1:0", bind))
+}
+
+#[test]
+fn a_second_portolan_does_not_share_an_address() {
+    let first = Proxy::start(&saying("one"));
+    let port = first.port("web");
+    for bind in [format!("127.0.0.1:{port}"), format!(":{port}")] {
+        let tree = Tree::new();
+        tree.write("portolan.yaml", alone_on(&bind, &tree));
+        let second = portolan(&tree.path(""), &["run", "portolan.yaml"]);
+        assert_ne!(second.code, 0, "{second:?}");
+        for said in [
+            "error[bind-failed]: the listener web cannot have",
+            "another process listens there",
+            "portolan.yaml:3:",
+            &format!("ss -lntup 'sport = :{port}'"),
+        ] {
+            assert!(second.stderr.contains(said), "{said:?} is not in {}", second.stderr);
+        }
+    }
+    assert_eq!(first.client().get("/").text(), "one");
+}
+
+#[test]
+fn sockets_of_one_process_may_overlap() {
+    let port = free_port();
+    let saying_on = |word: &str, bind: &str| saying(word).replace("\"127.0.0.1:0\"", bind);
+    let (one, every) = (format!("\"127.0.0.1:{port}\""), format!("\":{port}\""));
+    let mut proxy = Proxy::start(&saying_on("start", &one));
+    for (word, bind) in
+        [("a", &every), ("b", &one), ("c", &format!("[{one}, {every}]")), ("d", &every), ("e", &one)]
+    {
+        proxy.change(&saying_on(word, bind));
+        until("the new answer is there", || Client::tcp(port).get("/").text() == word);
+    }
+}
+
 #[test]
 fn what_runs_finishes_as_it_began() {
     let origin = Origin::serving_early(|exchange| {

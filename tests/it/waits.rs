@@ -120,3 +120,100 @@ hosts:
     whole.send(head.replace("PATH", "whole") + "}");
     assert_eq!(whole.response().status, 200);
 }
+
+/// A listener that nobody accepts from and whose queue is full: connecting to it takes for ever.
+struct Unreachable {
+    address: std::net::SocketAddr,
+    _listener: socket2::Socket,
+    _waiting: Vec<std::net::TcpStream>,
+}
+
+impl Unreachable {
+    fn new() -> Self {
+        // What the library's own calls take for a queue is too long to fill.
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
+        let waiting: Vec<_> = std::iter::from_fn(connect).take(64).collect();
+        assert!(waiting.len() < 64, "the queue has an end");
+        Self { address, _listener: listener, _waiting: waiting }
+    }
+}
+
+/// Everything but /free goes where nobody accepts.
+fn before(unreachable: &Unreachable) -> Proxy {
+    Proxy::start(&config(
+        r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { origin: { endpoints: ["ORIGIN"], timeouts: { connect: FOREVER }, retry: { retries: 2 } } }
+hosts:
+  all:
+    names: ["*"]
+    middleware: [concurrency: { max: 1 }]
+    routes: { free: { path: /free, respond: {} }, all: { path: "/**", proxy: { upstream: origin } } }
+"#,
+        &[("ORIGIN", &unreachable.address), ("FOREVER", &FOREVER)],
+    ))
+}
+
+fn connecting(proxy: &Proxy, unreachable: &Unreachable) -> Option<f64> {
+    let address = unreachable.address;
+    proxy.metric(&format!("portolan_endpoint_in_flight{{endpoint=\"{address}\",upstream=\"origin\"}}"))
+}
+
+/// A request that waits for its connection.
+fn assert_connects(proxy: &Proxy, unreachable: &Unreachable) {
+    until("the endpoint is connected to", || connecting(proxy, unreachable) == Some(1.0));
+    assert_eq!(status(proxy, "/free"), 503, "the place is taken");
+}
+
+/// Its place is free after one attempt, and so is its endpoint.
+fn assert_given_up(proxy: &Proxy, unreachable: &Unreachable, path: &str, since: Instant) {
+    assert_over(proxy, path, since);
+    assert_eq!(proxy.access_line_of(path)["attempts"], 1);
+    assert_eq!(connecting(proxy, unreachable), Some(0.0));
+}
+
+#[test]
+fn a_client_that_goes_while_its_upstream_is_connected_to_ends_that() {
+    let unreachable = Unreachable::new();
+    let proxy = before(&unreachable);
+    // The second asks for trailers, which another connector is for.
+    for (path, fields) in [("/plain", ""), ("/trailers", "TE: trailers\r\nConnection: TE\r\n")] {
+        let since = Instant::now();
+        let mut client = proxy.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        assert_connects(&proxy, &unreachable);
+        drop(client);
+        assert_given_up(&proxy, &unreachable, path, since);
+    }
+}
+
+#[test]
+fn one_that_goes_in_the_middle_of_its_body_does_so_too() {
+    let unreachable = Unreachable::new();
+    let proxy = before(&unreachable);
+    let since = Instant::now();
+    let mut client = proxy.client();
+    client.send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_connects(&proxy, &unreachable);
+    client.send(" of it");
+    drop(client);
+    assert_given_up(&proxy, &unreachable, "/body", since);
+}
+
+#[test]
+fn one_that_resets_its_stream_while_its_upstream_is_connected_to_does_so_too() {
+    let unreachable = Unreachable::new();
+    let proxy = before(&unreachable);
+    let since = Instant::now();
+    let url = proxy.url("web", "/reset");
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| curl(&["--http2-prior-knowledge", "--max-time", "3", &url]));
+        assert_connects(&proxy, &unreachable);
+        assert_eq!(run.join().unwrap().code, 28, "curl gives up");
+    });
+    assert_given_up(&proxy, &unreachable, "/reset", since);
+}

@@ -11,10 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use self::{
-    head::Head,
-    session::{Io, Patience},
-};
+use self::{head::Head, session::Patience};
 use crate::{
     error::Reason,
     http::connection::Connection,
@@ -23,7 +20,7 @@ use crate::{
     snapshot::settings::Listener,
 };
 
-pub use self::session::Http1;
+pub use self::session::{Http1, Io};
 
 /// Serves requests until the connection ends.
 pub async fn serve<I: Io, H: Handler>(
@@ -47,8 +44,14 @@ pub async fn serve<I: Io, H: Handler>(
         match next(&mut session, &settings, &limits, served, &mut drain).await {
             Next::Request(head) => {
                 served += 1;
-                let last = served >= settings.limits.requests_per_connection;
+                let spoken = settings.protocols.h1;
+                let last = served >= settings.limits.requests_per_connection || !spoken;
                 session = match session.begin(&head, !head.keep_alive || last) {
+                    // RFC 9110 section 15.6.6.
+                    Ok(()) if !spoken => {
+                        let reason = Reason::UnsupportedVersion;
+                        Box::pin(handler.refuse(&connection, reason, session)).await
+                    }
                     // In a box: between requests a connection would keep the room that one needs.
                     Ok(()) => Box::pin(handler.handle(&connection, head.parts, session)).await,
                     Err(reason) => {

@@ -30,9 +30,10 @@ use crate::{
 };
 
 /// A stream that HTTP/1 is spoken over.
-pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> Io for T {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
+    /// From here on its end is none that was meant, and looks so to the client, where the carrier can show it.
+    fn cut(&mut self);
+}
 
 /// The deadlines of an exchange.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ pub struct Patience {
 }
 
 /// A connection with the exchange that it carries at the moment.
-pub struct Http1<I> {
+pub struct Http1<I: Io> {
     pub(super) io: I,
     /// Bytes read and not yet understood.
     pub(super) input: BytesMut,
@@ -68,6 +69,8 @@ struct Exchange {
     close: bool,
     received: u64,
     sent: u64,
+    /// The response's end is the connection's.
+    until_close: bool,
     /// The response was given up or a write failed: nothing more can be said.
     broken: bool,
 }
@@ -378,6 +381,7 @@ impl<I: Io> Session for Http1<I> {
         self.read_deadline.clear();
         let framing = answer::framing(&head, end, self.exchange.asked);
         let until_close = framing == Framing::UntilClose;
+        self.exchange.until_close = until_close;
         self.exchange.close |= until_close
             || self.exchange.owes_continue
             || (end && self.body_ends_connection())
@@ -461,6 +465,16 @@ impl<I: Io> Session for Http1<I> {
     }
 }
 
+impl<I: Io> Drop for Http1<I> {
+    /// A body that ends with the connection would look whole wherever it is cut (RFC 9112 section 8).
+    fn drop(&mut self) {
+        let Exchange { framing, until_close, broken, .. } = self.exchange;
+        if until_close && (framing == Some(Framing::UntilClose) || broken || !self.output.is_empty()) {
+            self.io.cut();
+        }
+    }
+}
+
 impl Exchange {
     fn idle() -> Self {
         Self {
@@ -472,6 +486,7 @@ impl Exchange {
             close: false,
             received: 0,
             sent: 0,
+            until_close: false,
             broken: false,
         }
     }

@@ -236,6 +236,9 @@ impl Aspect {
 
 /// What nobody before finds out.
 fn lacking(key: &KeyText, chain: &Builder<'_>, span: Span) -> Option<Diagnostic> {
+    if chain.is_torn_before(span) {
+        return None;
+    }
     let (message, help) = match key {
         KeyText::Claim(name) if !chain.ask_for_claim(name) => (
             "no jwt stands before this, so that nobody has a claim",

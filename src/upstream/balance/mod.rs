@@ -26,6 +26,8 @@ use super::{
     settings::Balance,
 };
 
+pub use round_robin::Turns;
+
 /// A way to choose.
 pub trait Balancer: fmt::Debug + Send + Sync {
     fn choose(&self, among: Candidates<'_>, key: PickKey) -> Option<usize>;
@@ -45,11 +47,15 @@ pub struct Dice(AtomicU64);
 /// The odd number nearest 2^64 divided by the golden ratio: its multiples spread evenly.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The balancer for a pool of these endpoints.
-pub fn balancer(balance: &Balance, endpoints: &[Arc<Endpoint>]) -> Box<dyn Balancer> {
+/// The balancer for a pool of these endpoints, which goes on with the turns that they had.
+pub fn balancer(
+    balance: &Balance,
+    endpoints: &[Arc<Endpoint>],
+    turns: impl FnOnce() -> Arc<Turns>,
+) -> Box<dyn Balancer> {
     let dice = Dice::new(RandomState::new().hash_one(()));
     match balance {
-        Balance::RoundRobin => Box::new(round_robin::RoundRobin::new(endpoints, dice)),
+        Balance::RoundRobin => Box::new(round_robin::RoundRobin::new(endpoints, turns(), dice)),
         Balance::RandomTwo => Box::new(random_two::RandomTwo::new(endpoints, dice)),
         Balance::LeastRequests => Box::new(least_requests::LeastRequests::new(dice)),
         Balance::Ewma => Box::new(ewma::Ewma::new(dice)),

@@ -14,15 +14,19 @@ use crate::upstream::{endpoint::Endpoint, key::PickKey};
 /// as many rounds as that weight.
 #[derive(Debug)]
 pub struct RoundRobin {
-    next: AtomicU64,
+    turns: Arc<Turns>,
     heaviest: u64,
     dice: Dice,
 }
 
+/// How many turns an upstream's endpoints have had, over reloads: else each would begin with the first of them.
+#[derive(Debug, Default)]
+pub struct Turns(AtomicU64);
+
 impl RoundRobin {
-    pub fn new(endpoints: &[Arc<Endpoint>], dice: Dice) -> Self {
+    pub fn new(endpoints: &[Arc<Endpoint>], turns: Arc<Turns>, dice: Dice) -> Self {
         let heaviest = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).max().unwrap_or(1);
-        Self { next: AtomicU64::new(0), heaviest, dice }
+        Self { turns, heaviest, dice }
     }
 
     fn has_turn(&self, index: u64, round: u64, weight: u64) -> bool {
@@ -38,7 +42,7 @@ impl Balancer for RoundRobin {
         let count = among.endpoints.len() as u64;
         // Two rounds hold a turn of the heaviest. Where that one is not usable, chance finds the rest quicker.
         for _ in 0..2 * count {
-            let turn = self.next.fetch_add(1, Ordering::Relaxed);
+            let turn = self.turns.0.fetch_add(1, Ordering::Relaxed);
             let index = (turn % count) as usize;
             let weight = u64::from(among.endpoints[index].weight);
             if self.has_turn(turn % count, turn / count, weight) && among.usable(index) {
@@ -55,7 +59,7 @@ mod tests {
     use crate::upstream::balance::testing::{Pool, picks};
 
     fn choices(pool: &Pool, count: usize) -> Vec<usize> {
-        let balancer = RoundRobin::new(&pool.endpoints, Dice::new(1));
+        let balancer = RoundRobin::new(&pool.endpoints, Arc::default(), Dice::new(1));
         (0..count).filter_map(|_| balancer.choose(pool.candidates(), PickKey::NONE)).collect()
     }
 

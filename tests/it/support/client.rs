@@ -100,6 +100,12 @@ impl Client {
         all
     }
 
+    /// Everything until the proxy says that this was all.
+    pub fn read_whole(&mut self) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        self.stream.read_to_end(&mut all).map(|_| all)
+    }
+
     /// Whether the proxy closes within the deadline; anything that it still sends is thrown away.
     pub fn is_closed(&mut self) -> bool {
         let mut piece = [0; 64 * 1024];
