@@ -82,6 +82,17 @@ fn messages_pings_and_closes_pass_to_http_1() {
 }
 
 #[test]
+fn what_an_origin_says_to_a_client_that_has_ended_still_comes() {
+    let (_origin, server) = Server::echoing();
+    let said = server.said("ws_close", "/ws");
+    assert_eq!(
+        (&said["code"], &said["reason"], &said["reset"]),
+        (&json!(4321), &json!("done"), &Value::Null)
+    );
+    assert_eq!(server.proxy.access_line_of("/ws")["reason"], Value::Null);
+}
+
+#[test]
 fn an_http_2_origin_is_asked_by_extended_connect() {
     let mut origin = Python::run(include_str!("support/h2_websocket_origin.py"), &[]);
     let server = Server::before(&format!("127.0.0.1:{}", origin.line()), "protocol: h2c,");

@@ -202,11 +202,7 @@ impl Recorder {
             let path = exchange.request.start.split(' ').nth(1).and_then(|path| path.strip_prefix('/'));
             let number: usize = path.and_then(|path| path.parse().ok()).expect("a case's number");
             let key = exchange.request.field("sec-websocket-key").expect("a key").to_owned();
-            exchange.send(format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Accept: {}\r\n\r\n",
-                accept(&key)
-            ));
+            exchange.send(switching(&key));
             let (expected, mut said) = (cases[number].of_client().len(), Vec::new());
             while said.len() < expected {
                 let some = exchange.read_some();
@@ -236,11 +232,15 @@ impl Recorder {
     }
 }
 
-/// The answer to a key (RFC 6455 section 4.2.2).
-fn accept(key: &str) -> String {
+/// The answer to a request with this key (RFC 6455 section 4.2.2).
+pub fn switching(key: &str) -> String {
     let said = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, said.as_bytes());
-    base64::engine::general_purpose::STANDARD.encode(digest)
+    let accept = base64::engine::general_purpose::STANDARD.encode(digest);
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
 }
 
 #[test]

@@ -102,6 +102,16 @@ async def ws_echo():
         say(code=close.code, reason=close.reason, seen=ws.fields.get("x-seen"), **await ws.wait())
 
 
+async def ws_close():
+    """Says Close and ends its stream in one frame: the answer to it still comes."""
+    async with websocket() as ws:
+        await ws.echoes("hello")
+        ws.c.http.send_data(ws.stream, ws.ws.send(CloseConnection(4321, "done")), True)
+        ws.c.transmit()
+        close = await anext(ws.events)
+        say(code=close.code, reason=close.reason, **await ws.wait())
+
+
 async def ws_many():
     """Fifty tunnels through one connection, all open at once, beside a request."""
     async with client() as c:
