@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::{Run, Tree, openssl};
+use super::{Run, Tree, openssl, runs};
 
 /// Debian's name for it, and those that it has elsewhere.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
@@ -44,11 +44,7 @@ pub fn browse(port: u16, path: &str, certificate: &str, more: &[&str]) -> Run {
 }
 
 fn program() -> &'static str {
-    let runs = |name: &&str| {
-        let probe = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        probe.is_ok_and(|status| status.success())
-    };
-    NAMES.into_iter().find(runs).expect("chromium is installed: tests/install")
+    NAMES.into_iter().find(|name| runs(name)).expect("chromium is installed: tests/install")
 }
 
 /// The SHA-256 of a certificate's public key in Base64, as pins are written.

@@ -37,7 +37,7 @@ pub use nginx::Nginx;
 pub use origin::{Origin, Reply};
 pub use proxy::{Outcome, Proxy, portolan, to};
 pub use redis::Redis;
-pub use tools::{Python, Run, curl, openssl};
+pub use tools::{Python, Run, curl, openssl, runs, testssl};
 pub use tree::{Tree, free_port};
 
 /// What anything may take on a busy machine before a test gives up on it.
