@@ -29,7 +29,7 @@ fn h2_echo() -> (Python, String) {
     (server, address)
 }
 
-fn h2c(address: &str) -> String {
+pub fn h2c(address: &str) -> String {
     to(&[&address]).replace("endpoints:", "protocol: h2c, endpoints:")
 }
 

@@ -21,13 +21,13 @@ hosts:
   tunnels: { names: ["127.0.0.1"], routes: { tunnels: { path: "/", forward: { targets: ["ORIGIN"] } } } }
 "#;
 
-struct Server {
+pub struct Server {
     proxy: Proxy,
     ca: String,
 }
 
 impl Server {
-    fn before(origin: &dyn std::fmt::Display, protocol: &str) -> Self {
+    pub fn before(origin: &dyn std::fmt::Display, protocol: &str) -> Self {
         let tree = Tree::new();
         let certificates = Certificates::new(&tree);
         certificates.sign("web", &["localhost"]);
@@ -43,7 +43,7 @@ impl Server {
         (origin, server)
     }
 
-    fn run(&self, what: &str, specification: Value) -> Http3 {
+    pub fn run(&self, what: &str, specification: Value) -> Http3 {
         Http3::run(what, self.proxy.port("secure"), &self.ca, specification)
     }
 
