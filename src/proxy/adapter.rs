@@ -41,6 +41,9 @@ pub struct Lent<'a, S> {
 /// The name of errors that carry one of our reasons: its code is [`Reason`]'s place in [`Reason::ALL`].
 pub const OURS: &str = "portolan";
 
+/// How long an upstream may be silent to a client that has ended its way of a tunnel.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// Waits of a proxied request that end it.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
@@ -194,16 +197,41 @@ impl<S: Session> Adapter<S> {
 
     /// The next bytes through the tunnel, as long as it is not silent for too long in both its ways.
     async fn read_tunnel(&mut self) -> Result<Option<Bytes>> {
+        if self.has_left() {
+            return self.outlast().await;
+        }
         let limit = self.waits.tunnel_idle;
+        let Self { slot, silence, .. } = self;
+        let data = tokio::select! {
+            biased;
+            data = async { slot.lend().read_body().await } => {
+                silence.broken();
+                data.map_err(|reason| ours(reason).into_down())?
+            }
+            () = silence.lasts(limit) => return Err(ours(Reason::TunnelIdle)),
+        };
+        match data {
+            None if self.has_left() => self.outlast().await,
+            data => Ok(data),
+        }
+    }
+
+    /// Whether a client that opened the tunnel by extended CONNECT has ended its way of it, and may still be told
+    /// something. Pingora ends an upgrade with either way, and has no end of one to hand on.
+    fn has_left(&self) -> bool {
+        matches!(self.tunnel, Some(Tunnel::ConnectByUpgrade { .. })) && self.downstream().body_is_done()
+    }
+
+    /// Lets the upstream say what it still has to say to a client that has ended its way, as browsers do with their
+    /// Close, and ends the tunnel when that is nothing.
+    async fn outlast(&mut self) -> Result<Option<Bytes>> {
+        let limit = self.waits.tunnel_idle.min(LAST_WORDS);
         let Self { slot, silence, .. } = self;
         let mut downstream = slot.lend();
         tokio::select! {
             biased;
-            data = downstream.read_body() => {
-                silence.broken();
-                data.map_err(|reason| ours(reason).into_down())
-            }
-            () = silence.lasts(limit) => Err(ours(Reason::TunnelIdle)),
+            () = downstream.session.gone() => Err(ours(Reason::ClientGone)),
+            () = silence.lasts(limit) => Ok(None),
         }
     }
 
@@ -341,6 +369,7 @@ impl<S: Session> CustomSession for Adapter<S> {
             Upgrade::Asked { .. } => false,
             Upgrade::Refused => true,
             Upgrade::Done if self.downstream().progress() == Progress::Ended => true,
+            Upgrade::Done if self.has_left() => false,
             _ => self.downstream().body_is_done(),
         }
     }

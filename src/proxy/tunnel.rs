@@ -112,12 +112,12 @@ impl Silence {
         self.since = None;
     }
 
-    /// Ends when the silence has lasted for `limit`. The timer is set anew only when it goes off.
+    /// Ends when the silence has lasted for `limit`. The timer is set anew only when it goes off, or would too late.
     pub async fn lasts(&mut self, limit: Duration) {
         let due = *self.since.get_or_insert_with(Instant::now) + limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
         while Instant::now() < due {
-            if timer.is_elapsed() {
+            if timer.is_elapsed() || timer.deadline() > due {
                 timer.as_mut().reset(due);
             }
             timer.as_mut().await;
@@ -204,5 +204,10 @@ mod tests {
         said(0).await;
         silence.lasts(limit).await;
         assert_eq!(began.elapsed().as_secs(), 180);
+        silence.broken();
+        let waited = tokio::time::timeout(Duration::from_secs(1), silence.lasts(limit)).await;
+        assert!(waited.is_err());
+        silence.lasts(limit / 6).await;
+        assert_eq!(began.elapsed().as_secs(), 190, "a shorter limit holds at once");
     }
 }

@@ -2,8 +2,9 @@
 //! HTTP/2 (hyper-h2).
 
 use super::{
-    support::{Origin, Proxy, Python, TrailerOrigin, config, to, until},
+    support::{Origin, Proxy, Python, Reply, TrailerOrigin, config, to, until},
     websocket::{CLIENT, HELD, MANY, echo},
+    websocket_cases::switching,
 };
 
 /// A client of WebSocket over HTTP/2.
@@ -28,7 +29,7 @@ fn h2_echo() -> (Python, String) {
     (server, address)
 }
 
-fn h2c(address: &str) -> String {
+pub fn h2c(address: &str) -> String {
     to(&[&address]).replace("endpoints:", "protocol: h2c, endpoints:")
 }
 
@@ -46,6 +47,17 @@ fn messages_pings_and_closes_pass_to_http_1() {
     for bytes in ["received", "sent"] {
         assert!(line[bytes].as_u64().unwrap() > 2_100_000, "{line}");
     }
+}
+
+#[test]
+fn what_an_origin_says_to_a_client_that_has_ended_still_comes() {
+    let (_server, address) = echo();
+    let proxy = Proxy::start(&to(&[&address]));
+    assert_eq!(said("close", &proxy, "/ws"), "(4321, 'done') ended");
+    let line = proxy.access_line_of("/ws");
+    assert_eq!((&line["status"], &line["reason"]), (&200.into(), &serde_json::Value::Null), "{line}");
+    let (_server, address) = h2_echo();
+    assert_eq!(said("close", &Proxy::start(&h2c(&address)), "/ws"), "(4321, 'done') ended");
 }
 
 #[test]
@@ -224,6 +236,20 @@ fn silence_and_time_end_a_tunnel() {
     assert!(line["duration_ms"].as_f64().unwrap() >= 300.0, "{line}");
     assert_eq!(said("held", &proxy, "/total"), "open\nreset 8");
     assert_eq!(proxy.access_line_of("/total")["reason"], "total_timeout");
+}
+
+#[test]
+fn a_client_that_has_ended_is_not_waited_for() {
+    let origin = Origin::serving(|exchange| {
+        let key = exchange.request.field("sec-websocket-key").expect("a key").to_owned();
+        exchange.send(switching(&key));
+        exchange.read_to_end();
+        Reply::Close
+    });
+    let proxy = Proxy::start(&config(GUARDED, &[("ROUTES", &HELD), ("ORIGIN", &origin.address())]));
+    assert_eq!(said("end", &proxy, "/idle"), "ended");
+    until("the origin's connection is closed", || origin.closed() > 0);
+    assert_eq!(proxy.access_line_of("/idle")["reason"], serde_json::Value::Null);
 }
 
 #[test]

@@ -21,13 +21,13 @@ hosts:
   tunnels: { names: ["127.0.0.1"], routes: { tunnels: { path: "/", forward: { targets: ["ORIGIN"] } } } }
 "#;
 
-struct Server {
+pub struct Server {
     proxy: Proxy,
     ca: String,
 }
 
 impl Server {
-    fn before(origin: &dyn std::fmt::Display, protocol: &str) -> Self {
+    pub fn before(origin: &dyn std::fmt::Display, protocol: &str) -> Self {
         let tree = Tree::new();
         let certificates = Certificates::new(&tree);
         certificates.sign("web", &["localhost"]);
@@ -43,7 +43,7 @@ impl Server {
         (origin, server)
     }
 
-    fn run(&self, what: &str, specification: Value) -> Http3 {
+    pub fn run(&self, what: &str, specification: Value) -> Http3 {
         Http3::run(what, self.proxy.port("secure"), &self.ca, specification)
     }
 
@@ -79,6 +79,17 @@ fn messages_pings_and_closes_pass_to_http_1() {
     for bytes in ["received", "sent"] {
         assert!(line[bytes].as_u64().unwrap() > 2_100_000, "{line}");
     }
+}
+
+#[test]
+fn what_an_origin_says_to_a_client_that_has_ended_still_comes() {
+    let (_origin, server) = Server::echoing();
+    let said = server.said("ws_close", "/ws");
+    assert_eq!(
+        (&said["code"], &said["reason"], &said["reset"]),
+        (&json!(4321), &json!("done"), &Value::Null)
+    );
+    assert_eq!(server.proxy.access_line_of("/ws")["reason"], Value::Null);
 }
 
 #[test]

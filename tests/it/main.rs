@@ -10,6 +10,7 @@ mod authorities;
 mod bandwidth;
 mod bodies;
 mod body_rate;
+mod browser;
 mod cli;
 mod compression;
 mod concurrency;

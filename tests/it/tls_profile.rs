@@ -1,6 +1,8 @@
 //! What a listener offers of TLS: Mozilla's intermediate profile where nothing is said, the modern one from TLS 1.3 on.
 
-use super::support::{Proxy, Python, Tree, config, openssl};
+use serde_json::Value;
+
+use super::support::{Proxy, Python, Tree, config, openssl, testssl};
 
 struct Secure {
     proxy: Proxy,
@@ -32,7 +34,7 @@ fn secure(key: &str, tls: &str) -> Secure {
          extendedKeyUsage=serverAuth\n",
     );
     let authority =
-        ["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=Authority", "-keyout", &ca_key, "-out", &ca];
+        ["req", "-x509", "-nodes", "-days", "80", "-subj", "/CN=Authority", "-keyout", &ca_key, "-out", &ca];
     let signs = ["-addext", "keyUsage=critical,keyCertSign"];
     made(&[&authority[..], &kind("ec"), &signs].concat());
     let asks = ["req", "-nodes", "-subj", "/CN=localhost", "-keyout", &file, "-out", &request];
@@ -41,7 +43,7 @@ fn secure(key: &str, tls: &str) -> Secure {
         "x509",
         "-req",
         "-days",
-        "30",
+        "80",
         "-in",
         &request,
         "-CA",
@@ -57,7 +59,11 @@ fn secure(key: &str, tls: &str) -> Secure {
     let yaml = r#"
 certificates: { site: { cert: site.pem, key: site.key } }
 listeners: { secure: { bind: "127.0.0.1:0", tls: { certificates: [site] TLS } } }
-hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok } } } } }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      all: { path: "/**", middleware: [{ security_headers: { hsts: { max_age: 365d } } }], respond: { body: ok } }
 "#;
     Secure { proxy: Proxy::start_in(tree, &config(yaml, &[("TLS", &tls)])), ca }
 }
@@ -167,4 +173,37 @@ fn sslyze_has_no_finding() {
         let said = Python::run(program, &arguments).finish();
         assert!(said.contains("OK - Compliant."), "{key} {profile}: {said}");
     }
+}
+
+/// What testssl.sh is right to find in a test's certificate, which nobody revokes.
+const OF_THE_CERTIFICATE: [&str; 1] = ["cert_revocation"];
+
+/// Checks by which one can tell that a whole run took place: of protocols, suites, the server, the answer, weaknesses.
+const CHECKS: [&str; 8] =
+    ["TLS1_2", "TLS1_3", "cipherlist_STRONG", "cert_chain_of_trust", "HSTS_time", "heartbleed", "ROBOT", "RC4"];
+
+#[track_caller]
+fn testssl_finds_nothing(tls: &str) {
+    let secure = secure("ec", tls);
+    let findings = testssl(&format!("localhost:{}", secure.port("secure")), &secure.ca, secure.tree());
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    for check in CHECKS {
+        assert!(findings.iter().any(|finding| finding["id"] == check), "{check} was not looked at");
+    }
+    let grave = |finding: &&Value| {
+        let is_grave = ["MEDIUM", "HIGH", "CRITICAL", "FATAL"].contains(&text(finding, "severity").as_str());
+        is_grave && !OF_THE_CERTIFICATE.contains(&text(finding, "id").as_str())
+    };
+    let grave: Vec<_> = findings.iter().filter(grave).collect();
+    assert!(grave.is_empty(), "{grave:#?}");
+}
+
+#[test]
+fn testssl_finds_nothing_above_low() {
+    testssl_finds_nothing("");
+}
+
+#[test]
+fn testssl_finds_nothing_above_low_from_1_3_on() {
+    testssl_finds_nothing(", min_version: 1.3");
 }

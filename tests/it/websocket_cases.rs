@@ -1,17 +1,16 @@
 //! Frames of WebSocket of every kind (RFC 6455 section 5), the forbidden ones too, after the list of Autobahn's cases:
-//! Portolan looks at none, so each arrives as it was said, byte for byte, both ways, over HTTP/1.1 and HTTP/2.
+//! Portolan looks at none, so each arrives as it was said, byte for byte, both ways: from clients of HTTP/1.1, HTTP/2 and
+//! HTTP/3, each to an origin of HTTP/1.1 and one of HTTP/2.
 
-use std::{
-    collections::HashMap,
-    fs,
-    sync::{Arc, Mutex},
-};
+use std::fs;
 
 use base64::Engine;
+use serde_json::json;
 
 use super::{
-    extended_connect::H2_CLIENT,
-    support::{Origin, Proxy, Python, Reply, Tree, to},
+    extended_connect::{H2_CLIENT, h2c},
+    h3_tunnels::Server,
+    support::{Origin, Proxy, Python, Reply, Tree},
 };
 
 const CONTINUATION: u8 = 0;
@@ -188,26 +187,38 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// An origin that reads what a case's client says, keeps it, and says what its server does. The path is the case's number.
-struct Recorder {
-    origin: Origin,
-    seen: Arc<Mutex<HashMap<usize, Vec<u8>>>>,
+/// The cases, and a directory with what is said and heard of each by its number: what the client is to say (`N.client`) and
+/// the server (`N.server`), and what reaches the server (`N.seen`) and the client (`N.heard`).
+struct Table {
+    cases: Vec<Case>,
+    tree: Tree,
 }
 
-impl Recorder {
-    fn of(cases: &Arc<Vec<Case>>) -> Self {
-        let seen = Arc::new(Mutex::new(HashMap::new()));
-        let (cases, kept) = (cases.clone(), seen.clone());
-        let origin = Origin::serving(move |exchange| {
+impl Table {
+    fn new() -> Self {
+        let (cases, tree) = (cases(), Tree::new());
+        for (at, case) in cases.iter().enumerate() {
+            tree.write(format!("{at}.client"), case.of_client());
+            tree.write(format!("{at}.server"), case.of_server());
+        }
+        Self { cases, tree }
+    }
+
+    fn directory(&self) -> String {
+        self.tree.path("").to_string_lossy().trim_end_matches('/').to_owned()
+    }
+
+    /// An origin that reads what a case's client says, keeps it, and says what its server does. The path is the case's
+    /// number.
+    fn http_1(&self) -> Origin {
+        let directory = self.tree.path("");
+        Origin::serving(move |exchange| {
             let path = exchange.request.start.split(' ').nth(1).and_then(|path| path.strip_prefix('/'));
             let number: usize = path.and_then(|path| path.parse().ok()).expect("a case's number");
+            let file = |kind: &str| directory.join(format!("{number}.{kind}"));
             let key = exchange.request.field("sec-websocket-key").expect("a key").to_owned();
-            exchange.send(format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Accept: {}\r\n\r\n",
-                accept(&key)
-            ));
-            let (expected, mut said) = (cases[number].of_client().len(), Vec::new());
+            exchange.send(switching(&key));
+            let (expected, mut said) = (fs::read(file("client")).unwrap().len(), Vec::new());
             while said.len() < expected {
                 let some = exchange.read_some();
                 if some.is_empty() {
@@ -215,71 +226,119 @@ impl Recorder {
                 }
                 said.extend(some);
             }
-            kept.lock().unwrap().insert(number, said);
-            exchange.send(cases[number].of_server());
+            fs::write(file("seen"), said).unwrap();
+            exchange.send(fs::read(file("server")).unwrap());
             Reply::Close
-        });
-        Self { origin, seen }
+        })
+    }
+
+    /// One that does the same over HTTP/2, with its address.
+    fn http_2(&self) -> (Python, String) {
+        let mut origin = Python::run(include_str!("support/h2_websocket_origin.py"), &[&self.directory()]);
+        let address = format!("127.0.0.1:{}", origin.line());
+        (origin, address)
+    }
+
+    fn by_http_1(&self, proxy: &Proxy) {
+        for (at, case) in self.cases.iter().enumerate() {
+            let mut client = proxy.client();
+            client.send(format!(
+                "GET /{at} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ));
+            assert_eq!(client.response_head().status, 101, "{}", case.name);
+            let bytes = case.of_client();
+            // Short ones come byte by byte.
+            let size = if bytes.len() < 100 { 1 } else { bytes.len() };
+            bytes.chunks(size).for_each(|piece| {
+                client.send(piece);
+            });
+            self.tree.write(format!("{at}.heard"), client.read_to_end());
+        }
+    }
+
+    fn by_http_2(&self, proxy: &Proxy) {
+        let (directory, count) =
+            (format!("in={}", self.directory()), format!("count={}", self.cases.len()));
+        let port = proxy.port("web").to_string();
+        let said = Python::run(H2_CLIENT, &["raw", &port, "/", &directory, &count]).finish();
+        assert_eq!(said.trim(), "all");
+    }
+
+    fn by_http_3(&self, server: &Server) {
+        let specification = json!({ "directory": self.directory(), "count": self.cases.len() });
+        let said = server.run("ws_raw", specification).all();
+        assert_eq!(said, [json!({ "tunnels": self.cases.len() })]);
     }
 
     /// Sees that each side has heard what the other said.
-    fn check(&self, cases: &[Case], heard: impl Fn(usize) -> Vec<u8>) {
-        let seen = self.seen.lock().unwrap();
-        let wrong: Vec<_> = cases
-            .iter()
-            .enumerate()
-            .filter(|(at, case)| seen.get(at) != Some(&case.of_client()) || heard(*at) != case.of_server())
-            .map(|(_, case)| case.name.as_str())
-            .collect();
+    fn check(&self) {
+        let read = |at: usize, kind: &str| fs::read(self.tree.path(format!("{at}.{kind}"))).ok();
+        let is_wrong = |(at, case): &(usize, &Case)| {
+            read(*at, "seen") != Some(case.of_client()) || read(*at, "heard") != Some(case.of_server())
+        };
+        let wrong: Vec<_> =
+            self.cases.iter().enumerate().filter(is_wrong).map(|(_, case)| case.name.as_str()).collect();
         assert!(wrong.is_empty(), "{wrong:?}");
-        assert!(cases.len() >= 90, "{} cases", cases.len());
+        assert!(self.cases.len() >= 90, "{} cases", self.cases.len());
     }
 }
 
-/// The answer to a key (RFC 6455 section 4.2.2).
-fn accept(key: &str) -> String {
+/// The answer to a request with this key (RFC 6455 section 4.2.2).
+pub fn switching(key: &str) -> String {
     let said = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, said.as_bytes());
-    base64::engine::general_purpose::STANDARD.encode(digest)
+    let accept = base64::engine::general_purpose::STANDARD.encode(digest);
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
 }
 
 #[test]
 fn every_frame_passes_as_it_is_over_http_1() {
-    let cases = Arc::new(cases());
-    let recorder = Recorder::of(&cases);
-    let proxy = Proxy::before(&recorder.origin);
-    let mut heard = Vec::new();
-    for (at, case) in cases.iter().enumerate() {
-        let mut client = proxy.client();
-        client.send(format!(
-            "GET /{at} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        ));
-        assert_eq!(client.response_head().status, 101, "{}", case.name);
-        let bytes = case.of_client();
-        // Short ones come byte by byte.
-        let size = if bytes.len() < 100 { 1 } else { bytes.len() };
-        bytes.chunks(size).for_each(|piece| {
-            client.send(piece);
-        });
-        heard.push(client.read_to_end());
-    }
-    recorder.check(&cases, |at| heard[at].clone());
+    let table = Table::new();
+    let origin = table.http_1();
+    table.by_http_1(&Proxy::before(&origin));
+    table.check();
 }
 
 #[test]
 fn every_frame_passes_as_it_is_over_http_2() {
-    let cases = Arc::new(cases());
-    let recorder = Recorder::of(&cases);
-    let proxy = Proxy::start(&to(&[&recorder.origin.address()]));
-    let tree = Tree::new();
-    for (at, case) in cases.iter().enumerate() {
-        tree.write(format!("{at}.client"), case.of_client());
-    }
-    let directory = format!("in={}", tree.path("").display());
-    let count = format!("count={}", cases.len());
-    let port = proxy.port("web").to_string();
-    let said = Python::run(H2_CLIENT, &["raw", &port, "/", &directory, &count]).finish();
-    assert_eq!(said.trim(), "all");
-    recorder.check(&cases, |at| fs::read(tree.path(format!("{at}.heard"))).unwrap());
+    let table = Table::new();
+    let origin = table.http_1();
+    table.by_http_2(&Proxy::before(&origin));
+    table.check();
+}
+
+#[test]
+fn every_frame_passes_as_it_is_over_http_3() {
+    let table = Table::new();
+    let origin = table.http_1();
+    table.by_http_3(&Server::before(&origin.address(), ""));
+    table.check();
+}
+
+#[test]
+fn every_frame_passes_as_it_is_over_http_1_to_http_2() {
+    let table = Table::new();
+    let (_origin, address) = table.http_2();
+    table.by_http_1(&Proxy::start(&h2c(&address)));
+    table.check();
+}
+
+#[test]
+fn every_frame_passes_as_it_is_over_http_2_to_http_2() {
+    let table = Table::new();
+    let (_origin, address) = table.http_2();
+    table.by_http_2(&Proxy::start(&h2c(&address)));
+    table.check();
+}
+
+#[test]
+fn every_frame_passes_as_it_is_over_http_3_to_http_2() {
+    let table = Table::new();
+    let (_origin, address) = table.http_2();
+    table.by_http_3(&Server::before(&address, "protocol: h2c,"));
+    table.check();
 }

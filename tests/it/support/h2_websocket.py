@@ -128,6 +128,25 @@ def echo(port, path, *fields):
     print(ws.fields.get("x-seen", ""), close.code, close.reason, ws.wait())
 
 
+def close(port, path):
+    """Says Close and ends its stream in one frame, as browsers do: the answer to it still comes."""
+    ws = WebSocket(port, path)
+    ws.say(TextMessage("hello"))
+    assert next(ws.events) == "hello"
+    ws.h2.send_data(ws.stream, ws.ws.send(CloseConnection(4321, "done")), end_stream=True)
+    ws.flush()
+    end = ws.wait()
+    ws.ws.receive_data(bytes(ws.data))
+    print(*((event.code, event.reason) for event in ws.ws.events()), end)
+
+
+def end(port, path):
+    """Ends its stream without a word of why."""
+    ws = WebSocket(port, path)
+    ws.finish()
+    print(ws.wait())
+
+
 def deflate(port, path):
     extension = PerMessageDeflate()
     ws = WebSocket(port, path, [("sec-websocket-extensions", f"permessage-deflate; {extension.offer()}")], [extension])

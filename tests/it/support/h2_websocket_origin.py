@@ -1,10 +1,29 @@
 """An origin of WebSocket over HTTP/2 without TLS (RFC 8441), by hyper-h2 and wsproto: echoes messages. Says in x-seen how
-it was asked. A request for /refused is answered 403, any that is no CONNECT 200. Prints its port."""
+it was asked. A request for /refused is answered 403, any that is no CONNECT 200. Where a directory is named, reads at /N
+as many bytes as N.client has, keeps them as N.seen, says those of N.server, and ends. Prints its port."""
 
-import socket, threading
+import os, socket, sys, threading
 import h2.config, h2.connection, h2.events, h2.settings
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+
+
+class Raw:
+    """A tunnel whose bytes mean nothing."""
+
+    def __init__(self, directory, path):
+        self.file = f"{directory}{path}"
+        self.rest, self.seen = os.path.getsize(f"{self.file}.client"), b""
+
+    def said(self, data):
+        """What to say to that, once all has come."""
+        self.seen, self.rest = self.seen + data, self.rest - len(data)
+        if self.rest > 0:
+            return None
+        with open(f"{self.file}.seen", "wb") as file:
+            file.write(self.seen)
+        with open(f"{self.file}.server", "rb") as file:
+            return file.read()
 
 
 class Session:
@@ -35,7 +54,8 @@ class Session:
             if event.data and event.stream_id in self.sockets and event.stream_id not in self.closing:
                 self.echo(event.stream_id, event.data)
         elif isinstance(event, h2.events.StreamEnded):
-            self.closing.add(event.stream_id)
+            if not isinstance(self.sockets.get(event.stream_id), Raw):
+                self.closing.add(event.stream_id)
             self.move(event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
             self.sockets.pop(event.stream_id, None)
@@ -55,11 +75,16 @@ class Session:
             self.h2.send_headers(stream, [(":status", "200"), *fields], end_stream=True)
         else:
             self.h2.send_headers(stream, [(":status", "200"), *fields])
-            self.sockets[stream] = Connection(ConnectionType.SERVER)
+            self.sockets[stream] = Raw(sys.argv[1], head[":path"]) if sys.argv[1:] else Connection(ConnectionType.SERVER)
             self.waiting[stream] = bytearray()
 
     def echo(self, stream, data):
         ws = self.sockets[stream]
+        if isinstance(ws, Raw):
+            if (answer := ws.said(data)) is not None:
+                self.waiting[stream] += answer
+                self.closing.add(stream)
+            return self.move(stream)
         ws.receive_data(data)
         for event in ws.events():
             if isinstance(event, TextMessage):

@@ -102,6 +102,33 @@ async def ws_echo():
         say(code=close.code, reason=close.reason, seen=ws.fields.get("x-seen"), **await ws.wait())
 
 
+async def ws_close():
+    """Says Close and ends its stream in one frame: the answer to it still comes."""
+    async with websocket() as ws:
+        await ws.echoes("hello")
+        ws.c.http.send_data(ws.stream, ws.ws.send(CloseConnection(4321, "done")), True)
+        ws.c.transmit()
+        close = await anext(ws.events)
+        say(code=close.code, reason=close.reason, **await ws.wait())
+
+
+async def ws_raw():
+    """Says the bytes of a file and ends, in a tunnel for each of them, all of one connection, and keeps what comes back."""
+    async with client() as c:
+        for n in range(SPEC["count"]):
+            head = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", f"/{n}")]
+            tunnel = await Tunnel().open(c, [*head, (":authority", "localhost"), ("sec-websocket-version", "13")])
+            assert tunnel.status == 200, (n, tunnel.status)
+            with open(f"{SPEC['directory']}/{n}.client", "rb") as file:
+                await tunnel.send(file.read(), end=True)
+            heard = b""
+            while data := await tunnel.receive():
+                heard += data
+            with open(f"{SPEC['directory']}/{n}.heard", "wb") as file:
+                file.write(heard)
+    say(tunnels=SPEC["count"])
+
+
 async def ws_many():
     """Fifty tunnels through one connection, all open at once, beside a request."""
     async with client() as c:

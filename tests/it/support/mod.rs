@@ -1,5 +1,6 @@
 //! A real Portolan between real origins and real clients: free ports, temporary trees, deadlines instead of sleeps.
 
+mod browser;
 mod cases;
 mod certificates;
 mod client;
@@ -20,6 +21,7 @@ mod tree;
 
 use std::time::{Duration, Instant};
 
+pub use browser::browse;
 pub use cases::{cases, unescape};
 pub use certificates::Certificates;
 pub use client::Client;
@@ -35,7 +37,7 @@ pub use nginx::Nginx;
 pub use origin::{Origin, Reply};
 pub use proxy::{Outcome, Proxy, portolan, to};
 pub use redis::Redis;
-pub use tools::{Python, curl, openssl};
+pub use tools::{Python, Run, curl, openssl, runs, testssl};
 pub use tree::{Tree, free_port};
 
 /// What anything may take on a busy machine before a test gives up on it.

@@ -5,7 +5,9 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use super::Outcome;
+use serde_json::Value;
+
+use super::{Outcome, Tree};
 
 /// What a program said and how it ended.
 pub type Run = Outcome;
@@ -23,6 +25,28 @@ pub fn curl(arguments: &[&str]) -> Run {
 pub fn openssl(arguments: &[&str]) -> Run {
     let output = Command::new("openssl").args(arguments).stdin(Stdio::null()).output();
     output.expect("openssl is installed: tests/install").into()
+}
+
+/// What testssl.sh finds at an address, held against an authority: everything that it looks at but what each suite and each
+/// client of old would get, which takes as long as all the rest.
+#[track_caller]
+pub fn testssl(address: &str, ca: &str, tree: &Tree) -> Vec<Value> {
+    let file = tree.path("testssl.json");
+    let output = Command::new(if runs("testssl") { "testssl" } else { "testssl.sh" })
+        .args(["--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--add-ca", ca])
+        .args(["--protocols", "--std", "--fs", "--server-preference", "--server-defaults", "--headers"])
+        .args(["--vulnerable", "--jsonfile"])
+        .args([file.as_os_str(), address.as_ref()])
+        .stdin(Stdio::null())
+        .output();
+    let run: Run = output.expect("testssl.sh is installed: tests/install").into();
+    serde_json::from_str(&tree.read(&file)).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+}
+
+/// Whether there is a program of this name.
+pub fn runs(name: &str) -> bool {
+    let probe = Command::new(name).arg("--version").stdin(Stdio::null()).output();
+    probe.is_ok_and(|output| output.status.success())
 }
 
 /// A Python program that has `aioquic`, `websockets`, `prometheus_client`, `jwt`, `cryptography`, `h2`, `wsproto`, `grpc` and
