@@ -21,6 +21,7 @@ use pingora::{
 
 use super::{
     downstream::{Downstream, Progress},
+    farewell::{Farewell, Next},
     replay::Replay,
     session::{ClientError, Closed, Session},
     tunnel::{Silence, Tunnel},
@@ -52,6 +53,8 @@ pub struct Adapter<S: Session> {
     /// What is asked for, where that is another protocol.
     tunnel: Option<Tunnel>,
     silence: Silence,
+    /// Where the tunnel carries WebSocket. In a box: few do.
+    farewell: Option<Box<Farewell>>,
     /// What was sent, as far as Pingora asks: the status.
     written: Option<ResponseHeader>,
 }
@@ -80,7 +83,18 @@ impl<S: Session> Adapter<S> {
         let upgrade = if tunnel.is_some() { Upgrade::Asked { sent: false } } else { Upgrade::No };
         let downstream = Some(downstream);
         let (replay, silence) = (Replay::default(), Silence::default());
-        Self { downstream, slot, request, waits, replay, upgrade, tunnel, silence, written: None }
+        Self {
+            downstream,
+            slot,
+            request,
+            waits,
+            replay,
+            upgrade,
+            tunnel,
+            silence,
+            farewell: None,
+            written: None,
+        }
     }
 
     fn downstream(&mut self) -> &mut Downstream<S> {
@@ -134,35 +148,87 @@ impl<S: Session> Adapter<S> {
         if self.upgrade == Upgrade::Done {
             // Nothing of a tunnel can be said again.
             self.replay.give_up();
+            if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_websocket(&head)) {
+                let leaving = self.shown().exchange.connection.leaving.clone();
+                self.farewell = Some(Box::new(Farewell::new(leaving)));
+            }
         }
         self.downstream().forward_head(head, end).await.map_err(gone)
     }
 
     async fn data(&mut self, data: Option<Bytes>, end: bool) -> Result<()> {
-        let data = data.unwrap_or_default();
+        let mut data = data.unwrap_or_default();
         if data.is_empty() && !end {
             return Ok(());
         }
         self.silence.broken();
+        if let Some(farewell) = &mut self.farewell {
+            data = farewell.down(data);
+            if farewell.is_leaving() {
+                return self.data_before_leave(data, end).await;
+            }
+        }
         self.downstream().send_data(data, end).await.map_err(gone)
+    }
+
+    /// Sends what is left of a frame, and the Close that may stand behind it.
+    async fn data_before_leave(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.downstream().send_data(data, false).await.map_err(gone)?;
+        self.close_client().await?;
+        match end {
+            true => self.downstream().finish().await.map_err(gone),
+            false => Ok(()),
+        }
+    }
+
+    /// Sends the client its Close, where it is time for that. May be dropped and asked for again.
+    async fn close_client(&mut self) -> Result<()> {
+        let Self { downstream: Some(downstream), farewell: Some(farewell), .. } = self else { return Ok(()) };
+        if let Some(close) = farewell.close_client() {
+            downstream.session.say(close).await.map_err(gone)?;
+            downstream.exchange.reason = Some(Reason::TunnelDrained);
+            farewell.client_closed();
+        }
+        Ok(())
     }
 
     fn connects_upstream(&self) -> bool {
         self.tunnel.as_ref().is_some_and(Tunnel::connects_upstream)
     }
 
-    /// The next bytes through the tunnel, as long as it is not silent for too long in both its ways.
+    /// The next bytes through the tunnel, as long as it is not silent for too long in both its ways and does not have to go.
     async fn read_tunnel(&mut self) -> Result<Option<Bytes>> {
         let limit = self.waits.tunnel_idle;
-        let Self { downstream, silence, .. } = self;
-        let downstream = downstream.as_mut().expect("the session is taken back in drop alone");
-        tokio::select! {
-            biased;
-            data = downstream.read_body() => {
-                silence.broken();
-                data.map_err(|reason| ours(reason).into_down())
+        loop {
+            if let Some(close) = self.farewell.as_mut().and_then(|farewell| farewell.close_upstream()) {
+                return Ok(Some(close));
             }
-            () = silence.lasts(limit) => Err(ours(Reason::TunnelIdle)),
+            self.close_client().await?;
+            let Self { downstream, silence, farewell, .. } = self;
+            let downstream = downstream.as_mut().expect("the session is taken back in drop alone");
+            tokio::select! {
+                biased;
+                data = downstream.read_body() => {
+                    silence.broken();
+                    let data = data.map_err(|reason| ours(reason).into_down())?;
+                    let passed = match (data, &mut *farewell) {
+                        (Some(data), Some(farewell)) => farewell.up(data),
+                        (data, _) => return Ok(data),
+                    };
+                    if !passed.is_empty() {
+                        return Ok(Some(passed));
+                    }
+                }
+                next = next(farewell) => match next {
+                    Next::Leave => {}
+                    Next::End => {
+                        // It has its end; the upstream had its time.
+                        downstream.finish().await.map_err(gone)?;
+                        return Err(ours(Reason::TunnelDrained));
+                    }
+                },
+                () = silence.lasts(limit) => return Err(ours(Reason::TunnelIdle)),
+            }
         }
     }
 
@@ -188,6 +254,13 @@ impl<S: Session> Adapter<S> {
 impl<S: Session> Drop for Adapter<S> {
     fn drop(&mut self) {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = self.downstream.take();
+    }
+}
+
+async fn next(farewell: &mut Option<Box<Farewell>>) -> Next {
+    match farewell {
+        Some(farewell) => farewell.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -55,6 +55,10 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// Sends a piece of the body, waiting while the client takes no more.
     fn send_data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), ClientError>> + Send;
 
+    /// Sends a few bytes through a tunnel and hands them over to the network. May be dropped and asked for again: what is
+    /// on its way is gone from `data`.
+    fn say(&mut self, data: &mut Bytes) -> impl Future<Output = Result<(), ClientError>> + Send;
+
     /// Sends trailers, which end the response.
     fn send_trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), ClientError>> + Send;
 
@@ -119,6 +123,10 @@ impl<S: Session> Session for Box<S> {
 
     fn send_data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), ClientError>> + Send {
         (**self).send_data(data, end)
+    }
+
+    fn say(&mut self, data: &mut Bytes) -> impl Future<Output = Result<(), ClientError>> + Send {
+        (**self).say(data)
     }
 
     fn send_trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), ClientError>> + Send {

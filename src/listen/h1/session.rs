@@ -432,6 +432,12 @@ impl<I: Io> Session for Http1<I> {
         Ok(())
     }
 
+    async fn say(&mut self, data: &mut Bytes) -> Result<(), ClientError> {
+        self.exchange.sent += data.len() as u64;
+        self.output.extend_from_slice(&std::mem::take(data));
+        self.flush().await
+    }
+
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
         if self.exchange.framing == Some(Framing::Chunked) {
             answer::write_trailers(&mut self.output, &trailers);

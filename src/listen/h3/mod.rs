@@ -28,8 +28,12 @@ pub use self::{
     message::{Message, Part},
 };
 use self::{control::Critical, head::NoHead, session::Http3};
-use super::{deadline::Deadline, signal::Signal};
-use crate::{http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener};
+use super::deadline::Deadline;
+use crate::{
+    http::connection::Connection,
+    proxy::{session::Handler, signal::Signal},
+    snapshot::settings::Listener,
+};
 
 /// The size that field sections may have. Twice what we take, so that the answer to one just past the limit is ours and
 /// is logged.

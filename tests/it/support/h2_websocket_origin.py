@@ -1,5 +1,6 @@
 """An origin of WebSocket over HTTP/2 without TLS (RFC 8441), by hyper-h2 and wsproto: echoes messages. Says in x-seen how
-it was asked. A request for /refused is answered 403, any that is no CONNECT 200. Prints its port."""
+it was asked. A request for /refused is answered 403, any that is no CONNECT 200. Prints its port, and the code of each
+close."""
 
 import socket, threading
 import h2.config, h2.connection, h2.events, h2.settings
@@ -69,6 +70,7 @@ class Session:
             elif isinstance(event, (Ping, CloseConnection)):
                 self.waiting[stream] += ws.send(event.response())
                 if isinstance(event, CloseConnection):
+                    print("closed", event.code, flush=True)
                     self.closing.add(stream)
         self.move(stream)
 

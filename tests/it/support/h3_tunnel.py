@@ -130,6 +130,16 @@ async def ws_held():
         say(**await ws.wait())
 
 
+async def ws_left():
+    """Opens, says hello and waits to be told the end, which it answers."""
+    async with websocket() as ws:
+        await ws.echoes("hello")
+        say(open=True)
+        close = await anext(ws.events)
+        await ws.say(close.response())
+        say(code=close.code, **await ws.wait())
+
+
 async def ws_given_up():
     """Opens and resets its stream."""
     async with websocket() as ws:
