@@ -239,9 +239,10 @@ impl<H: Handler> Serving<H> {
     fn begin_other(&mut self, stream: RecvStream) {
         self.others_seen += 1;
         let (critical, quic) = (self.critical.clone(), self.quic.clone());
+        let requests = self.settings.limits.requests_per_connection;
         self.others.spawn(async move {
             let mut stream = stream;
-            if let Err(code) = control::read(&mut stream, &critical).await {
+            if let Err(code) = control::read(&mut stream, &critical, requests).await {
                 quic.close(code.into(), b"");
             }
         });
