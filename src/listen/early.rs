@@ -81,6 +81,10 @@ async fn write_now(io: &mut Io, mut write: impl FnMut(&mut dyn Write) -> io::Res
 // === impl EarlyTls ===
 
 impl EarlyTls {
+    pub(super) fn io(&self) -> &Io {
+        &self.io
+    }
+
     pub(super) fn session(&self) -> &ServerConnection {
         &self.session
     }

@@ -1,6 +1,7 @@
 //! A client's byte stream, whatever carries it: one concrete type, so that each protocol is compiled once.
 
 use std::{
+    future::pending,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -8,7 +9,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
@@ -60,7 +61,31 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Ends when the other side has broken the connection off, however much of what it said has not been read.
+    pub async fn broken_off(&self) {
+        let io = match &self.carrier {
+            Carrier::Plain(io) => io,
+            Carrier::Tls(tls) => tls.get_ref().0,
+            Carrier::Early(tls) => tls.io(),
+        };
+        if io.failed().await.is_err() {
+            // No socket says so any more than its reads and writes do.
+            pending().await
+        }
+    }
+}
+
 impl Io {
+    async fn failed(&self) -> io::Result<()> {
+        let ready = match self {
+            Self::Tcp(io) => io.ready(Interest::ERROR).await,
+            Self::Unix(io) => io.ready(Interest::ERROR).await,
+            Self::Read(read) => return Box::pin(read.io.failed()).await,
+        };
+        ready.map(drop)
+    }
+
     /// The same with these bytes before all that it still gives.
     pub fn after(self, ahead: Bytes) -> Self {
         match ahead.is_empty() {

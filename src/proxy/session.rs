@@ -26,7 +26,7 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// Waiting anew goes on with the time that is left.
     fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send;
 
-    /// Ends when the client has gone.
+    /// Ends when the client has gone. That it says nothing more is no going where a tunnel's way back stays open.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Nobody is going to read what is left of the request's body: to be said before an answer's head, so

@@ -6,24 +6,35 @@ pub mod head;
 mod session;
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     sync::Arc,
     task::{Context, Poll},
 };
 
-use self::{
-    head::Head,
-    session::{Io, Patience},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::{head::Head, session::Patience};
 use crate::{
     error::Reason,
     http::connection::Connection,
-    listen::pace::Rule,
+    listen::{pace::Rule, stream::Stream},
     proxy::{session::Handler, signal::Signal},
     snapshot::settings::Listener,
 };
 
 pub use self::session::Http1;
+
+/// A stream that HTTP/1 is spoken over.
+pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
+    /// Ends when the client has broken the connection off, whatever of it is still to be read.
+    fn broken_off(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Io for Stream {
+    fn broken_off(&self) -> impl Future<Output = ()> + Send {
+        Self::broken_off(self)
+    }
+}
 
 /// Serves requests until the connection ends.
 pub async fn serve<I: Io, H: Handler>(

@@ -4,19 +4,17 @@ use std::{
     future::poll_fn,
     io::IoSlice,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, response};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
-};
+use tokio::sync::watch;
 use tokio_util::io::poll_read_buf;
 
 use super::{
+    Io,
     answer::{self, Asked, Framing},
     body::{Body, Piece},
 };
@@ -29,10 +27,13 @@ use crate::{
     proxy::session::{ClientError, Closed, Session},
 };
 
-/// A stream that HTTP/1 is spoken over.
-pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> Io for T {}
+/// What came of reading ahead.
+enum Ahead {
+    /// The client has closed.
+    Ended,
+    /// As much has come as is kept.
+    Full,
+}
 
 /// The deadlines of an exchange.
 #[derive(Clone, Copy, Debug)]
@@ -204,18 +205,17 @@ impl<I: Io> Http1<I> {
     }
 
     /// Reads ahead, within bounds, until the client's end.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Ahead> {
         while self.input.len() < MOST_PIPELINED {
-            match self.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => {
+            match ready!(self.poll_fill(cx)) {
+                Ok(1..) => {}
+                _ => {
                     self.exchange.close = true;
-                    return Poll::Ready(());
+                    return Poll::Ready(Ahead::Ended);
                 }
-                Poll::Pending => break,
             }
         }
-        Poll::Pending
+        Poll::Ready(Ahead::Full)
     }
 
     async fn fill_body(&mut self) -> Result<(), ClientError> {
@@ -334,15 +334,19 @@ impl<I: Io> Session for Http1<I> {
     }
 
     async fn closed(&mut self, limit: Duration) -> Closed {
-        poll_fn(|cx| match self.poll_gone(cx) {
-            Poll::Ready(()) => Poll::Ready(Closed::Gone),
-            Poll::Pending => self.read_deadline.poll(limit, cx).map(|()| Closed::Idle),
+        poll_fn(|cx| match self.poll_ahead(cx) {
+            Poll::Ready(Ahead::Ended) => Poll::Ready(Closed::Gone),
+            _ => self.read_deadline.poll(limit, cx).map(|()| Closed::Idle),
         })
         .await
     }
 
     async fn gone(&mut self) {
-        poll_fn(|cx| self.poll_gone(cx)).await;
+        let ahead = poll_fn(|cx| self.poll_ahead(cx)).await;
+        // The end of a tunnel's one way stands in its order behind what has come, and leaves the other open.
+        if matches!(ahead, Ahead::Full) || self.exchange.body.is_tunnel() {
+            self.io.broken_off().await;
+        }
     }
 
     fn leave_body(&mut self) {

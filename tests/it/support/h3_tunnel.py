@@ -161,6 +161,25 @@ async def ws_trailers():
         say(**ws.c.last)
 
 
+async def upload():
+    """Opens a tunnel by CONNECT, sends through it until nobody takes any more, and goes."""
+    async with client() as c:
+        tunnel = await Tunnel().open(c, [(":method", "CONNECT"), (":authority", SPEC["target"])])
+        c.http.send_data(tunnel.stream, bytes(32 << 20), False)
+        c.transmit()
+        left = None
+        while left != (left := c.waiting(tunnel.stream)):
+            await asyncio.sleep(0.5)
+        assert tunnel.status == 200 and left > 0, (tunnel.status, left)
+        if SPEC["how"] == "reset":
+            c._quic.reset_stream(tunnel.stream, 0x10C)
+            c._quic.stop_stream(tunnel.stream, 0x10C)
+            c.transmit()
+            say(gone=True)
+            await c.closed.wait()
+    say(gone=True)
+
+
 async def tunnel():
     """Opens a tunnel by CONNECT, says something in it, and takes all until its end."""
     async with client() as c:
