@@ -21,7 +21,7 @@ use pingora::{
 
 use super::{
     downstream::{Downstream, Progress},
-    farewell::{Farewell, Next},
+    farewell::{Farewell, Next, next},
     replay::Replay,
     session::{ClientError, Closed, Session},
     tunnel::{Silence, Tunnel},
@@ -175,9 +175,25 @@ impl<S: Session> Adapter<S> {
     async fn data_before_leave(&mut self, data: Bytes, end: bool) -> Result<()> {
         self.downstream().send_data(data, false).await.map_err(gone)?;
         self.close_client().await?;
-        match end {
-            true => self.downstream().finish().await.map_err(gone),
-            false => Ok(()),
+        if end {
+            self.hear_client_out().await;
+            self.downstream().finish().await.map_err(gone)?;
+        }
+        Ok(())
+    }
+
+    /// The upstream has ended. The client is still to say its own Close (RFC 6455 section 7.1.1): what comes when its end is
+    /// closed could cost it ours.
+    async fn hear_client_out(&mut self) {
+        let Self { downstream: Some(downstream), farewell: Some(farewell), .. } = self else { return };
+        while farewell.awaits_client() {
+            tokio::select! {
+                data = downstream.session.read_body() => match data {
+                    Ok(Some(data)) => drop(farewell.up(data)),
+                    _ => return,
+                },
+                _ = farewell.next() => return,
+            }
         }
     }
 
@@ -254,13 +270,6 @@ impl<S: Session> Adapter<S> {
 impl<S: Session> Drop for Adapter<S> {
     fn drop(&mut self) {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = self.downstream.take();
-    }
-}
-
-async fn next(farewell: &mut Option<Box<Farewell>>) -> Next {
-    match farewell {
-        Some(farewell) => farewell.next().await,
-        None => std::future::pending().await,
     }
 }
 

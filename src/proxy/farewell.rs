@@ -43,6 +43,8 @@ struct Way {
 enum Leave {
     #[default]
     Untaken,
+    /// Where the Close is to stand has been reached.
+    Due,
     /// What of the Close has not been sent yet.
     Taking(Bytes),
     Taken,
@@ -77,7 +79,7 @@ impl Farewell {
 
     /// The Close for the upstream, where it is time for it: once.
     pub(super) fn close_upstream(&mut self) -> Option<Bytes> {
-        if !self.is_leaving() || !self.to_upstream.may_take_leave() {
+        if !self.is_leaving() || !self.to_upstream.is_due() {
             return None;
         }
         self.to_upstream.leave = Leave::Taken;
@@ -86,7 +88,7 @@ impl Farewell {
 
     /// What is to be sent of the Close for the client, where it is time for it, until nothing is left of it.
     pub(super) fn close_client(&mut self) -> Option<&mut Bytes> {
-        if self.is_leaving() && self.to_client.may_take_leave() {
+        if self.is_leaving() && self.to_client.is_due() {
             self.to_client.leave = Leave::Taking(going_away());
         }
         match &mut self.to_client.leave {
@@ -98,6 +100,11 @@ impl Farewell {
     /// The client has all of its Close.
     pub(super) fn client_closed(&mut self) {
         self.to_client.leave = Leave::Taken;
+    }
+
+    /// Whether the client has been told and has not said its own Close yet.
+    pub(super) fn awaits_client(&self) -> bool {
+        self.to_client.leave == Leave::Taken && !self.to_upstream.frames.has_closed()
     }
 
     pub(super) async fn next(&mut self) -> Next {
@@ -117,23 +124,46 @@ impl Farewell {
     }
 }
 
+/// What comes next, where there is a tunnel to take leave of.
+pub(super) async fn next(farewell: &mut Option<Box<Farewell>>) -> Next {
+    match farewell {
+        Some(farewell) => farewell.next().await,
+        None => pending().await,
+    }
+}
+
 // === impl Way ===
 
 impl Way {
-    /// What passes: all, unless leave is to be taken. Then what ends a frame, and nothing behind that.
+    /// What passes: all, unless leave is to be taken. Then what ends a frame, and nothing behind that; but it is followed on,
+    /// since the answer to a Close is in it.
     fn pass(&mut self, mut data: Bytes, leaving: bool) -> Bytes {
-        if leaving && !self.frames.has_closed() {
-            let whole = self.frames.finish(&data);
-            data.truncate(whole);
-        } else {
-            self.frames.follow(&data);
-        }
+        let passed = match self.leave {
+            Leave::Untaken if leaving && !self.frames.has_closed() => {
+                let end = self.frames.finish(&data);
+                self.is_due();
+                self.frames.follow(&data[end..]);
+                end
+            }
+            Leave::Untaken => {
+                self.frames.follow(&data);
+                data.len()
+            }
+            _ => {
+                self.frames.follow(&data);
+                0
+            }
+        };
+        data.truncate(passed);
         data
     }
 
-    /// Who has said Close itself says nothing more.
-    fn may_take_leave(&self) -> bool {
-        self.leave == Leave::Untaken && self.frames.is_between() && !self.frames.has_closed()
+    /// Whether it is time for the Close. Who has said one itself says nothing more.
+    fn is_due(&mut self) -> bool {
+        if self.leave == Leave::Untaken && self.frames.is_between() && !self.frames.has_closed() {
+            self.leave = Leave::Due;
+        }
+        self.leave == Leave::Due
     }
 }
 
@@ -191,6 +221,22 @@ mod tests {
         assert!(farewell.close_client().is_none());
         assert_eq!(farewell.down(Bytes::from_static(b"bc\x81\x03abc")), &b"bc"[..]);
         assert!(farewell.close_client().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clients_answer_is_heard_even_behind_what_it_was_saying() {
+        let (say, mut farewell) = leaving().await;
+        farewell.up(Bytes::from_static(&TEXT[..3]));
+        told(&say, &mut farewell).await;
+        let _ = farewell.close_client().unwrap().split_to(4);
+        farewell.client_closed();
+        assert!(farewell.awaits_client() && farewell.close_upstream().is_none());
+        // The end of its frame, another, and the beginning of a third.
+        assert_eq!(farewell.up(Bytes::from_static(b"bc\x81\x03abc\x81\x01")), &b"bc"[..]);
+        assert!(farewell.awaits_client() && farewell.close_upstream().is_some());
+        // A payload that looks like a Close, then one.
+        assert!(farewell.up(Bytes::from_static(b"\x88")).is_empty() && farewell.awaits_client());
+        assert!(farewell.up(Bytes::from_static(b"\x88")).is_empty() && !farewell.awaits_client());
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ asyncio.run(main())
 "#;
 
 const YAML: &str = r#"
-drain_timeout: 2s
+drain_timeout: 4s
 certificates: { web: { cert: web.pem, key: web.key } }
 listeners:
   web: { bind: "127.0.0.1:0" }
