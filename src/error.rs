@@ -88,6 +88,7 @@ reasons! {
     TooManyInFlight = "too_many_in_flight", 503, Gateway, "http_request_denied", "Too many requests at once: try again soon.";
     Overloaded = "overloaded", 503, Gateway, "http_request_denied", "Too much to do at the moment: try again soon.";
     ListenerGone = "listener_gone", 503, Gateway, "destination_unavailable", "This address is going out of service.";
+    TunnelDrained = "tunnel_drained", 503, Gateway, "destination_unavailable", "This address is going out of service.";
     TunnelIdle = "tunnel_idle", 504, Gateway, "connection_read_timeout", "Nothing was said for too long.";
     // the upstream's
     AuthUnavailable = "auth_unavailable", 503, Upstream, "destination_unavailable", "Who may have this cannot be found out at the moment.";

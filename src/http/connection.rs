@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{alt_svc::AltSvc, forwarded::Hop};
 use crate::value::{Bind, Name, Subject};
@@ -30,6 +30,8 @@ pub struct Connection {
     pub alt_svc: Option<AltSvc>,
     /// Turns true when the connection shall end: no further request, what is in flight finishes.
     pub draining: watch::Receiver<bool>,
+    /// Says, shortly before the connection is cut, until when tunnels are to have taken their leave.
+    pub leaving: watch::Receiver<Option<Instant>>,
     pub kept: Kept,
 }
 

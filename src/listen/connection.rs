@@ -103,6 +103,7 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
         tls,
         alt_svc: accepted.alt_svc,
         draining: accepted.ending.draining,
+        leaving: accepted.ending.leaving,
         kept: Kept::default(),
     });
     match first {

@@ -4,17 +4,15 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::{
-    admission::{Admission, Permit, Refused},
-    signal::Signal,
-};
+use super::admission::{Admission, Permit, Refused};
 use crate::{
     http::{
         alt_svc::{AltSvc, Announcement},
         connection::Peer,
     },
+    proxy::signal::Signal,
     snapshot::settings::Listener,
     value::Bind,
 };
@@ -36,6 +34,7 @@ pub struct Draining(Arc<Signals>);
 #[derive(Debug)]
 struct Signals {
     drain: watch::Sender<bool>,
+    leave: watch::Sender<Option<Instant>>,
     cut: watch::Sender<bool>,
 }
 
@@ -43,6 +42,7 @@ struct Signals {
 #[derive(Clone, Debug)]
 pub(super) struct Ending {
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) leaving: watch::Receiver<Option<Instant>>,
     cut: watch::Receiver<bool>,
 }
 
@@ -107,7 +107,8 @@ impl Live {
 
     pub(super) fn ending(&self) -> Ending {
         let signals = self.signals.load();
-        Ending { draining: signals.drain.subscribe(), cut: signals.cut.subscribe() }
+        let Signals { drain, leave, cut } = &**signals;
+        Ending { draining: drain.subscribe(), leaving: leave.subscribe(), cut: cut.subscribe() }
     }
 }
 
@@ -126,6 +127,11 @@ impl Draining {
         self.0.cut.closed().await;
     }
 
+    /// Has tunnels that know how to take leave do so, and end by themselves until then.
+    pub fn leave(&self, until: Instant) {
+        self.0.leave.send_replace(Some(until));
+    }
+
     /// Ends them now, whatever is in flight.
     pub fn cut(&self) {
         self.0.cut.send_replace(true);
@@ -136,7 +142,11 @@ impl Draining {
 
 impl Signals {
     fn new() -> Self {
-        Self { drain: watch::Sender::new(false), cut: watch::Sender::new(false) }
+        Self {
+            drain: watch::Sender::new(false),
+            leave: watch::Sender::new(None),
+            cut: watch::Sender::new(false),
+        }
     }
 }
 

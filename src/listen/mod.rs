@@ -16,7 +16,6 @@ mod pace;
 mod preface;
 pub mod proxy_protocol;
 mod quic;
-mod signal;
 mod socket;
 mod stream;
 #[cfg(test)]

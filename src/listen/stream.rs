@@ -1,6 +1,7 @@
 //! A client's byte stream, whatever carries it: one concrete type, so that each protocol is compiled once.
 
 use std::{
+    future::pending,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -8,7 +9,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -54,7 +55,25 @@ impl Stream {
     }
 }
 
+impl Stream {
+    fn socket(&self) -> &Io {
+        match &self.carrier {
+            Carrier::Plain(io) => io,
+            Carrier::Tls(stream) => stream.io(),
+        }
+    }
+}
+
 impl Io {
+    async fn failed(&self) -> io::Result<()> {
+        let ready = match self {
+            Self::Tcp(io) => io.ready(Interest::ERROR).await,
+            Self::Unix(io) => io.ready(Interest::ERROR).await,
+            Self::Read(read) => return Box::pin(read.io.failed()).await,
+        };
+        ready.map(drop)
+    }
+
     /// The same with these bytes before all that it still gives.
     pub fn after(self, ahead: Bytes) -> Self {
         match ahead.is_empty() {
@@ -67,9 +86,13 @@ impl Io {
 impl h1::Io for Stream {
     /// TLS ends without saying that it does (RFC 8446 section 6.1), and TCP with a reset, to which no client is blind.
     fn cut(&mut self) {
-        match &self.carrier {
-            Carrier::Plain(io) => io.cut(),
-            Carrier::Tls(stream) => stream.io().cut(),
+        self.socket().cut();
+    }
+
+    async fn broken_off(&self) {
+        if self.socket().failed().await.is_err() {
+            // No socket says so any more than its reads and writes do.
+            pending().await
         }
     }
 }

@@ -228,6 +228,7 @@ impl Exchange {
             tls: None,
             alt_svc: None,
             draining: tokio::sync::watch::channel(false).1,
+            leaving: tokio::sync::watch::channel(None).1,
             kept: crate::http::connection::Kept::default(),
         };
         let routed = Routed { host: None, tenant: None, route: "test".parse().expect("a name") };

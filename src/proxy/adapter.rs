@@ -23,6 +23,7 @@ use pingora::{
 
 use super::{
     downstream::{Downstream, Progress},
+    farewell::{Farewell, Next, next},
     replay::Replay,
     session::{ClientError, Closed, Session},
     tunnel::{Silence, Tunnel},
@@ -62,6 +63,8 @@ pub struct Adapter<S: Session> {
     /// What is asked for, where that is another protocol.
     tunnel: Option<Tunnel>,
     silence: Silence,
+    /// Where the tunnel carries WebSocket. In a box: few do.
+    farewell: Option<Box<Farewell>>,
     /// What was sent, as far as Pingora asks: the status.
     written: Option<ResponseHeader>,
 }
@@ -128,7 +131,7 @@ impl<S: Session> Adapter<S> {
     pub fn new(slot: Arc<Slot<S>>, request: RequestHeader, tunnel: Option<Tunnel>, waits: Waits) -> Self {
         let upgrade = if tunnel.is_some() { Upgrade::Asked { sent: false } } else { Upgrade::No };
         let (replay, silence) = (Replay::default(), Silence::default());
-        Self { slot, request, waits, replay, upgrade, tunnel, silence, written: None }
+        Self { slot, request, waits, replay, upgrade, tunnel, silence, farewell: None, written: None }
     }
 
     fn downstream(&self) -> Lent<'_, S> {
@@ -178,41 +181,114 @@ impl<S: Session> Adapter<S> {
         if self.upgrade == Upgrade::Done {
             // Nothing of a tunnel can be said again.
             self.replay.give_up();
+            if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_websocket(&head)) {
+                let leaving = self.downstream().exchange.connection.leaving.clone();
+                self.farewell = Some(Box::new(Farewell::new(leaving)));
+            }
         }
         self.downstream().forward_head(head, end).await.map_err(gone)
     }
 
     async fn data(&mut self, data: Option<Bytes>, end: bool) -> Result<()> {
-        let data = data.unwrap_or_default();
+        let mut data = data.unwrap_or_default();
         if data.is_empty() && !end {
             return Ok(());
         }
         self.silence.broken();
+        if let Some(farewell) = &mut self.farewell {
+            data = farewell.down(data);
+            if farewell.is_leaving() {
+                return self.data_before_leave(data, end).await;
+            }
+        }
         self.downstream().send_data(data, end).await.map_err(gone)
+    }
+
+    /// Sends what is left of a frame, and the Close that may stand behind it.
+    async fn data_before_leave(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.downstream().send_data(data, false).await.map_err(gone)?;
+        self.close_client().await?;
+        if end {
+            self.hear_client_out().await;
+            self.downstream().finish().await.map_err(gone)?;
+        }
+        Ok(())
+    }
+
+    /// The upstream has ended. The client is still to say its own Close (RFC 6455 section 7.1.1): what comes when its end is
+    /// closed could cost it ours.
+    async fn hear_client_out(&mut self) {
+        let Self { slot, farewell: Some(farewell), .. } = self else { return };
+        let mut downstream = slot.lend();
+        while farewell.awaits_client() {
+            tokio::select! {
+                data = downstream.session.read_body() => match data {
+                    Ok(Some(data)) => drop(farewell.up(data)),
+                    _ => return,
+                },
+                _ = farewell.next() => return,
+            }
+        }
+    }
+
+    /// Sends the client its Close, where it is time for that. May be dropped and asked for again.
+    async fn close_client(&mut self) -> Result<()> {
+        let Self { slot, farewell: Some(farewell), .. } = self else { return Ok(()) };
+        if let Some(close) = farewell.close_client() {
+            let mut downstream = slot.lend();
+            downstream.session.say(close).await.map_err(gone)?;
+            downstream.exchange.reason = Some(Reason::TunnelDrained);
+            farewell.client_closed();
+        }
+        Ok(())
     }
 
     fn connects_upstream(&self) -> bool {
         self.tunnel.as_ref().is_some_and(Tunnel::connects_upstream)
     }
 
-    /// The next bytes through the tunnel, as long as it is not silent for too long in both its ways.
+    /// The next bytes through the tunnel, as long as it is not silent for too long in both its ways and does not have to go.
+    /// Of a client that has left the rest is waited for: what the upstream still has to say to it, as to browsers behind
+    /// their Close.
     async fn read_tunnel(&mut self) -> Result<Option<Bytes>> {
-        if self.has_left() {
-            return self.outlast().await;
-        }
-        let limit = self.waits.tunnel_idle;
-        let Self { slot, silence, .. } = self;
-        let data = tokio::select! {
-            biased;
-            data = async { slot.lend().read_body().await } => {
-                silence.broken();
-                data.map_err(|reason| ours(reason).into_down())?
+        loop {
+            if let Some(close) = self.farewell.as_mut().and_then(|farewell| farewell.close_upstream()) {
+                return Ok(Some(close));
             }
-            () = silence.lasts(limit) => return Err(ours(Reason::TunnelIdle)),
-        };
-        match data {
-            None if self.has_left() => self.outlast().await,
-            data => Ok(data),
+            self.close_client().await?;
+            let left = self.has_left();
+            let Self { slot, silence, farewell, waits, .. } = self;
+            let limit = if left { waits.tunnel_idle.min(LAST_WORDS) } else { waits.tunnel_idle };
+            let data = tokio::select! {
+                biased;
+                data = async { slot.lend().read_body().await }, if !left => {
+                    silence.broken();
+                    data.map_err(|reason| ours(reason).into_down())?
+                }
+                () = async { slot.lend().session.gone().await }, if left => return Err(ours(Reason::ClientGone)),
+                next = next(farewell) => match next {
+                    Next::Leave => continue,
+                    Next::End => {
+                        // It has its end; the upstream had its time.
+                        slot.lend().finish().await.map_err(gone)?;
+                        return Err(ours(Reason::TunnelDrained));
+                    }
+                },
+                () = silence.lasts(limit) => {
+                    return if left { Ok(None) } else { Err(ours(Reason::TunnelIdle)) };
+                }
+            };
+            let Some(data) = data else {
+                if self.has_left() {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let Some(farewell) = &mut self.farewell else { return Ok(Some(data)) };
+            let passed = farewell.up(data);
+            if !passed.is_empty() {
+                return Ok(Some(passed));
+            }
         }
     }
 
@@ -220,19 +296,6 @@ impl<S: Session> Adapter<S> {
     /// something. Pingora ends an upgrade with either way, and has no end of one to hand on.
     fn has_left(&self) -> bool {
         matches!(self.tunnel, Some(Tunnel::ConnectByUpgrade { .. })) && self.downstream().body_is_done()
-    }
-
-    /// Lets the upstream say what it still has to say to a client that has ended its way, as browsers do with their
-    /// Close, and ends the tunnel when that is nothing.
-    async fn outlast(&mut self) -> Result<Option<Bytes>> {
-        let limit = self.waits.tunnel_idle.min(LAST_WORDS);
-        let Self { slot, silence, .. } = self;
-        let mut downstream = slot.lend();
-        tokio::select! {
-            biased;
-            () = downstream.session.gone() => Err(ours(Reason::ClientGone)),
-            () = silence.lasts(limit) => Ok(None),
-        }
     }
 
     /// Waits while there is nothing to read: for the client's end, or for the upstream's time to be up.

@@ -71,7 +71,7 @@ async fn carry<S: Session>(
                 // It takes no more; what it still says is passed on.
                 Err(_) => (to, pending) = (None, Bytes::new()),
             },
-            data = downstream.read_tunnel(due), if pending.is_empty() && to.is_some() => match data? {
+            data = hear(downstream, due, pending.is_empty()), if to.is_some() => match data? {
                 Some(data) => pending = data,
                 // Dropping this half says so to the target.
                 None => to = None,
@@ -91,6 +91,19 @@ async fn carry<S: Session>(
         silent_until = Instant::now() + forward.idle;
     }
     downstream.finish().await
+}
+
+/// What the client says, where that can be taken. Where it cannot, what it says waits, but not that it goes.
+async fn hear<S: Session>(
+    downstream: &mut Downstream<S>,
+    due: Instant,
+    takes: bool,
+) -> Result<Option<Bytes>, ClientError> {
+    if takes {
+        return downstream.read_tunnel(due).await;
+    }
+    downstream.session.gone().await;
+    Err(ClientError::Gone)
 }
 
 async fn write(to: &mut Option<OwnedWriteHalf>, data: &[u8]) -> std::io::Result<usize> {

@@ -200,7 +200,8 @@ impl Engine {
             downstream = self.forwarder.forward(downstream, &call, limits).await;
             let call = lock(&call);
             call.ended(downstream.exchanged);
-            downstream.exchange.reason = call.failure;
+            // Where nothing failed, the adapter may have said why it ended.
+            downstream.exchange.reason = call.failure.or(downstream.exchange.reason);
         }
         if let Some(reason) = downstream.exchange.reason {
             fail(&mut downstream, reason, &route.errors).await;
@@ -550,6 +551,10 @@ mod tests {
 
         async fn send_data(&mut self, _: Bytes, end: bool) -> Result<(), ClientError> {
             self.ended = end;
+            Ok(())
+        }
+
+        async fn say(&mut self, _: &mut Bytes) -> Result<(), ClientError> {
             Ok(())
         }
 

@@ -26,7 +26,7 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// Waiting anew goes on with the time that is left.
     fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send;
 
-    /// Ends when the client has gone.
+    /// Ends when the client has gone. That it says nothing more is no going where a tunnel's way back stays open.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Nobody is going to read what is left of the request's body: to be said before an answer's head, so
@@ -54,6 +54,10 @@ pub trait Session: Send + Sync + Unpin + 'static {
 
     /// Sends a piece of the body, waiting while the client takes no more.
     fn send_data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Sends a few bytes through a tunnel and hands them over to the network. May be dropped and asked for again: what is
+    /// on its way is gone from `data`.
+    fn say(&mut self, data: &mut Bytes) -> impl Future<Output = Result<(), ClientError>> + Send;
 
     /// Sends trailers, which end the response.
     fn send_trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), ClientError>> + Send;
@@ -119,6 +123,10 @@ impl<S: Session> Session for Box<S> {
 
     fn send_data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), ClientError>> + Send {
         (**self).send_data(data, end)
+    }
+
+    fn say(&mut self, data: &mut Bytes) -> impl Future<Output = Result<(), ClientError>> + Send {
+        (**self).say(data)
     }
 
     fn send_trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), ClientError>> + Send {

@@ -67,6 +67,11 @@ impl Tunnel {
         if fits { Ok(()) } else { Err(Reason::UpgradeFailed) }
     }
 
+    /// Whether what a 101 begins is WebSocket.
+    pub fn is_websocket(&self, head: &response::Parts) -> bool {
+        !matches!(self, Self::Upgrade) || websocket::is_named(&head.headers)
+    }
+
     /// Makes a 101 of an upstream's answer to extended CONNECT, where that is a success.
     pub fn switch(&self, head: &mut response::Parts) {
         if !self.connects_upstream() || !head.status.is_success() {

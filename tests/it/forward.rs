@@ -1,7 +1,14 @@
 //! Tunnels by CONNECT: to listed targets, and to nothing else.
 
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    time::Duration,
+};
+
 use super::support::{
-    Certificates, Client, H2Client, Nginx, Origin, Proxy, Reaction, Tree, config, curl, free_port, until,
+    Certificates, Client, H2Client, Nginx, Origin, Proxy, Python, Reaction, Tree, config, curl, free_port,
+    until,
 };
 
 const CONFIGURATION: &str = r#"
@@ -170,4 +177,105 @@ fn much_passes_both_ways_at_once() {
         client.send(&piece);
         assert_eq!(client.read_exactly(piece.len()), piece);
     }
+}
+
+/// A target that takes connections and reads nothing of them, with a proxy that leads there.
+fn before_a_deaf_target() -> (TcpListener, Proxy, String) {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = target.local_addr().unwrap();
+    let proxy = start(&format!("\"127.0.0.1:{}\"", address.port()), "");
+    (target, proxy, address.to_string())
+}
+
+/// Opens a tunnel and sends through it until nobody takes any more.
+fn fill(proxy: &Proxy, target: &str) -> TcpStream {
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.port("web"))).unwrap();
+    client.write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let piece = vec![7; 64 * 1024];
+    while client.write_all(&piece).is_ok() {}
+    client
+}
+
+#[track_caller]
+pub fn is_gone_at_once(proxy: &Proxy) {
+    // Idle for five minutes, it would be closed anyway.
+    let line = proxy.access_line(|line| line["method"] == "CONNECT");
+    assert_eq!((&line["reason"], &line["status"]), (&"client_gone".into(), &200.into()), "{line}");
+}
+
+#[test]
+fn a_client_that_breaks_off_an_upload_nobody_takes_is_noticed() {
+    let (target, proxy, address) = before_a_deaf_target();
+    let client = fill(&proxy, &address);
+    let (mut left, _) = target.accept().unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    is_gone_at_once(&proxy);
+    // What had come is there, and then the end.
+    let mut piece = vec![0; 1 << 20];
+    until("the target is left, too", || matches!(left.read(&mut piece), Ok(0) | Err(_)));
+}
+
+/// Opens a tunnel, sends through it until nobody takes any more, and goes.
+const H2_UPLOAD: &str = r#"
+import socket, sys
+import h2.config, h2.connection, h2.events
+port, target, how = sys.argv[1:]
+tcp = socket.create_connection(("127.0.0.1", int(port)), timeout=30)
+config = h2.config.H2Configuration(validate_outbound_headers=False)  # it would have CONNECT name a path
+c, answered = h2.connection.H2Connection(config), False
+c.initiate_connection()
+c.send_headers(1, [(":method", "CONNECT"), (":authority", target)])
+tcp.sendall(c.data_to_send())
+try:
+    while True:
+        while answered and (room := min(c.local_flow_control_window(1), c.max_outbound_frame_size)) > 0:
+            c.send_data(1, bytes(room))
+        tcp.sendall(c.data_to_send())
+        tcp.settimeout(0.5 if answered else 30)
+        for event in c.receive_data(tcp.recv(65536)):
+            answered |= isinstance(event, h2.events.ResponseReceived)
+except TimeoutError:
+    assert answered
+if how == "reset":
+    c.reset_stream(1, 8)
+    tcp.sendall(c.data_to_send())
+else:
+    tcp.close()
+print("gone")
+tcp.settimeout(None)
+while how == "reset" and tcp.recv(65536):
+    pass
+"#;
+
+#[test]
+fn a_client_of_http2_that_gives_up_an_upload_nobody_takes_is_noticed() {
+    for how in ["reset", "close"] {
+        let (_target, proxy, address) = before_a_deaf_target();
+        let mut client = Python::run(H2_UPLOAD, &[&proxy.port("web").to_string(), &address, how]);
+        assert_eq!(client.line(), "gone");
+        is_gone_at_once(&proxy);
+    }
+}
+
+#[test]
+fn an_end_behind_what_the_target_takes_slowly_is_no_going() {
+    let (target, proxy, address) = before_a_deaf_target();
+    let client = fill(&proxy, &address);
+    client.shutdown(Shutdown::Write).unwrap();
+    let (mut slow, _) = target.accept().unwrap();
+    let mut piece = [0; 1024];
+    while slow.read(&mut piece).expect("all of it, and its end") > 0 {}
+    slow.write_all(b"heard").unwrap();
+    drop(slow);
+    let mut client = client;
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert!(all.ends_with(b"heard"));
+    let line = proxy.access_line(|line| line["method"] == "CONNECT");
+    assert!(line["reason"].is_null(), "{line}");
 }

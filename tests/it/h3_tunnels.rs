@@ -1,9 +1,12 @@
 //! Tunnels over HTTP/3, by aioquic: WebSocket by extended CONNECT (RFC 9220), framed by wsproto, to an origin that is
 //! Python's `websockets`; and plain CONNECT.
 
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use super::{
+    forward::is_gone_at_once,
     support::{Certificates, Http3, Origin, Proxy, Python, Tree, config},
     websocket::{HELD, echo},
 };
@@ -159,7 +162,7 @@ fn a_drain_ends_tunnels_when_its_time_is_up() {
     assert_eq!(held.next()["open"], true);
     server.proxy.signal("TERM");
     assert!(server.proxy.ended().success());
-    assert!(!held.next()["failed"].is_null());
+    assert_eq!(held.next(), json!({ "reset": null, "failed": null }));
 }
 
 #[test]
@@ -175,4 +178,17 @@ fn connect_opens_a_tunnel_to_a_listed_target() {
     assert_eq!((&line["protocol"], &line["status"]), (&"HTTP/3".into(), &200.into()), "{line}");
     let refused = server.run("tunnel", json!({ "target": "127.0.0.1:1", "text": "" })).next();
     assert_eq!(refused["status"], 403, "{refused}");
+}
+
+#[test]
+fn a_client_that_gives_up_an_upload_nobody_takes_is_noticed() {
+    for how in ["reset", "close"] {
+        // It takes connections and reads nothing of them.
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = target.local_addr().unwrap().to_string();
+        let server = Server::before(&address, "");
+        let mut client = server.run("upload", json!({ "target": address, "how": how }));
+        assert_eq!(client.next()["gone"], true);
+        is_gone_at_once(&server.proxy);
+    }
 }

@@ -130,20 +130,25 @@ fn heads_that_never_end_are_refused_in_time() {
 }
 
 #[test]
-fn floods_of_the_control_stream_are_read_past_or_end_the_connection() {
+fn floods_of_the_control_stream_are_read_past_for_a_while() {
     let origin = Origin::saying("ok");
     let secure = before(&origin.address(), "");
-    for (frame, close) in [
+    let (some, flood) = (64 << 10, 4 << 20);
+    for (frame, size, close) in [
         // Of no known type: empty ones, and one that says something.
-        ("2100", Some(EXCESSIVE_LOAD)),
-        ("210100", None),
+        ("2100", flood, Some(EXCESSIVE_LOAD)),
+        ("210100", some, None),
+        ("210100", flood, Some(EXCESSIVE_LOAD)),
         // PRIORITY_UPDATE for stream 0 (RFC 9218 section 7.2).
-        ("800f07000400753d31", None),
-        ("0d0109", None),
-        ("070109", None),
-        ("0400", Some(0x105)),
+        ("800f07000400753d31", some, None),
+        ("800f07000400753d31", flood, Some(EXCESSIVE_LOAD)),
+        ("0d0109", some, None),
+        ("0d0109", flood, Some(EXCESSIVE_LOAD)),
+        ("070109", some, None),
+        ("070109", flood, Some(EXCESSIVE_LOAD)),
+        ("0400", some, Some(0x105)),
     ] {
-        let told = attack(&secure, "control_flood", json!({ "frame": frame, "size": 1 << 20 }));
+        let told = attack(&secure, "control_flood", json!({ "frame": frame, "size": size }));
         assert_eq!(told["close"].as_u64(), close, "{frame}: {told}");
         let is_answered = told["data"].as_str().is_some_and(|data| data.starts_with("01"));
         assert_eq!(is_answered, close.is_none(), "{frame}: {told}");
@@ -172,7 +177,23 @@ fn empty_frames_of_a_body_are_no_progress() {
     let secure = before(&origin.address(), "");
     for frame in ["0000", "2100"] {
         let asked = json!({ "section": POST, "frame": frame, "count": 1_000_000 });
-        let told = attack(&secure, "empty_frames", asked);
+        let told = attack(&secure, "frames", asked);
+        assert_eq!(told["close"], EXCESSIVE_LOAD, "{frame}: {told}");
+        assert!(told["sent"].as_u64().unwrap() < 1_000_000, "{told}");
+    }
+}
+
+#[test]
+fn frames_that_mean_nothing_end_the_connection_when_they_are_much() {
+    let origin = waiting();
+    let secure = before(&origin.address(), "");
+    // In a body with a byte of it here and there, and before any.
+    for (section, frame) in [
+        (Some(POST), format!("21400a{}000162", "00".repeat(10))),
+        (None, format!("2140ff{}", "00".repeat(255))),
+    ] {
+        let asked = json!({ "section": section, "frame": frame, "count": 1_000_000 });
+        let told = attack(&secure, "frames", asked);
         assert_eq!(told["close"], EXCESSIVE_LOAD, "{frame}: {told}");
         assert!(told["sent"].as_u64().unwrap() < 1_000_000, "{told}");
     }

@@ -21,6 +21,7 @@ mod drain;
 mod early_hints;
 mod engine;
 mod extended_connect;
+mod farewell;
 mod forward;
 mod forward_auth;
 mod forwarding;

@@ -15,8 +15,8 @@ use self::{head::Head, session::Patience};
 use crate::{
     error::Reason,
     http::connection::Connection,
-    listen::{pace::Rule, signal::Signal},
-    proxy::session::Handler,
+    listen::pace::Rule,
+    proxy::{session::Handler, signal::Signal},
     snapshot::settings::Listener,
 };
 

@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     io::IoSlice,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -33,6 +33,17 @@ use crate::{
 pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
     /// From here on its end is none that was meant, and looks so to the client, where the carrier can show it.
     fn cut(&mut self);
+
+    /// Ends when the client has broken the connection off, whatever of it is still to be read.
+    fn broken_off(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What came of reading ahead.
+enum Ahead {
+    /// The client has closed.
+    Ended,
+    /// As much has come as is kept.
+    Full,
 }
 
 /// The deadlines of an exchange.
@@ -207,18 +218,17 @@ impl<I: Io> Http1<I> {
     }
 
     /// Reads ahead, within bounds, until the client's end.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Ahead> {
         while self.input.len() < MOST_PIPELINED {
-            match self.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => {
+            match ready!(self.poll_fill(cx)) {
+                Ok(1..) => {}
+                _ => {
                     self.exchange.close = true;
-                    return Poll::Ready(());
+                    return Poll::Ready(Ahead::Ended);
                 }
-                Poll::Pending => break,
             }
         }
-        Poll::Pending
+        Poll::Ready(Ahead::Full)
     }
 
     async fn fill_body(&mut self) -> Result<(), ClientError> {
@@ -337,15 +347,19 @@ impl<I: Io> Session for Http1<I> {
     }
 
     async fn closed(&mut self, limit: Duration) -> Closed {
-        poll_fn(|cx| match self.poll_gone(cx) {
-            Poll::Ready(()) => Poll::Ready(Closed::Gone),
-            Poll::Pending => self.read_deadline.poll(limit, cx).map(|()| Closed::Idle),
+        poll_fn(|cx| match self.poll_ahead(cx) {
+            Poll::Ready(Ahead::Ended) => Poll::Ready(Closed::Gone),
+            _ => self.read_deadline.poll(limit, cx).map(|()| Closed::Idle),
         })
         .await
     }
 
     async fn gone(&mut self) {
-        poll_fn(|cx| self.poll_gone(cx)).await;
+        let ahead = poll_fn(|cx| self.poll_ahead(cx)).await;
+        // The end of a tunnel's one way stands in its order behind what has come, and leaves the other open.
+        if matches!(ahead, Ahead::Full) || self.exchange.body.is_tunnel() {
+            self.io.broken_off().await;
+        }
     }
 
     fn leave_body(&mut self) {
@@ -434,6 +448,12 @@ impl<I: Io> Session for Http1<I> {
             }
         }
         Ok(())
+    }
+
+    async fn say(&mut self, data: &mut Bytes) -> Result<(), ClientError> {
+        self.exchange.sent += data.len() as u64;
+        self.output.extend_from_slice(&std::mem::take(data));
+        self.flush().await
     }
 
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {

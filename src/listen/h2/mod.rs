@@ -18,9 +18,12 @@ use http::Request;
 use tokio::time::timeout;
 
 use self::{requests::Requests, session::Http2};
-use super::{deadline::Deadline, head, signal::Signal, stream::Stream};
+use super::{deadline::Deadline, head, stream::Stream};
 use crate::{
-    error::Reason, http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener,
+    error::Reason,
+    http::connection::Connection,
+    proxy::{session::Handler, signal::Signal},
+    snapshot::settings::Listener,
 };
 
 /// What a client may send of a body before it is read: large enough for a fast network.

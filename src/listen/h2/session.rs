@@ -199,6 +199,16 @@ impl Http2 {
         Ok(())
     }
 
+    /// Pushes what there is as the client takes it. What is left of it has not been pushed.
+    async fn push_all(&mut self, data: &mut Bytes, end: bool) -> Result<(), ClientError> {
+        while !data.is_empty() {
+            let room = poll_fn(|cx| self.poll_room(data.len(), cx)).await?;
+            let piece = data.split_to(room);
+            self.push(piece, end && data.is_empty())?;
+        }
+        Ok(())
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.response {
             Some(response) => response.poll_reset(cx),
@@ -268,15 +278,15 @@ impl Session for Http2 {
             // A body that the head says is not there (RFC 9110 section 9.3.2) is not sent.
             return Ok(());
         }
-        while !data.is_empty() {
-            let room = poll_fn(|cx| self.poll_room(data.len(), cx)).await?;
-            let piece = data.split_to(room);
-            self.push(piece, end && data.is_empty())?;
-        }
+        self.push_all(&mut data, end).await?;
         match end && !self.response_ended {
             true => self.push(Bytes::new(), true),
             false => Ok(()),
         }
+    }
+
+    async fn say(&mut self, data: &mut Bytes) -> Result<(), ClientError> {
+        self.push_all(data, false).await
     }
 
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {

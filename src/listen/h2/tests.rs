@@ -49,6 +49,7 @@ fn start(settings: Listener) -> (UnixStream, JoinHandle<()>, Arc<Scripted>, watc
         tls: None,
         alt_svc: None,
         draining,
+        leaving: watch::channel(None).1,
         kept: Default::default(),
     });
     let stream = Stream::plain(Io::Unix(theirs), Bytes::new());

@@ -20,6 +20,11 @@ const DECODER: u64 = 0x3;
 /// The longest frame of a control stream that is looked at.
 const MOST: usize = 1024;
 
+/// How much a client may say on a critical stream, in all: some for each of its requests, as where it takes one back or changes
+/// its priority, and some beside.
+const MOST_SAID_OF_REQUEST: usize = 64;
+const MOST_SAID: usize = 64 << 10;
+
 /// The streams of which there is one each, and which stay.
 #[derive(Debug, Default)]
 pub(super) struct Critical {
@@ -34,26 +39,27 @@ trait Rules {
     fn take(&mut self, input: Bytes) -> Result<(), Code>;
 }
 
-/// Reads a stream of a client's to its end.
-pub(super) async fn read(stream: &mut RecvStream, critical: &Critical) -> Result<(), Code> {
+/// Reads a stream of a client's to its end, where the client may have so many requests.
+pub(super) async fn read(stream: &mut RecvStream, critical: &Critical, requests: usize) -> Result<(), Code> {
     // A stream may end before it says what it is (RFC 9114 section 6.2).
     let Some((kind, rest)) = kind(stream).await else { return Ok(()) };
     let once = |seen: &AtomicBool| match seen.swap(true, Ordering::Relaxed) {
         true => Err(Code::StreamCreationError),
         false => Ok(()),
     };
+    let most = MOST_SAID.saturating_add(requests.saturating_mul(MOST_SAID_OF_REQUEST));
     match kind {
         CONTROL => {
             once(&critical.control)?;
-            read_all(stream, rest, Control::default()).await
+            read_all(stream, rest, most, Control::default()).await
         }
         ENCODER => {
             once(&critical.encoder)?;
-            read_all(stream, rest, Encoder).await
+            read_all(stream, rest, most, Encoder).await
         }
         DECODER => {
             once(&critical.decoder)?;
-            read_all(stream, rest, Decoder::default()).await
+            read_all(stream, rest, most, Decoder::default()).await
         }
         // Only servers push.
         PUSH => Err(Code::StreamCreationError),
@@ -80,11 +86,19 @@ async fn kind(stream: &mut RecvStream) -> Option<(u64, Bytes)> {
 }
 
 /// It never ends, as long as the connection lives (RFC 9114 section 6.2.1, RFC 9204 section 4.2).
-async fn read_all(stream: &mut RecvStream, begin: Bytes, mut rules: impl Rules) -> Result<(), Code> {
+async fn read_all(
+    stream: &mut RecvStream,
+    begin: Bytes,
+    mut most: usize,
+    mut rules: impl Rules,
+) -> Result<(), Code> {
     rules.take(begin)?;
     loop {
         match stream.read_chunk(usize::MAX, true).await {
-            Ok(Some(chunk)) => rules.take(chunk.bytes)?,
+            Ok(Some(chunk)) => {
+                most = most.checked_sub(chunk.bytes.len()).ok_or(Code::ExcessiveLoad)?;
+                rules.take(chunk.bytes)?;
+            }
             Ok(None) | Err(quinn::ReadError::Reset(_)) => return Err(Code::ClosedCriticalStream),
             // The connection has ended.
             Err(_) => return Ok(()),
@@ -125,6 +139,8 @@ impl Control {
                 let went_up = self.last_push.replace(push).is_some_and(|last| push > last);
                 if went_up { Err(Code::IdError) } else { Ok(()) }
             }
+            // In what order responses go is not the client's to say here (RFC 9218 section 7).
+            kind if frame::PRIORITY_UPDATE.contains(&kind) => Ok(()),
             _ => {
                 let push = id(payload)?;
                 let went_down = self.most_push.replace(push).is_some_and(|most| push < most);
@@ -150,6 +166,8 @@ fn allowed(kind: u64, begun: bool) -> Result<Use, Code> {
             Err(Code::FrameUnexpected)
         }
         (kind, true) if frame::is_of_http2(kind) => Err(Code::FrameUnexpected),
+        // No part of what means nothing.
+        (kind, true) if frame::PRIORITY_UPDATE.contains(&kind) => Ok(Use::Gather { most: MOST }),
         _ => Ok(Use::Skip),
     }
 }

@@ -13,6 +13,8 @@ pub const SETTINGS: u64 = 0x4;
 pub const PUSH_PROMISE: u64 = 0x5;
 pub const GOAWAY: u64 = 0x7;
 pub const MAX_PUSH_ID: u64 = 0xd;
+/// RFC 9218 section 7.2: of a request, and of a push.
+pub const PRIORITY_UPDATE: [u64; 2] = [0xf0700, 0xf0701];
 
 /// What is done with a frame of some type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +45,16 @@ pub struct Frames {
     state: State,
     /// Empty frames beyond those that carried something.
     empty: u16,
+    /// The length of all that nobody looks at.
+    skipped: u64,
 }
 
 /// So many empty frames are a flood: they cost us more than who sends them (RFC 9114 section 10.5).
 const MOST_EMPTY: u16 = 1000;
+
+/// Frames that mean nothing are for keeping the protocol open, and for a little padding: more of them is work for nothing, as
+/// soon as they announce it.
+const MOST_SKIPPED: u64 = 1 << 20;
 
 #[derive(Debug)]
 enum State {
@@ -95,7 +103,13 @@ impl Frames {
                     };
                     match used {
                         Use::Stream => self.state = State::Stream { left: length },
-                        Use::Skip => self.state = State::Skip { left: length },
+                        Use::Skip => {
+                            self.skipped = self.skipped.saturating_add(length);
+                            if self.skipped > MOST_SKIPPED {
+                                return Err(Code::ExcessiveLoad);
+                            }
+                            self.state = State::Skip { left: length };
+                        }
                         Use::Gather { most } => match usize::try_from(length) {
                             Ok(left) if left <= most => {
                                 self.state = State::Gather { kind, left, payload: BytesMut::new() };
@@ -218,6 +232,24 @@ mod tests {
         }
         assert_eq!(pieces[0], whole);
         assert_eq!(pieces.len(), 5);
+    }
+
+    #[test]
+    fn what_is_passed_over_has_a_bound_for_all_of_a_stream() {
+        let mut frames = Frames::default();
+        // Two numbers of four bytes: an unknown type and 32 KiB.
+        let mut frame = vec![0x80, 0, 0, 0x21, 0x80, 0, 0x80, 0];
+        frame.resize(8 + (32 << 10), 0);
+        for _ in 0..32 {
+            assert_eq!(all(&mut frames, &frame), []);
+        }
+        assert_eq!(all(&mut frames, &[0, 1, b'd']).len(), 1);
+        frames.feed(Bytes::from_static(&[0x21, 1]));
+        assert_eq!(frames.piece(decide), Err(Code::ExcessiveLoad));
+        // That it is announced is enough.
+        let mut frames = Frames::default();
+        frames.feed(Bytes::from_static(&[0x21, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]));
+        assert_eq!(frames.piece(decide), Err(Code::ExcessiveLoad));
     }
 
     #[test]

@@ -28,8 +28,12 @@ pub use self::{
     message::{Message, Part},
 };
 use self::{control::Critical, head::NoHead, session::Http3};
-use super::{deadline::Deadline, signal::Signal};
-use crate::{http::connection::Connection, proxy::session::Handler, snapshot::settings::Listener};
+use super::deadline::Deadline;
+use crate::{
+    http::connection::Connection,
+    proxy::{session::Handler, signal::Signal},
+    snapshot::settings::Listener,
+};
 
 /// The size that field sections may have. Twice what we take, so that the answer to one just past the limit is ours and
 /// is logged.
@@ -235,9 +239,10 @@ impl<H: Handler> Serving<H> {
     fn begin_other(&mut self, stream: RecvStream) {
         self.others_seen += 1;
         let (critical, quic) = (self.critical.clone(), self.quic.clone());
+        let requests = self.settings.limits.requests_per_connection;
         self.others.spawn(async move {
             let mut stream = stream;
-            if let Err(code) = control::read(&mut stream, &critical).await {
+            if let Err(code) = control::read(&mut stream, &critical, requests).await {
                 quic.close(code.into(), b"");
             }
         });

@@ -457,16 +457,23 @@ impl Session for Http3 {
         if end { self.end_response() } else { Ok(()) }
     }
 
-    async fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
+    async fn send_data(&mut self, mut data: Bytes, end: bool) -> Result<(), ClientError> {
         if self.response_ended {
             // A body that the head says is not there (RFC 9110 section 9.3.2) is not sent.
             return Ok(());
         }
+        self.say(&mut data).await?;
+        if end { self.end_response() } else { Ok(()) }
+    }
+
+    async fn say(&mut self, data: &mut Bytes) -> Result<(), ClientError> {
+        // What waits goes first, whosever it is.
+        poll_fn(|cx| self.poll_sent(cx)).await?;
         if !data.is_empty() {
             let head = self.data_head(data.len());
-            self.send(head, data).await?;
+            self.queue(head, std::mem::take(data));
         }
-        if end { self.end_response() } else { Ok(()) }
+        poll_fn(|cx| self.poll_sent(cx)).await
     }
 
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {

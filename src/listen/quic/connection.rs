@@ -65,6 +65,7 @@ pub(super) async fn serve<H: Handler>(
         tls: Some(tls),
         alt_svc: None,
         draining: accepted.ending.draining,
+        leaving: accepted.ending.leaving,
         kept: Kept::default(),
     });
     tokio::select! {

@@ -120,6 +120,11 @@ impl Client {
         }
     }
 
+    /// Whether the next thing is an orderly end: of TLS, one that is said.
+    pub fn has_ended_well(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+
     /// How long a read waits at most.
     pub fn patience(&mut self, limit: Duration) -> &mut Self {
         self.socket.as_ref().expect("a TCP connection").set_read_timeout(Some(limit)).unwrap();

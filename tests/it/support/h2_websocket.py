@@ -8,12 +8,23 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from wsproto.extensions import PerMessageDeflate
 
 
+class Http2(h2.connection.H2Connection):
+    """A server that goes away finishes what was asked before (RFC 9113 section 6.8); the library takes it for the end."""
+
+    def _receive_goaway_frame(self, frame):
+        if frame.error_code:
+            return super()._receive_goaway_frame(frame)
+        event = h2.events.ConnectionTerminated()
+        event.error_code = frame.error_code
+        return [], [event]
+
+
 class Tunnel:
     """A CONNECT with `:protocol`, once it is answered; what comes through is acknowledged while `takes`."""
 
     def __init__(self, port, path, fields=(), protocol="websocket"):
         self.tcp = socket.create_connection(("127.0.0.1", int(port)), timeout=30)
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self.h2 = Http2(h2.config.H2Configuration(header_encoding="utf-8"))
         self.status = self.reset = self.goaway = None
         self.settled = self.ended = False
         self.takes = True
@@ -220,6 +231,17 @@ def held(port, path):
         print(ws.wait())
     except (EOFError, ConnectionError, h2.exceptions.ProtocolError):  # it holds GOAWAY for the connection's end
         print("closed")
+
+
+def left(port, path):
+    """Opens, says hello and waits to be told the end, which it answers."""
+    ws = WebSocket(port, path)
+    ws.say(TextMessage("hello"))
+    assert next(ws.events) == "hello"
+    print("open")
+    close = next(ws.events)
+    ws.say(close.response())
+    print(close.code, ws.wait())
 
 
 def given_up(port, path):

@@ -1,6 +1,7 @@
 """An origin of WebSocket over HTTP/2 without TLS (RFC 8441), by hyper-h2 and wsproto: echoes messages. Says in x-seen how
 it was asked. A request for /refused is answered 403, any that is no CONNECT 200. Where a directory is named, reads at /N
-as many bytes as N.client has, keeps them as N.seen, says those of N.server, and ends. Prints its port."""
+as many bytes as N.client has, keeps them as N.seen, says those of N.server, and ends. Prints its port, and the code of each
+close."""
 
 import os, socket, sys, threading
 import h2.config, h2.connection, h2.events, h2.settings
@@ -94,6 +95,7 @@ class Session:
             elif isinstance(event, (Ping, CloseConnection)):
                 self.waiting[stream] += ws.send(event.response())
                 if isinstance(event, CloseConnection):
+                    print("closed", event.code, flush=True)
                     self.closing.add(stream)
         self.move(stream)
 

@@ -182,10 +182,11 @@ async def sections():
         say(data=[c.data.get(stream, b"").hex()[:2] for stream in streams], close=c.last and c.last["code"])
 
 
-async def empty_frames():
-    """A body of nothing but empty frames."""
+async def frames():
+    """A body of nothing but some frames; without a section, they come before the head."""
     async with client() as c:
-        stream = open_stream(c, frame_of(FrameType.HEADERS, bytes.fromhex(SPEC["section"])))
+        section = SPEC["section"]
+        stream = open_stream(c, frame_of(FrameType.HEADERS, bytes.fromhex(section)) if section else b"")
         sent, piece = 0, bytes.fromhex(SPEC["frame"]) * 1000
         while sent < SPEC["count"] and not c.closed.is_set() and stream not in c.stops:
             c._quic.send_stream_data(stream, piece)

@@ -157,6 +157,16 @@ async def ws_held():
         say(**await ws.wait())
 
 
+async def ws_left():
+    """Opens, says hello and waits to be told the end, which it answers."""
+    async with websocket() as ws:
+        await ws.echoes("hello")
+        say(open=True)
+        close = await anext(ws.events)
+        await ws.say(close.response())
+        say(code=close.code, **await ws.wait())
+
+
 async def ws_given_up():
     """Opens and resets its stream."""
     async with websocket() as ws:
@@ -176,6 +186,25 @@ async def ws_trailers():
         ws.c.transmit()
         await ws.c.closed.wait()
         say(**ws.c.last)
+
+
+async def upload():
+    """Opens a tunnel by CONNECT, sends through it until nobody takes any more, and goes."""
+    async with client() as c:
+        tunnel = await Tunnel().open(c, [(":method", "CONNECT"), (":authority", SPEC["target"])])
+        c.http.send_data(tunnel.stream, bytes(32 << 20), False)
+        c.transmit()
+        left = None
+        while left != (left := c.waiting(tunnel.stream)):
+            await asyncio.sleep(0.5)
+        assert tunnel.status == 200 and left > 0, (tunnel.status, left)
+        if SPEC["how"] == "reset":
+            c._quic.reset_stream(tunnel.stream, 0x10C)
+            c._quic.stop_stream(tunnel.stream, 0x10C)
+            c.transmit()
+            say(gone=True)
+            await c.closed.wait()
+    say(gone=True)
 
 
 async def tunnel():

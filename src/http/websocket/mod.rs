@@ -1,5 +1,7 @@
 //! WebSocket's opening handshake: by an upgrade of HTTP/1.1 (RFC 6455 section 4), by extended CONNECT of HTTP/2 and
-//! HTTP/3 (RFC 8441, RFC 9220).
+//! HTTP/3 (RFC 8441, RFC 9220). And where its frames end.
+
+mod frames;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{
@@ -11,6 +13,8 @@ use ring::{
     digest::{SHA1_FOR_LEGACY_USE_ONLY, digest},
     rand::{SecureRandom, SystemRandom},
 };
+
+pub use frames::{Frames, going_away, going_away_masked};
 
 /// The protocol's name in Upgrade and in `:protocol`.
 pub const NAME: &str = "websocket";
@@ -54,20 +58,22 @@ pub fn ask(headers: &mut HeaderMap) -> HeaderValue {
     accept
 }
 
+/// Whether Upgrade names WebSocket and nothing else.
+pub fn is_named(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(NAME.as_bytes()))
+}
+
 /// What is to be answered to an upgrade, where it is a right one to WebSocket (RFC 6455 section 4.2.1).
 pub fn accept(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asked = headers.get(UPGRADE)?.as_bytes().eq_ignore_ascii_case(NAME.as_bytes());
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else { return None };
     let is_key = STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16);
-    (asked && is_key).then(|| accept_of(key.as_bytes()))
+    (is_named(headers) && is_key).then(|| accept_of(key.as_bytes()))
 }
 
 /// Whether a 101 goes over to WebSocket with this acceptance (RFC 6455 section 4.1).
 pub fn is_accepted(headers: &HeaderMap, accept: &HeaderValue) -> bool {
-    let upgrade = headers.get(UPGRADE).map(HeaderValue::as_bytes);
-    upgrade.is_some_and(|name| name.eq_ignore_ascii_case(NAME.as_bytes()))
-        && headers.get(SEC_WEBSOCKET_ACCEPT) == Some(accept)
+    is_named(headers) && headers.get(SEC_WEBSOCKET_ACCEPT) == Some(accept)
 }
 
 fn accept_of(key: &[u8]) -> HeaderValue {

@@ -1,4 +1,4 @@
-//! What a connection is told once: that it shall drain, or that it is cut.
+//! What a connection is told once: that it shall drain, that its tunnels shall leave, or that it is cut.
 
 use std::{
     future::Future,
@@ -11,33 +11,34 @@ use tokio::sync::watch;
 
 /// Whether it was said. The waker is registered with the first poll alone, since to register it anew takes a lock that all
 /// connections share: who polls it does so from one task.
-pub(super) struct Signal {
-    said: watch::Receiver<bool>,
+pub struct Signal<T = bool> {
+    said: watch::Receiver<T>,
     /// Until it was.
-    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     registered: bool,
 }
 
-impl Signal {
+/// Anything but the default says something.
+impl<T: Default + PartialEq + Send + Sync + 'static> Signal<T> {
     /// It counts as said, too, once nobody is left who could say it.
-    pub fn or_gone(said: watch::Receiver<bool>) -> Self {
+    pub fn or_gone(said: watch::Receiver<T>) -> Self {
         let mut receiver = said.clone();
         Self::new(said, async move {
-            let _ = receiver.wait_for(|said| *said).await;
+            let _ = receiver.wait_for(|said| *said != T::default()).await;
         })
     }
 
     /// It is never said where nobody is left who could.
-    pub fn said(said: watch::Receiver<bool>) -> Self {
+    pub fn said(said: watch::Receiver<T>) -> Self {
         let mut receiver = said.clone();
         Self::new(said, async move {
-            if receiver.wait_for(|said| *said).await.is_err() {
+            if receiver.wait_for(|said| *said != T::default()).await.is_err() {
                 std::future::pending().await
             }
         })
     }
 
-    fn new(said: watch::Receiver<bool>, wait: impl Future<Output = ()> + Send + 'static) -> Self {
+    fn new(said: watch::Receiver<T>, wait: impl Future<Output = ()> + Send + Sync + 'static) -> Self {
         Self { said, wait: Some(Box::pin(wait)), registered: false }
     }
 
