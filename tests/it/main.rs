@@ -24,6 +24,7 @@ mod extended_connect;
 mod forward;
 mod forward_auth;
 mod forwarding;
+mod h2_frames;
 mod h2_strictness;
 mod h3_strictness;
 mod h3_tunnels;
