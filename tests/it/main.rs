@@ -45,6 +45,7 @@ mod mtls;
 mod overload;
 mod proxy_protocol;
 mod quic;
+mod quic_faults;
 mod rate_limit;
 mod refusals;
 mod reload;

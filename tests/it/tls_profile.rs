@@ -179,8 +179,16 @@ fn sslyze_has_no_finding() {
 const OF_THE_CERTIFICATE: [&str; 1] = ["cert_revocation"];
 
 /// Checks by which one can tell that a whole run took place: of protocols, suites, the server, the answer, weaknesses.
-const CHECKS: [&str; 8] =
-    ["TLS1_2", "TLS1_3", "cipherlist_STRONG", "cert_chain_of_trust", "HSTS_time", "heartbleed", "ROBOT", "RC4"];
+const CHECKS: [&str; 8] = [
+    "TLS1_2",
+    "TLS1_3",
+    "cipherlist_STRONG",
+    "cert_chain_of_trust",
+    "HSTS_time",
+    "heartbleed",
+    "ROBOT",
+    "RC4",
+];
 
 #[track_caller]
 fn testssl_finds_nothing(tls: &str) {

@@ -258,8 +258,7 @@ impl Table {
     }
 
     fn by_http_2(&self, proxy: &Proxy) {
-        let (directory, count) =
-            (format!("in={}", self.directory()), format!("count={}", self.cases.len()));
+        let (directory, count) = (format!("in={}", self.directory()), format!("count={}", self.cases.len()));
         let port = proxy.port("web").to_string();
         let said = Python::run(H2_CLIENT, &["raw", &port, "/", &directory, &count]).finish();
         assert_eq!(said.trim(), "all");
