@@ -1,6 +1,9 @@
 //! HTTP/2: one connection, a task for each of its requests, and the rules by which it ends.
 
+mod blocks;
+mod judged;
 mod requests;
+mod rules;
 mod session;
 
 use std::{
@@ -17,7 +20,7 @@ use h2::{
 use http::Request;
 use tokio::time::timeout;
 
-use self::{requests::Requests, session::Http2};
+use self::{judged::Judged, requests::Requests, session::Http2};
 use super::{deadline::Deadline, head, stream::Stream};
 use crate::{
     error::Reason,
@@ -47,7 +50,7 @@ pub(super) async fn serve<H: Handler>(
     settings: Arc<Listener>,
     handler: Arc<H>,
 ) {
-    match timeout(settings.timeouts.handshake, builder(&settings).handshake(stream)).await {
+    match timeout(settings.timeouts.handshake, builder(&settings).handshake(Judged::new(stream))).await {
         Err(_) => {
             tracing::debug!(listener = %settings.name, peer = %connection.peer, "no HTTP/2 preface in time")
         }
@@ -80,7 +83,7 @@ fn builder(settings: &Listener) -> server::Builder {
 }
 
 struct Serving<H> {
-    h2: server::Connection<Stream, Bytes>,
+    h2: server::Connection<Judged<Stream>, Bytes>,
     connection: Arc<Connection>,
     settings: Arc<Listener>,
     handler: Arc<H>,
@@ -94,7 +97,7 @@ struct Serving<H> {
 
 impl<H: Handler> Serving<H> {
     fn new(
-        h2: server::Connection<Stream, Bytes>,
+        h2: server::Connection<Judged<Stream>, Bytes>,
         connection: Arc<Connection>,
         settings: Arc<Listener>,
         handler: Arc<H>,
@@ -191,7 +194,7 @@ impl<H: Handler> Serving<H> {
 /// Moves the connection on. While as many requests are at work as may be, new ones wait inside, where
 /// h2 counts those that are cancelled meanwhile.
 fn poll_incoming(
-    h2: &mut server::Connection<Stream, Bytes>,
+    h2: &mut server::Connection<Judged<Stream>, Bytes>,
     requests: &Requests,
     cx: &mut Context<'_>,
 ) -> Poll<Incoming> {

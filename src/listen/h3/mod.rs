@@ -21,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 
+pub(super) use self::qpack::{huffman, integer};
 pub use self::{
     code::{Code, Fault},
     control::Control,

@@ -22,8 +22,10 @@ pub struct Frame {
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
@@ -46,6 +48,21 @@ impl Frames {
     /// As [`Frames::connect`], with these bytes before all others.
     #[track_caller]
     pub fn connect_after(port: u16, first: &[u8], settings: &[(u16, u32)]) -> Self {
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
+            .collect();
+        Self::begun(port, first, &frame(SETTINGS, 0, 0, &payload))
+    }
+
+    /// Connects and sends the preface with this frame where its settings should be.
+    #[track_caller]
+    pub fn connect_with(port: u16, frame: &[u8]) -> Self {
+        Self::begun(port, b"", frame)
+    }
+
+    #[track_caller]
+    fn begun(port: u16, first: &[u8], settings: &[u8]) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the proxy takes connections");
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -53,11 +70,7 @@ impl Frames {
         let mut frames = Self(BufReader::new(socket));
         let preface = [first, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].concat();
         assert!(frames.write(&preface), "the proxy takes bytes");
-        let payload: Vec<u8> = settings
-            .iter()
-            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
-            .collect();
-        frames.send(SETTINGS, 0, 0, &payload);
+        frames.write(settings);
         frames
     }
 

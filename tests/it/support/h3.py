@@ -91,7 +91,7 @@ class Exchange:
 class Client(QuicConnectionProtocol):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.http = None if SPEC["do"] == "raw" else Http3(self._quic)
+        self.http = None if SPEC["do"] in ("raw", "faults") else Http3(self._quic)
         self.exchanges, self.last, self.closed, self.goaway = {}, None, asyncio.Event(), []
         self.resets, self.stops, self.data, self.ended, self.changed = {}, {}, {}, set(), asyncio.Event()
 
@@ -215,9 +215,10 @@ class Client(QuicConnectionProtocol):
 @asynccontextmanager
 async def client(**more):
     ticket = {"session_ticket_handler": more.pop("keep")} if "keep" in more else {}
-    # With a session to take up, requests may go before the handshake is over.
-    ticket["wait_connected"] = "session_ticket" not in more
-    settings = QuicConfiguration(alpn_protocols=SPEC.get("alpn", ["h3"]), is_client=True, **more)
+    # With a session to take up, requests may go before the handshake is over; and one that is faulty may never be.
+    ticket["wait_connected"] = not more.keys() & {"session_ticket", "protocol"}
+    protocol = more.pop("protocol", Client)
+    settings = QuicConfiguration(**{"alpn_protocols": SPEC.get("alpn", ["h3"]), "is_client": True, **more})
     settings.server_name = SPEC.get("name", "localhost")
     settings.load_verify_locations(SPEC["ca"])
     # Where nobody listens, nobody says so.
@@ -226,8 +227,8 @@ async def client(**more):
     if "certificate" in SPEC:
         settings.load_cert_chain(SPEC["certificate"], SPEC["key"])
     address = ("127.0.0.1", SPEC["port"])
-    async with connect(*address, configuration=settings, create_protocol=Client, **ticket) as protocol:
-        yield protocol
+    async with connect(*address, configuration=settings, create_protocol=protocol, **ticket) as connected:
+        yield connected
 
 
 async def requests():

@@ -1,5 +1,5 @@
-//! An HTTP/3 client that we did not write: aioquic, driven by `h3.py`, for tunnels by `h3_tunnel.py` and, where it means
-//! harm, by `h3_hostile.py`.
+//! An HTTP/3 client that we did not write: aioquic, driven by `h3.py`, for tunnels by `h3_tunnel.py`, where it means harm
+//! by `h3_hostile.py` and, where it breaks the rules of QUIC itself, by `h3_faults.py`.
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ const PROGRAM: &str = concat!(
     include_str!("ws_messages.py"),
     include_str!("h3_tunnel.py"),
     include_str!("h3_hostile.py"),
+    include_str!("h3_faults.py"),
     "\nasyncio.run(globals()[SPEC['do']]())\n"
 );
 

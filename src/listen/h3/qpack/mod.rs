@@ -4,7 +4,7 @@
 mod decode;
 mod encode;
 pub mod huffman;
-mod integer;
+pub mod integer;
 mod table;
 
 pub use decode::{Broken, Field, Fields};

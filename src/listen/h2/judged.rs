@@ -1,0 +1,234 @@
+//! The stream under h2, which sees to it that GOAWAY says what the client did wrong: h2 says PROTOCOL_ERROR for nearly all of
+//! it, where frames of a wrong size, frames behind a stream's end and field blocks that cannot be unpacked have codes of their
+//! own (RFC 9113 section 7).
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use h2::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::rules::{GOAWAY, HEAD, Head, Rules};
+
+/// Frames in the bytes of one direction, as they come.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    /// Bytes up to the next frame's head.
+    skip: usize,
+    /// That head and what is wanted of its payload, as far as they came.
+    kept: [u8; KEPT],
+    have: usize,
+}
+
+/// Of a frame.
+enum Shown<'a> {
+    /// Its head and what is wanted of its payload, which ends there in the bytes at hand.
+    Frame { head: Head, payload: &'a [u8], end: usize },
+    /// Some of the rest.
+    More(&'a [u8]),
+}
+
+const KEPT: usize = HEAD + 12 * 6;
+const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+
+#[derive(Debug)]
+pub(super) struct Judged<T> {
+    io: T,
+    rules: Rules,
+    incoming: Walk,
+    outgoing: Walk,
+}
+
+impl<T> Judged<T> {
+    pub fn new(io: T) -> Self {
+        Self { io, rules: Rules::default(), incoming: Walk::behind(PREFACE), outgoing: Walk::behind(0) }
+    }
+}
+
+impl Walk {
+    /// Through frames that begin behind so many bytes.
+    fn behind(skip: usize) -> Self {
+        Self { skip, kept: [0; KEPT], have: 0 }
+    }
+
+    /// Shows what these bytes are of frames.
+    fn through(&mut self, mut bytes: &[u8], mut show: impl FnMut(Shown<'_>)) {
+        let all = bytes.len();
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            if skipped > 0 {
+                show(Shown::More(&bytes[..skipped]));
+            }
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let Some((head, used)) = self.gather(bytes) else { return };
+            bytes = &bytes[used..];
+            let wanted = head.wanted();
+            show(Shown::Frame { head, payload: &self.kept[HEAD..HEAD + wanted], end: all - bytes.len() });
+            (self.have, self.skip) = (0, head.length - wanted);
+        }
+    }
+
+    /// The head of a frame of which all that is wanted is kept, and how many of the bytes it took.
+    fn gather(&mut self, bytes: &[u8]) -> Option<(Head, usize)> {
+        let mut used = self.keep(bytes, HEAD);
+        let head = Head::read(self.kept[..self.have].first_chunk()?);
+        let most = HEAD + head.wanted();
+        used += self.keep(&bytes[used..], most);
+        (self.have == most).then_some((head, used))
+    }
+
+    fn keep(&mut self, bytes: &[u8], most: usize) -> usize {
+        let some = most.saturating_sub(self.have).min(bytes.len());
+        self.kept[self.have..self.have + some].copy_from_slice(&bytes[..some]);
+        self.have += some;
+        some
+    }
+}
+
+impl<T> Judged<T> {
+    /// What is about to be written, where the code of a GOAWAY in it is another than is due.
+    fn amended(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut amended = None;
+        let mut walk = self.outgoing;
+        walk.through(bytes, |shown| {
+            let Shown::Frame { head: Head { kind: GOAWAY, .. }, payload, end } = shown else { return };
+            let said = payload.last_chunk().map(|code| u32::from_be_bytes(*code));
+            if said != Some(Reason::PROTOCOL_ERROR.into()) {
+                return;
+            }
+            let mut copy = bytes.to_vec();
+            // All four bytes are here but where h2's own buffer was written in part.
+            if let Some(code) = end.checked_sub(4).and_then(|start| copy.get_mut(start..end)) {
+                code.copy_from_slice(&u32::from(self.rules.due()).to_be_bytes());
+                amended = Some(copy);
+            }
+        });
+        amended
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Judged<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { io, rules, incoming, .. } = self.get_mut();
+        // What comes behind the first breach changes nothing.
+        if rules.is_broken() {
+            return Pin::new(io).poll_read(cx, buf);
+        }
+        // h2 asks for more when it has taken every frame that it has.
+        rules.go_on();
+        let before = buf.filled().len();
+        ready!(Pin::new(io).poll_read(cx, buf))?;
+        incoming.through(&buf.filled()[before..], |shown| match shown {
+            Shown::Frame { head, payload, .. } => rules.take(head, payload),
+            Shown::More(payload) => rules.take_more(payload),
+        });
+        match rules.begins_well() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "no settings come first"))),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Judged<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let amended = this.amended(buf);
+        let written = Pin::new(&mut this.io).poll_write(cx, amended.as_deref().unwrap_or(buf));
+        if let Poll::Ready(Ok(written)) = written {
+            this.outgoing.through(&buf[..written], |_| {});
+        }
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        // A GOAWAY is in the first of them: the others are of a body.
+        if let Some(amended) = bufs.first().and_then(|first| this.amended(first)) {
+            let written = Pin::new(&mut this.io).poll_write(cx, &amended);
+            if let Poll::Ready(Ok(written)) = written {
+                this.outgoing.through(&amended[..written], |_| {});
+            }
+            return written;
+        }
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(mut left)) = written {
+            for buf in bufs {
+                let some = left.min(buf.len());
+                this.outgoing.through(&buf[..some], |_| {});
+                left -= some;
+            }
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, 0, 0, 0, 0, 0], payload].concat()
+    }
+
+    #[test]
+    fn frames_are_the_same_however_they_come() {
+        let all =
+            [frame(4, &[7; 90]), frame(0, &[1; 30]), frame(7, b"12345678 and more"), frame(6, b"")].concat();
+        let seen = |size: usize| {
+            let (mut walk, mut seen) = (Walk::behind(0), Vec::new());
+            for piece in all.chunks(size) {
+                walk.through(piece, |shown| match shown {
+                    Shown::Frame { head, payload, .. } => seen.push((head, payload.to_vec(), 0)),
+                    Shown::More(rest) => seen.last_mut().unwrap().2 += rest.len(),
+                });
+            }
+            seen
+        };
+        let whole = seen(all.len());
+        let lengths: Vec<_> =
+            whole.iter().map(|(head, seen, rest)| (head.length, seen.len(), *rest)).collect();
+        assert_eq!(lengths, [(90, 72, 18), (30, 0, 30), (17, 8, 9), (0, 0, 0)]);
+        for size in 1..40 {
+            assert_eq!(seen(size), whole, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_goaway_alone_is_amended() {
+        let mut judged = Judged::new(());
+        let goaway = |code: u8| frame(7, &[0, 0, 0, 1, 0, 0, 0, code]);
+        assert_eq!(judged.amended(&goaway(1)), Some(goaway(1)));
+        judged.rules.take(Head { length: 0, kind: 4, flags: 0, stream: 0 }, b"");
+        judged.rules.take(Head { length: 9, kind: 6, flags: 0, stream: 0 }, b"");
+        assert_eq!(judged.amended(&goaway(1)), Some(goaway(6)));
+        let behind = [frame(6, &[0; 8]), goaway(1)].concat();
+        assert_eq!(judged.amended(&behind), Some([frame(6, &[0; 8]), goaway(6)].concat()));
+        for code in [0, 2, 11] {
+            assert_eq!(judged.amended(&goaway(code)), None);
+        }
+        assert_eq!(judged.amended(&frame(0, &goaway(1))), None, "it is a body's");
+        judged.outgoing.through(&goaway(1)[..10], |_| {});
+        assert_eq!(judged.amended(&goaway(1)[10..]), Some(goaway(6)[10..].to_vec()));
+    }
+}
