@@ -208,6 +208,13 @@ fn a_connection_ends_after_its_requests() {
 }
 
 #[test]
+fn a_client_that_says_that_it_goes_is_not_waited_for() {
+    let answering = answering(&[("LISTENER", ", timeouts: { idle: 30s }, quic: { idle_timeout: 60s }")]);
+    let told = answering.run("idle", json!({ "goaway": true, "limit": 10 })).all();
+    assert_eq!(told[0]["close"]["code"], 0x100, "{told:?}");
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     let answering = answering(&[("LISTENER", ", timeouts: { idle: 300ms }")]);
     let told = answering.run("idle", json!({})).all();

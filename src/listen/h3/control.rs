@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, Bytes};
 use quinn::RecvStream;
+use tokio::sync::Notify;
 
 use super::{
     code::Code,
@@ -31,12 +32,19 @@ pub(super) struct Critical {
     control: AtomicBool,
     encoder: AtomicBool,
     decoder: AtomicBool,
+    /// The client has said that it goes.
+    pub(super) left: Notify,
 }
 
 /// What comes on a critical stream.
 trait Rules {
     /// Looks at what has come.
     fn take(&mut self, input: Bytes) -> Result<(), Code>;
+
+    /// Whether the client has said that it goes.
+    fn has_left(&self) -> bool {
+        false
+    }
 }
 
 /// Reads a stream of a client's to its end, where the client may have so many requests.
@@ -51,15 +59,15 @@ pub(super) async fn read(stream: &mut RecvStream, critical: &Critical, requests:
     match kind {
         CONTROL => {
             once(&critical.control)?;
-            read_all(stream, rest, most, Control::default()).await
+            read_all(stream, rest, most, Control::default(), &critical.left).await
         }
         ENCODER => {
             once(&critical.encoder)?;
-            read_all(stream, rest, most, Encoder).await
+            read_all(stream, rest, most, Encoder, &critical.left).await
         }
         DECODER => {
             once(&critical.decoder)?;
-            read_all(stream, rest, most, Decoder::default()).await
+            read_all(stream, rest, most, Decoder::default(), &critical.left).await
         }
         // Only servers push.
         PUSH => Err(Code::StreamCreationError),
@@ -91,9 +99,14 @@ async fn read_all(
     begin: Bytes,
     mut most: usize,
     mut rules: impl Rules,
+    left: &Notify,
 ) -> Result<(), Code> {
     rules.take(begin)?;
+    let mut told = false;
     loop {
+        if rules.has_left() && !std::mem::replace(&mut told, true) {
+            left.notify_one();
+        }
         match stream.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => {
                 most = most.checked_sub(chunk.bytes.len()).ok_or(Code::ExcessiveLoad)?;
@@ -112,6 +125,7 @@ pub struct Control {
     frames: Frames,
     begun: bool,
     most_push: Option<u64>,
+    /// What the client's GOAWAY said.
     last_push: Option<u64>,
 }
 
@@ -153,6 +167,10 @@ impl Control {
 impl Rules for Control {
     fn take(&mut self, input: Bytes) -> Result<(), Code> {
         Control::take(self, input)
+    }
+
+    fn has_left(&self) -> bool {
+        self.last_push.is_some()
     }
 }
 

@@ -88,6 +88,8 @@ struct Serving<H> {
     /// The number of the stream after the last that was begun.
     next: u64,
     closing: Closing,
+    /// The client has said that it goes: it may ask for more, and is not waited for.
+    left: bool,
     quiet: Deadline,
     /// Where the client was when it was last looked at.
     at: SocketAddr,
@@ -120,6 +122,8 @@ const MOST_SPOILT: usize = 500;
 const MOST_OTHERS: usize = 250;
 /// How long a client has to hear of the end, at least; more where it is far.
 const HEARING: Duration = Duration::from_millis(50);
+/// How long a connection is kept for a client that goes.
+const LEAVING: Duration = Duration::from_secs(1);
 
 impl<H: Handler> Serving<H> {
     fn new(
@@ -144,6 +148,7 @@ impl<H: Handler> Serving<H> {
             others_seen: 0,
             next: 0,
             closing: Closing::No,
+            left: false,
             quiet: Deadline::default(),
             at,
         }
@@ -161,6 +166,7 @@ impl<H: Handler> Serving<H> {
         // A listener that is no more drains, too.
         let mut drain = Signal::or_gone(self.connection.draining.clone());
         let quic = self.quic.clone();
+        let critical = self.critical.clone();
         let most = self.settings.quic.as_ref().map_or(1, |quic| quic.max_streams);
         loop {
             let idle = self.requests.is_empty();
@@ -185,6 +191,10 @@ impl<H: Handler> Serving<H> {
                 },
                 Some(ended) = self.requests.join_next(), if !idle => self.note(ended),
                 Some(_) = self.others.join_next(), if !self.others.is_empty() => {}
+                () = critical.left.notified(), if !self.left => {
+                    self.left = true;
+                    self.quiet.clear();
+                }
                 () = poll_fn(|cx| drain.poll(cx)), if self.closing == Closing::No => self.close().await,
                 () = poll_fn(|cx| self.quiet.poll(limit, cx)), if idle || self.closing == Closing::Told => {
                     match self.closing {
@@ -200,6 +210,7 @@ impl<H: Handler> Serving<H> {
     /// How long nothing may happen: between requests, or until what a client has asked for is known.
     fn quiet_limit(&self) -> Duration {
         match self.closing {
+            Closing::No if self.left => self.settings.timeouts.idle.min(LEAVING),
             Closing::No => self.settings.timeouts.idle,
             Closing::Told | Closing::Final => HEARING.max(self.quic.rtt() * 3),
         }

@@ -291,9 +291,12 @@ async def drain():
 
 
 async def idle():
-    """Asks once and waits for the connection's end."""
+    """Asks once, may say that it goes, and waits for the connection's end."""
     async with client() as c:
         await c.ask({})
+        if SPEC.get("goaway"):
+            c._quic.send_stream_data(c.http._local_control_stream_id, bytes([FrameType.GOAWAY, 1, 0]))
+            c.transmit()
         await c.settle(lambda: False)
         say(close=c.last, goaway=c.goaway)
 
