@@ -184,6 +184,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Judged<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -230,5 +232,35 @@ mod tests {
         assert_eq!(judged.amended(&frame(0, &goaway(1))), None, "it is a body's");
         judged.outgoing.through(&goaway(1)[..10], |_| {});
         assert_eq!(judged.amended(&goaway(1)[10..]), Some(goaway(6)[10..].to_vec()));
+    }
+
+    /// What is due after these bytes of frames, in pieces of some size.
+    fn due(bytes: &[u8], size: usize) -> Reason {
+        let (mut walk, mut rules) = (Walk::behind(0), Rules::default());
+        for piece in bytes.chunks(size) {
+            walk.through(piece, |shown| match shown {
+                Shown::Frame { head, payload, .. } => rules.take(head, payload),
+                Shown::More(payload) => rules.take_more(payload),
+            });
+        }
+        rules.due()
+    }
+
+    proptest! {
+        #[test]
+        fn any_frames_are_judged_alike_however_they_come(
+            frames in vec((0..12_u8, any::<u8>(), 0..6_u8, vec(any::<u8>(), 0..20)), 0..12),
+            cut in 0..30_usize,
+            size in 1..50_usize,
+        ) {
+            let mut bytes = frame(4, b"");
+            for (kind, flags, stream, payload) in frames {
+                let mut frame = frame(kind, &payload);
+                (frame[4], frame[8]) = (flags, stream);
+                bytes.extend(frame);
+            }
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            prop_assert_eq!(due(&bytes, size), due(&bytes, bytes.len().max(1)));
+        }
     }
 }

@@ -224,7 +224,7 @@ impl Rules {
             // Ours are said once.
             return size(head.length == 0).and(rule(!std::mem::replace(&mut self.acknowledged, true)));
         }
-        size(head.length % 6 == 0)?;
+        size(head.length.is_multiple_of(6))?;
         payload.as_chunks::<6>().0.iter().try_for_each(|&[n0, n1, value @ ..]| {
             let value = u32::from_be_bytes(value);
             match u16::from_be_bytes([n0, n1]) {
