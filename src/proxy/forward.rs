@@ -20,13 +20,14 @@ use pingora::{
 use tokio::sync::watch;
 
 use super::{
-    adapter::{Adapter, Slot, Waits},
+    adapter::{Adapter, Waits},
     call::Call,
     downstream::Downstream,
     engine::lock,
     gateway::{CALL, Gateway},
     recover,
     session::Session,
+    slot::Slot,
     trailing::Trailing,
     tunnel::Tunnel,
 };

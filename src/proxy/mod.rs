@@ -17,6 +17,7 @@ mod recover;
 mod replay;
 pub mod session;
 pub mod signal;
+mod slot;
 mod spans;
 mod trailing;
 mod tunnel;

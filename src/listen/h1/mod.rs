@@ -9,9 +9,12 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use self::{head::Head, session::Patience};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::head::Head;
 use crate::{
     error::Reason,
     http::connection::Connection,
@@ -20,7 +23,23 @@ use crate::{
     snapshot::settings::Listener,
 };
 
-pub use self::session::{Http1, Io};
+pub use self::session::Http1;
+
+/// A stream that HTTP/1 is spoken over.
+pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
+    /// From here on its end is none that was meant, and looks so to the client, where the carrier can show it.
+    fn cut(&mut self);
+
+    /// Ends when the client has broken the connection off, whatever of it is still to be read.
+    fn broken_off(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// The deadlines of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub body: Rule,
+    pub write_idle: Duration,
+}
 
 /// Serves requests until the connection ends.
 pub async fn serve<I: Io, H: Handler>(
@@ -126,7 +145,7 @@ enum Filled {
     Late,
 }
 
-fn filling<I: Io>(session: &mut Http1<I>, limit: std::time::Duration, cx: &mut Context<'_>) -> Poll<Filled> {
+fn filling<I: Io>(session: &mut Http1<I>, limit: Duration, cx: &mut Context<'_>) -> Poll<Filled> {
     match session.poll_fill(cx) {
         Poll::Ready(Ok(1..)) => Poll::Ready(Filled::Some),
         Poll::Ready(_) => Poll::Ready(Filled::Closed),
@@ -137,7 +156,7 @@ fn filling<I: Io>(session: &mut Http1<I>, limit: std::time::Duration, cx: &mut C
 /// Between requests a connection that shall end does so at once.
 fn idle<I: Io>(
     session: &mut Http1<I>,
-    limit: std::time::Duration,
+    limit: Duration,
     drain: &mut Signal,
     cx: &mut Context<'_>,
 ) -> Poll<Filled> {

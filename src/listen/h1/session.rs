@@ -10,33 +10,19 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, response};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
-};
+use tokio::sync::watch;
 use tokio_util::io::poll_read_buf;
 
 use super::{
+    Io, Patience,
     answer::{self, Asked, Framing},
     body::{Body, Piece},
 };
 use crate::{
     error::Reason,
-    listen::{
-        deadline::Deadline,
-        pace::{Pace, Rule},
-    },
+    listen::{deadline::Deadline, pace::Pace},
     proxy::session::{ClientError, Closed, Session},
 };
-
-/// A stream that HTTP/1 is spoken over.
-pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
-    /// From here on its end is none that was meant, and looks so to the client, where the carrier can show it.
-    fn cut(&mut self);
-
-    /// Ends when the client has broken the connection off, whatever of it is still to be read.
-    fn broken_off(&self) -> impl Future<Output = ()> + Send;
-}
 
 /// What came of reading ahead.
 enum Ahead {
@@ -44,13 +30,6 @@ enum Ahead {
     Ended,
     /// As much has come as is kept.
     Full,
-}
-
-/// The deadlines of an exchange.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    pub body: Rule,
-    pub write_idle: Duration,
 }
 
 /// A connection with the exchange that it carries at the moment.
