@@ -1,34 +1,25 @@
 //! Where a client's session lies while a request of its is carried out: who has to do with it borrows it.
 
-use std::{
-    ops::{Deref, DerefMut},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use atomic_refcell::{AtomicRefCell, AtomicRefMut};
 
 use super::downstream::Downstream;
 
-/// Where the session lies while nobody uses it.
-pub struct Slot<S>(Mutex<Option<Box<Downstream<S>>>>);
+/// Where the session lies. It is borrowed many times for each request, always from the task of that: a lock, which could
+/// wait, would cost more.
+pub struct Slot<S>(AtomicRefCell<Option<Box<Downstream<S>>>>);
 
-/// The session on loan. It goes back where it was when this is dropped.
-pub struct Lent<'a, S> {
-    slot: &'a Slot<S>,
-    downstream: Option<Box<Downstream<S>>>,
-}
+/// The session on loan.
+pub type Lent<'a, S> = AtomicRefMut<'a, Downstream<S>>;
 
 impl<S> Slot<S> {
     pub fn new(downstream: Box<Downstream<S>>) -> Self {
-        Self(Mutex::new(Some(downstream)))
-    }
-
-    fn content(&self) -> MutexGuard<'_, Option<Box<Downstream<S>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Self(AtomicRefCell::new(Some(downstream)))
     }
 
     /// The session, unless somebody uses it.
     pub fn try_lend(&self) -> Option<Lent<'_, S>> {
-        let downstream = self.content().take()?;
-        Some(Lent { slot: self, downstream: Some(downstream) })
+        let content = self.0.try_borrow_mut().ok()?;
+        AtomicRefMut::filter_map(content, |content| content.as_deref_mut())
     }
 
     pub fn lend(&self) -> Lent<'_, S> {
@@ -37,26 +28,6 @@ impl<S> Slot<S> {
 
     /// The session for good.
     pub fn take(&self) -> Box<Downstream<S>> {
-        self.content().take().expect("whoever has used the session has given it back")
-    }
-}
-
-impl<S> Deref for Lent<'_, S> {
-    type Target = Downstream<S>;
-
-    fn deref(&self) -> &Downstream<S> {
-        self.downstream.as_ref().expect("it is given back in drop alone")
-    }
-}
-
-impl<S> DerefMut for Lent<'_, S> {
-    fn deref_mut(&mut self) -> &mut Downstream<S> {
-        self.downstream.as_mut().expect("it is given back in drop alone")
-    }
-}
-
-impl<S> Drop for Lent<'_, S> {
-    fn drop(&mut self) {
-        *self.slot.content() = self.downstream.take();
+        self.0.borrow_mut().take().expect("whoever has used the session has given it back")
     }
 }
