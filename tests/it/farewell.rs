@@ -11,24 +11,8 @@ use serde_json::json;
 use super::{
     extended_connect::H2_CLIENT,
     support::{Certificates, Client, Http3, Origin, Proxy, Python, Reply, Tree, config, to, until},
+    websocket::ECHO,
 };
-
-/// Echoes, and says by which code a connection was closed.
-const ECHO: &str = r#"
-import asyncio, websockets
-async def echo(socket):
-    try:
-        async for message in socket:
-            await socket.send(message)
-    except websockets.exceptions.ConnectionClosed:
-        pass
-    print("closed", socket.close_code)
-async def main():
-    async with websockets.serve(echo, "127.0.0.1", 0) as server:
-        print(server.sockets[0].getsockname()[1])
-        await asyncio.Future()
-asyncio.run(main())
-"#;
 
 const CLIENT: &str = r#"
 import asyncio, sys, websockets

@@ -4,7 +4,8 @@ use std::thread;
 
 use super::support::{Client, Origin, Proxy, Python, Reply, to};
 
-const ECHO: &str = r#"
+/// Echoes, and says by which code a connection was closed.
+pub const ECHO: &str = r#"
 import asyncio, websockets
 async def echo(socket):
     try:
@@ -12,6 +13,7 @@ async def echo(socket):
             await socket.send(message)
     except websockets.exceptions.ConnectionClosed:
         pass
+    print("closed", socket.close_code)
 async def main():
     async with websockets.serve(echo, "127.0.0.1", 0, max_size=None) as server:
         print(server.sockets[0].getsockname()[1])
