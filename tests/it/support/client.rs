@@ -27,22 +27,47 @@ trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
+/// A socket whose reads go on after a signal: with a timeout they would end (signal(7)).
+pub struct Steady<T>(pub T);
+
+impl<T: Read> Read for Steady<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+impl<T: Write> Write for Steady<T> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 impl Client {
     pub fn tcp(port: u16) -> Self {
         let socket = connect(port);
         let handle = socket.try_clone().unwrap();
-        Self { stream: BufReader::new(Box::new(socket)), socket: Some(handle) }
+        Self { stream: BufReader::new(Box::new(Steady(socket))), socket: Some(handle) }
     }
 
     pub fn unix(path: impl AsRef<Path>) -> Self {
         let socket = UnixStream::connect(path).expect("the socket takes connections");
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Self { stream: BufReader::new(Box::new(socket)), socket: None }
+        Self { stream: BufReader::new(Box::new(Steady(socket))), socket: None }
     }
 
     pub fn tls(port: u16, name: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
-        let mut socket = connect(port);
+        let socket = connect(port);
         let handle = socket.try_clone()?;
+        let mut socket = Steady(socket);
         let name = ServerName::try_from(name.to_owned()).expect("a name that SNI can carry");
         let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         while connection.is_handshaking() {

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     DEADLINE,
+    client::Steady,
     message::{self, Message},
 };
 
@@ -47,7 +48,7 @@ pub enum Reply {
 
 /// A stream that counts what it reads.
 pub struct Counting {
-    socket: TcpStream,
+    socket: Steady<TcpStream>,
     record: Arc<Record>,
 }
 
@@ -119,10 +120,10 @@ impl Origin {
                 let _ = socket.set_nodelay(true);
                 let (serve, record) = (Arc::clone(&serve), Arc::clone(&record));
                 thread::spawn(move || {
-                    let counting = Counting { socket, record: Arc::clone(&record) };
+                    let counting = Counting { socket: Steady(socket), record: Arc::clone(&record) };
                     let mut stream = BufReader::new(counting);
                     serve(&mut stream, &record);
-                    let _ = stream.get_ref().socket.shutdown(Shutdown::Both);
+                    let _ = stream.get_ref().socket.0.shutdown(Shutdown::Both);
                 });
             }
         });
