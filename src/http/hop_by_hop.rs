@@ -31,13 +31,13 @@ const TE: usize = 1;
 
 /// Which of [`CONNECTIONS_OWN`] are there, a bit for each: one look at the names costs less than a hash of each.
 fn found(headers: &HeaderMap) -> u8 {
-    let place = |name: &HeaderName| match name.as_str() {
-        "connection" => 1 << CONNECTION,
-        "te" => 1 << TE,
-        "transfer-encoding" => 1 << 2,
-        "upgrade" => 1 << 3,
-        "keep-alive" => 1 << 4,
-        "proxy-connection" => 1 << 5,
+    let place = |name: &HeaderName| match *name {
+        header::CONNECTION => 1 << CONNECTION,
+        header::TE => 1 << TE,
+        header::TRANSFER_ENCODING => 1 << 2,
+        header::UPGRADE => 1 << 3,
+        _ if *name == KEEP_ALIVE => 1 << 4,
+        _ if *name == PROXY_CONNECTION => 1 << 5,
         _ => 0,
     };
     headers.keys().fold(0, |found, name| found | place(name))

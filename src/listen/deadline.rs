@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -15,6 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Deadline {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes.
+    waits: Option<Waker>,
 }
 
 impl Deadline {
@@ -23,12 +25,21 @@ impl Deadline {
         self.at = None;
     }
 
+    /// Whether it has a timer that may yet fire, which another wait need not arm.
+    pub fn is_armed(&self) -> bool {
+        self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed())
+    }
+
     /// Waits until `limit` after the first poll since [`Deadline::clear`].
     pub fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let at = *self.at.get_or_insert_with(|| Instant::now() + limit);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() > at {
             timer.as_mut().reset(at);
+            self.waits = None;
+        }
+        if self.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker())) && !timer.is_elapsed() {
+            return Poll::Pending;
         }
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= at {
@@ -36,6 +47,7 @@ impl Deadline {
             }
             timer.as_mut().reset(at);
         }
+        self.waits = Some(cx.waker().clone());
         Poll::Pending
     }
 }

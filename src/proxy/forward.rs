@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, pending, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::Poll,
     time::Duration,
@@ -80,8 +80,8 @@ impl Forwarder {
         let slot = Arc::new(Slot::new(downstream));
         let adapter = Adapter::new(slot.clone(), request, tunnel, limits.waits);
         let session = ServerSession::new_custom(Box::new(adapter));
-        let run = CALL.scope(call.clone(), self.proxy.process_new_http(session, &self.shutdown));
-        if let Some(reason) = within(limits.total, while_wanted(run, &slot)).await {
+        let run = self.proxy.process_new_http(session, &self.shutdown);
+        if let Some(reason) = within(limits.total, while_wanted(run, call, &slot)).await {
             lock(call).failure = Some(reason);
         }
         slot.take()
@@ -89,10 +89,22 @@ impl Forwarder {
 }
 
 /// Runs Pingora to its end, or until the client goes at a time when Pingora does not look: while it connects.
-async fn while_wanted<S: Session, T>(run: impl Future<Output = T>, slot: &Slot<S>) -> Option<Reason> {
-    let mut run = pin!(run);
+async fn while_wanted<S: Session, T>(
+    run: impl Future<Output = T> + Unpin,
+    call: &Arc<Mutex<Call>>,
+    slot: &Slot<S>,
+) -> Option<Reason> {
+    let mut run = run;
+    // Pingora asks for it before it waits for anything.
+    let mut call = Some(call.clone());
     loop {
-        if poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await.is_ready() {
+        let poll = poll_fn(|cx| {
+            Poll::Ready(match call.take() {
+                Some(call) => CALL.sync_scope(call, || Pin::new(&mut run).poll(cx)),
+                None => Pin::new(&mut run).poll(cx),
+            })
+        });
+        if poll.await.is_ready() {
             return None;
         }
         let Some(mut idle) = slot.try_lend() else {
@@ -105,17 +117,14 @@ async fn while_wanted<S: Session, T>(run: impl Future<Output = T>, slot: &Slot<S
     }
 }
 
-/// Waits for something, until the task is woken for that or anything else. Says whether it has come.
+/// Waits for something that can be asked for again, until the task is woken for that or anything else. Says whether it has
+/// come already.
 async fn until_woken(something: impl Future<Output = ()>) -> bool {
     let mut something = pin!(something);
-    let mut woken = false;
-    poll_fn(|cx| match something.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending if woken => Poll::Ready(false),
-        Poll::Pending => {
-            woken = true;
-            Poll::Pending
-        }
+    let mut asked = false;
+    poll_fn(|cx| match std::mem::replace(&mut asked, true) {
+        true => Poll::Ready(false),
+        false => something.as_mut().poll(cx).map(|()| true),
     })
     .await
 }

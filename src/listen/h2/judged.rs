@@ -64,6 +64,12 @@ impl Walk {
             }
             self.skip -= skipped;
             bytes = &bytes[skipped..];
+            if let Some((head, payload)) = whole(bytes).filter(|_| self.have == 0) {
+                bytes = &bytes[HEAD + payload.len()..];
+                self.skip = head.length - payload.len();
+                show(Shown::Frame { head, payload, end: all - bytes.len() });
+                continue;
+            }
             let Some((head, used)) = self.gather(bytes) else { return };
             bytes = &bytes[used..];
             let wanted = head.wanted();
@@ -72,7 +78,16 @@ impl Walk {
         }
     }
 
-    /// The head of a frame of which all that is wanted is kept, and how many of the bytes it took.
+    /// Goes through so many of these bytes.
+    fn pass(&mut self, bufs: &[io::IoSlice<'_>], mut count: usize) {
+        for buf in bufs {
+            let some = count.min(buf.len());
+            self.through(&buf[..some], |_| {});
+            count -= some;
+        }
+    }
+
+    /// The head of a frame that came in pieces, of which all that is wanted is kept, and how many of the bytes it took.
     fn gather(&mut self, bytes: &[u8]) -> Option<(Head, usize)> {
         let mut used = self.keep(bytes, HEAD);
         let head = Head::read(self.kept[..self.have].first_chunk()?);
@@ -89,11 +104,16 @@ impl Walk {
     }
 }
 
+/// The head of the frame that begins here and what is wanted of its payload, where all that has come.
+fn whole(bytes: &[u8]) -> Option<(Head, &[u8])> {
+    let head = Head::read(bytes.first_chunk()?);
+    Some((head, bytes.get(HEAD..HEAD + head.wanted())?))
+}
+
 impl<T> Judged<T> {
-    /// What is about to be written, where the code of a GOAWAY in it is another than is due.
-    fn amended(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// What is about to be written, where the code of a GOAWAY in it is another than is due. The walk is through it then.
+    fn amended(&self, walk: &mut Walk, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut amended = None;
-        let mut walk = self.outgoing;
         walk.through(bytes, |shown| {
             let Shown::Frame { head: Head { kind: GOAWAY, .. }, payload, end } = shown else { return };
             let said = payload.last_chunk().map(|code| u32::from_be_bytes(*code));
@@ -135,13 +155,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Judged<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Judged<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let amended = this.amended(buf);
-        let written = Pin::new(&mut this.io).poll_write(cx, amended.as_deref().unwrap_or(buf));
-        if let Poll::Ready(Ok(written)) = written {
-            this.outgoing.through(&buf[..written], |_| {});
-        }
-        written
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -150,23 +164,27 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Judged<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let Some((first, others)) = bufs.split_first() else { return Poll::Ready(Ok(0)) };
+        let mut walk = this.outgoing;
         // A GOAWAY is in the first of them: the others are of a body.
-        if let Some(amended) = bufs.first().and_then(|first| this.amended(first)) {
-            let written = Pin::new(&mut this.io).poll_write(cx, &amended);
-            if let Poll::Ready(Ok(written)) = written {
-                this.outgoing.through(&amended[..written], |_| {});
-            }
-            return written;
+        if let Some(amended) = this.amended(&mut walk, first) {
+            let written = ready!(Pin::new(&mut this.io).poll_write(cx, &amended))?;
+            this.outgoing.pass(&[io::IoSlice::new(&amended)], written);
+            return Poll::Ready(Ok(written));
         }
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(mut left)) = written {
-            for buf in bufs {
-                let some = left.min(buf.len());
-                this.outgoing.through(&buf[..some], |_| {});
-                left -= some;
+        let io = Pin::new(&mut this.io);
+        let written = ready!(match others {
+            [] => io.poll_write(cx, first),
+            _ => io.poll_write_vectored(cx, bufs),
+        })?;
+        match bufs.iter().map(|buf| buf.len()).sum::<usize>() == written {
+            true => {
+                others.iter().for_each(|buf| walk.through(buf, |_| {}));
+                this.outgoing = walk;
             }
+            false => this.outgoing.pass(bufs, written),
         }
-        written
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -219,19 +237,20 @@ mod tests {
     #[test]
     fn a_goaway_alone_is_amended() {
         let mut judged = Judged::new(());
+        let amended = |judged: &Judged<()>, bytes: &[u8]| judged.amended(&mut judged.outgoing.clone(), bytes);
         let goaway = |code: u8| frame(7, &[0, 0, 0, 1, 0, 0, 0, code]);
-        assert_eq!(judged.amended(&goaway(1)), Some(goaway(1)));
+        assert_eq!(amended(&judged, &goaway(1)), Some(goaway(1)));
         judged.rules.take(Head { length: 0, kind: 4, flags: 0, stream: 0 }, b"");
         judged.rules.take(Head { length: 9, kind: 6, flags: 0, stream: 0 }, b"");
-        assert_eq!(judged.amended(&goaway(1)), Some(goaway(6)));
+        assert_eq!(amended(&judged, &goaway(1)), Some(goaway(6)));
         let behind = [frame(6, &[0; 8]), goaway(1)].concat();
-        assert_eq!(judged.amended(&behind), Some([frame(6, &[0; 8]), goaway(6)].concat()));
+        assert_eq!(amended(&judged, &behind), Some([frame(6, &[0; 8]), goaway(6)].concat()));
         for code in [0, 2, 11] {
-            assert_eq!(judged.amended(&goaway(code)), None);
+            assert_eq!(amended(&judged, &goaway(code)), None);
         }
-        assert_eq!(judged.amended(&frame(0, &goaway(1))), None, "it is a body's");
+        assert_eq!(amended(&judged, &frame(0, &goaway(1))), None, "it is a body's");
         judged.outgoing.through(&goaway(1)[..10], |_| {});
-        assert_eq!(judged.amended(&goaway(1)[10..]), Some(goaway(6)[10..].to_vec()));
+        assert_eq!(amended(&judged, &goaway(1)[10..]), Some(goaway(6)[10..].to_vec()));
     }
 
     /// What is due after these bytes of frames, in pieces of some size.

@@ -9,7 +9,7 @@ mod session;
 use std::{
     future::poll_fn,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -118,29 +118,50 @@ impl<H: Handler> Serving<H> {
     async fn run(mut self) {
         // A listener that is no more drains, too.
         let mut drain = Signal::or_gone(self.connection.draining.clone());
-        loop {
-            let at_work = self.requests.at_work();
-            let idle = at_work == 0;
-            tokio::select! {
-                incoming = poll_fn(|cx| poll_incoming(&mut self.h2, &self.requests, cx)) => {
-                    match incoming {
-                        Some(Ok((request, respond))) => self.begin(request, respond),
-                        Some(Err(error)) => break self.log_end(&error),
-                        None => break,
-                    }
-                }
-                () = poll_fn(|cx| self.requests.poll_fewer(at_work, cx)), if !idle => {}
-                () = poll_fn(|cx| drain.poll(cx)), if !self.closing => self.close(),
-                () = poll_fn(|cx| self.quiet.poll(quiet_limit(&self.settings, self.closing), cx)), if idle => {
-                    if self.closing {
-                        // The client neither takes the rest nor answers the ping that ends a connection.
-                        break;
-                    }
-                    self.close();
-                }
-            }
-        }
+        poll_fn(|cx| self.poll(&mut drain, cx)).await;
         self.end().await;
+    }
+
+    /// Moves everything on, to the connection's end.
+    fn poll(&mut self, drain: &mut Signal, cx: &mut Context<'_>) -> Poll<()> {
+        // Before they are counted: one that ends from here on wakes.
+        self.requests.register(cx);
+        loop {
+            match self.poll_incoming(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.begin(request, respond);
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.log_end(&error);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            if !self.closing && drain.poll(cx).is_ready() {
+                self.close();
+                continue;
+            }
+            if self.requests.at_work() > 0 {
+                return Poll::Pending;
+            }
+            ready!(self.quiet.poll(quiet_limit(&self.settings, self.closing), cx));
+            if self.closing {
+                // The client neither takes the rest nor answers the ping that ends a connection.
+                return Poll::Ready(());
+            }
+            self.close();
+        }
+    }
+
+    /// Moves the connection on. While as many requests are at work as may be, new ones wait inside, where
+    /// h2 counts those that are cancelled meanwhile.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+        match self.requests.is_full() {
+            false => self.h2.poll_accept(cx),
+            true => self.h2.poll_closed(cx).map(|ended| ended.err().map(Err)),
+        }
     }
 
     /// Starts a task for a request.
@@ -155,9 +176,8 @@ impl<H: Handler> Serving<H> {
         let one = self.requests.begin();
         // In a box of its own: tokio moves a task's whole future at its start and at its end.
         tokio::spawn(Box::pin(async move {
-            let _one = one;
             let (parts, body) = request.into_parts();
-            let mut session = Http2::new(&parts, body, respond, &settings);
+            let mut session = Http2::new(&parts, body, respond, &settings, one);
             let read = match session.is_as_empty_as_said().await {
                 true => head::read(parts, &settings.limits),
                 false => Err(Reason::AmbiguousFraming),
@@ -188,19 +208,6 @@ impl<H: Handler> Serving<H> {
 
     fn log_end(&self, error: &h2::Error) {
         tracing::debug!(listener = %self.settings.name, peer = %self.connection.peer, %error, "connection ended");
-    }
-}
-
-/// Moves the connection on. While as many requests are at work as may be, new ones wait inside, where
-/// h2 counts those that are cancelled meanwhile.
-fn poll_incoming(
-    h2: &mut server::Connection<Judged<Stream>, Bytes>,
-    requests: &Requests,
-    cx: &mut Context<'_>,
-) -> Poll<Incoming> {
-    match requests.is_full() {
-        false => h2.poll_accept(cx),
-        true => h2.poll_closed(cx).map(|ended| ended.err().map(Err)),
     }
 }
 

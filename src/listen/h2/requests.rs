@@ -1,11 +1,11 @@
-//! How many requests of a connection are at work.
+//! How many requests of a connection are at work, and the timers that they leave to each other.
 //!
 //! Tokio's `JoinSet` would know their tasks themselves, which costs each an allocation, a lock and a wake. A request sees by
 //! itself that its connection has ended.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -13,6 +13,8 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
+
+use crate::listen::deadline::Deadline;
 
 pub(super) struct Requests(Arc<Shared>);
 
@@ -22,19 +24,30 @@ struct Shared {
     most: usize,
     /// Of who waits until there are none, or room for one more.
     waiting: AtomicWaker,
+    /// Of those that are over: to arm a timer costs more than to have an armed one wait for longer.
+    timers: Mutex<Vec<Deadline>>,
 }
 
 /// One of them, for as long as it lasts.
-pub(super) struct One(Arc<Shared>);
+pub(super) struct One {
+    shared: Arc<Shared>,
+    /// For a wait of its.
+    pub timer: Deadline,
+}
+
+/// So many timers are kept: a connection may be idle for long.
+const MOST_TIMERS: usize = 8;
 
 impl Requests {
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Shared { at_work: AtomicUsize::new(0), most, waiting: AtomicWaker::new() }))
+        let (at_work, waiting) = (AtomicUsize::new(0), AtomicWaker::new());
+        Self(Arc::new(Shared { at_work, most, waiting, timers: Mutex::default() }))
     }
 
     pub fn begin(&self) -> One {
         self.0.at_work.fetch_add(1, Ordering::Relaxed);
-        One(self.0.clone())
+        let timer = self.0.timers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        One { shared: self.0.clone(), timer: timer.unwrap_or_default() }
     }
 
     pub fn at_work(&self) -> usize {
@@ -45,17 +58,17 @@ impl Requests {
         self.at_work() >= self.0.most
     }
 
-    /// Waits until there are fewer than `known`, where that matters: none any more, or room again.
-    pub fn poll_fewer(&self, known: usize, cx: &mut Context<'_>) -> Poll<()> {
+    /// Has the end of a request wake where it matters: none is left any more, or there is room again.
+    pub fn register(&self, cx: &Context<'_>) {
         self.0.waiting.register(cx.waker());
-        match self.at_work() < known {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
     }
 
-    pub fn poll_none(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_fewer(1, cx)
+    pub fn poll_none(&self, cx: &Context<'_>) -> Poll<()> {
+        self.register(cx);
+        match self.at_work() {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -64,9 +77,20 @@ impl Drop for One {
         if thread::panicking() {
             tracing::error!("a request's task failed");
         }
-        let before = self.0.at_work.fetch_sub(1, Ordering::AcqRel);
-        if before == 1 || before == self.0.most {
-            self.0.waiting.wake();
+        self.leave_timer();
+        let before = self.shared.at_work.fetch_sub(1, Ordering::AcqRel);
+        if before == 1 || before == self.shared.most {
+            self.shared.waiting.wake();
+        }
+    }
+}
+
+impl One {
+    fn leave_timer(&mut self) {
+        self.timer.clear();
+        let mut timers = self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner);
+        if timers.len() < MOST_TIMERS && self.timer.is_armed() {
+            timers.push(std::mem::take(&mut self.timer));
         }
     }
 }

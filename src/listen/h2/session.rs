@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Response, StatusCode, request, response};
 
 use tokio::time::timeout;
 
+use super::requests::One;
 use crate::{
     http::hop_by_hop,
     listen::{
@@ -45,10 +46,10 @@ pub(super) struct Http2 {
     write_idle: Duration,
     read_deadline: Deadline,
     write_deadline: Deadline,
-    /// Since something was read or sent.
-    silence: Deadline,
     received: u64,
     sent: u64,
+    /// Its timer's wait is since something was read or sent.
+    one: One,
 }
 
 /// An unread rest of a body up to this, in bytes, is read past, for as long.
@@ -61,6 +62,7 @@ impl Http2 {
         request: RecvStream,
         respond: SendResponse<Bytes>,
         settings: &Listener,
+        one: One,
     ) -> Self {
         let body_is_empty = request.is_end_stream();
         Self {
@@ -80,10 +82,10 @@ impl Http2 {
             write_idle: settings.timeouts.write_idle,
             read_deadline: Deadline::default(),
             write_deadline: Deadline::default(),
-            silence: Deadline::default(),
             received: 0,
             sent: 0,
             request,
+            one,
         }
     }
 
@@ -124,7 +126,7 @@ impl Http2 {
     fn take(&mut self, data: Bytes) -> Result<Bytes, ClientError> {
         self.read_deadline.clear();
         self.pace.resume();
-        self.silence.clear();
+        self.one.timer.clear();
         self.received += data.len() as u64;
         self.request.flow_control().release_capacity(data.len()).map_err(|error| client_error(&error))?;
         Ok(data)
@@ -175,7 +177,11 @@ impl Http2 {
     fn poll_room(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, ClientError>> {
         let Some(response) = &mut self.response else { return Poll::Ready(Err(ClientError::Gone)) };
         response.reserve_capacity(wanted);
-        while response.capacity() == 0 {
+        let room = loop {
+            match response.capacity() {
+                0 => {}
+                room => break room,
+            }
             match response.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(client_error(&error))),
@@ -185,14 +191,14 @@ impl Http2 {
                     return Poll::Ready(Err(ClientError::WriteTimeout));
                 }
             }
-        }
+        };
         self.write_deadline.clear();
-        Poll::Ready(Ok(response.capacity().min(wanted)))
+        Poll::Ready(Ok(room.min(wanted)))
     }
 
     fn push(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
         let Some(response) = &mut self.response else { return Err(ClientError::Gone) };
-        self.silence.clear();
+        self.one.timer.clear();
         self.sent += data.len() as u64;
         response.send_data(data, end).map_err(|error| client_error(&error))?;
         self.response_ended = end;
@@ -238,7 +244,7 @@ impl Session for Http2 {
     async fn closed(&mut self, limit: Duration) -> Closed {
         poll_fn(|cx| match self.poll_gone(cx) {
             Poll::Ready(()) => Poll::Ready(Closed::Gone),
-            Poll::Pending => self.silence.poll(limit, cx).map(|()| Closed::Idle),
+            Poll::Pending => self.one.timer.poll(limit, cx).map(|()| Closed::Idle),
         })
         .await
     }
@@ -264,7 +270,7 @@ impl Session for Http2 {
     async fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
         let end = head::finish_response(&mut head, end, self.head_only);
         self.owes_continue = false;
-        self.silence.clear();
+        self.one.timer.clear();
         let is_tunnel = self.connects && head.status.is_success();
         let sent = self.respond.send_response(Response::from_parts(head, ()), end);
         self.response = Some(sent.map_err(|error| client_error(&error))?);
