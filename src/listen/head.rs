@@ -17,20 +17,35 @@ use crate::{
     snapshot::settings::Limits,
 };
 
-/// The head as it goes on, or why it does not.
-pub(super) fn read(mut parts: Parts, limits: &Limits) -> Result<Parts, Reason> {
-    check_limits(&parts, limits)?;
-    check_form(&parts)?;
-    set_host(&mut parts)?;
-    join_cookies(&mut parts.headers);
+/// Makes the head what goes on, or says why it does not.
+pub(super) fn read(parts: &mut Parts, limits: &Limits) -> Result<(), Reason> {
+    check_limits(parts, limits)?;
+    let [has_length, expects, has_host, has_cookie] =
+        hop_by_hop::which_rare(&parts.headers, [&CONTENT_LENGTH, &EXPECT, &HOST, &COOKIE]);
+    check_form(parts)?;
+    if has_length && !is_one_length(&parts.headers) {
+        return Err(Reason::AmbiguousFraming);
+    }
+    if expects && !parts.headers.get_all(EXPECT).iter().all(asks_to_continue) {
+        return Err(Reason::ExpectationFailed);
+    }
+    // While there are few: to grow costs more the more there are.
+    parts.headers.reserve(ADDED);
+    set_host(parts, has_host)?;
+    if has_cookie {
+        join_cookies(&mut parts.headers);
+    }
     if let Some(protocol) = parts.extensions.remove::<Protocol>() {
-        websocket::read_connect(&mut parts, protocol.as_str());
+        websocket::read_connect(parts, protocol.as_str());
     }
     if parts.method != Method::CONNECT {
         parts.uri = origin_form(&parts.uri)?;
     }
-    Ok(parts)
+    Ok(())
 }
+
+/// About as many fields are added to a head before it goes on.
+const ADDED: usize = 8;
 
 fn check_limits(parts: &Parts, limits: &Limits) -> Result<(), Reason> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -56,15 +71,9 @@ fn check_form(parts: &Parts) -> Result<(), Reason> {
         _ => has_scheme && target.bytes().all(|byte| byte.is_ascii_graphic()),
     };
     // RFC 9113 section 8.2.1.
-    if !is_target || parts.headers.values().any(is_padded) {
-        return Err(Reason::MalformedRequest);
-    }
-    if !is_one_length(&parts.headers) {
-        return Err(Reason::AmbiguousFraming);
-    }
-    match parts.headers.get_all(EXPECT).iter().all(asks_to_continue) {
+    match is_target && !parts.headers.values().any(is_padded) {
         true => Ok(()),
-        false => Err(Reason::ExpectationFailed),
+        false => Err(Reason::MalformedRequest),
     }
 }
 
@@ -86,8 +95,8 @@ fn asks_to_continue(expectation: &HeaderValue) -> bool {
 }
 
 /// `:authority` is the host; a Host beside it must say the same (RFC 9113 section 8.3.1, RFC 9114 section 4.3.1).
-fn set_host(parts: &mut Parts) -> Result<(), Reason> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
+fn set_host(parts: &mut Parts, has_host: bool) -> Result<(), Reason> {
+    let mut hosts = has_host.then(|| parts.headers.get_all(HOST).iter()).into_iter().flatten();
     let host = match (parts.uri.authority(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) | (None, None, _) => return Err(Reason::BadHost),
         (None, Some(_), None) => return Ok(()),
@@ -159,6 +168,10 @@ mod tests {
 
     fn limits() -> Limits {
         crate::snapshot::settings::Listener::for_tests("web").limits
+    }
+
+    fn read(mut parts: Parts, limits: &Limits) -> Result<Parts, Reason> {
+        super::read(&mut parts, limits).map(|()| parts)
     }
 
     fn head(uri: &str, fields: &[(&str, &str)]) -> Parts {

@@ -42,8 +42,8 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
 
 impl OnRequest for RequestId {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
-        let given = exchange.head.headers.get(&self.header).filter(|id| self.trust && acceptable(id));
-        let id = given.cloned().unwrap_or_else(new_id);
+        let given = self.trust.then(|| exchange.head.headers.get(&self.header)).flatten();
+        let id = given.filter(|id| acceptable(id)).cloned().unwrap_or_else(new_id);
         exchange.head.headers.insert(self.header.clone(), id.clone());
         exchange.request_id = Some(id);
         Next::Continue

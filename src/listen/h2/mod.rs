@@ -176,14 +176,14 @@ impl<H: Handler> Serving<H> {
         let one = self.requests.begin();
         // In a box of its own: tokio moves a task's whole future at its start and at its end.
         tokio::spawn(Box::pin(async move {
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
             let mut session = Http2::new(&parts, body, respond, &settings, one);
             let read = match session.is_as_empty_as_said().await {
-                true => head::read(parts, &settings.limits),
+                true => head::read(&mut parts, &settings.limits),
                 false => Err(Reason::AmbiguousFraming),
             };
             let session = match read {
-                Ok(head) => handler.handle(&connection, head, session).await,
+                Ok(()) => handler.handle(&connection, parts, session).await,
                 Err(reason) => handler.refuse(&connection, reason, session).await,
             };
             session.finish().await;

@@ -312,13 +312,15 @@ async fn serve_request<H: Handler>(
     settings: Arc<Listener>,
     handler: Arc<H>,
 ) -> Ended {
-    let read = session.read_head(settings.timeouts.header).await;
-    let session =
-        match read.and_then(|parts| super::head::read(parts, &settings.limits).map_err(NoHead::Refuse)) {
-            Ok(head) => handler.handle(&connection, head, session).await,
-            Err(NoHead::Refuse(reason)) => handler.refuse(&connection, reason, session).await,
-            Err(NoHead::Over) => return Ended::Spoilt,
-        };
+    let read = session.read_head(settings.timeouts.header).await.and_then(|mut head| {
+        super::head::read(&mut head, &settings.limits).map_err(NoHead::Refuse)?;
+        Ok(head)
+    });
+    let session = match read {
+        Ok(head) => handler.handle(&connection, head, session).await,
+        Err(NoHead::Refuse(reason)) => handler.refuse(&connection, reason, session).await,
+        Err(NoHead::Over) => return Ended::Spoilt,
+    };
     session.finish().await
 }
 
