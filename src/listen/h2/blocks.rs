@@ -24,6 +24,9 @@ const COMMON: usize = 1024;
 impl Blocks {
     /// Forgets those that were taken; of one that still goes on, all is kept.
     pub fn taken(&mut self, goes_on: bool) {
+        if self.starts.is_empty() {
+            return;
+        }
         let kept = self.starts.last().filter(|_| goes_on).map_or(self.bytes.len(), |start| *start);
         self.bytes.drain(..kept);
         self.bytes.shrink_to(COMMON);

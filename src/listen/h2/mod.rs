@@ -124,10 +124,9 @@ impl<H: Handler> Serving<H> {
 
     /// Moves everything on, to the connection's end.
     fn poll(&mut self, drain: &mut Signal, cx: &mut Context<'_>) -> Poll<()> {
-        // Before they are counted: one that ends from here on wakes.
-        self.requests.register(cx);
         loop {
-            match self.poll_incoming(cx) {
+            let was_full = self.requests.is_full();
+            match self.poll_incoming(was_full, cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.begin(request, respond);
                     continue;
@@ -144,7 +143,8 @@ impl<H: Handler> Serving<H> {
                 continue;
             }
             if self.requests.at_work() > 0 {
-                return Poll::Pending;
+                ready!(self.requests.poll_change(was_full, cx));
+                continue;
             }
             ready!(self.quiet.poll(quiet_limit(&self.settings, self.closing), cx));
             if self.closing {
@@ -157,8 +157,8 @@ impl<H: Handler> Serving<H> {
 
     /// Moves the connection on. While as many requests are at work as may be, new ones wait inside, where
     /// h2 counts those that are cancelled meanwhile.
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
-        match self.requests.is_full() {
+    fn poll_incoming(&mut self, is_full: bool, cx: &mut Context<'_>) -> Poll<Incoming> {
+        match is_full {
             false => self.h2.poll_accept(cx),
             true => self.h2.poll_closed(cx).map(|ended| ended.err().map(Err)),
         }

@@ -58,17 +58,18 @@ impl Requests {
         self.at_work() >= self.0.most
     }
 
-    /// Has the end of a request wake where it matters: none is left any more, or there is room again.
-    pub fn register(&self, cx: &Context<'_>) {
+    /// Waits until there is none any more, or room again where they `were_full`.
+    pub fn poll_change(&self, were_full: bool, cx: &Context<'_>) -> Poll<()> {
+        // Before they are counted: one that ends from here on wakes.
         self.0.waiting.register(cx.waker());
+        match self.at_work() == 0 || (were_full && !self.is_full()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 
     pub fn poll_none(&self, cx: &Context<'_>) -> Poll<()> {
-        self.register(cx);
-        match self.at_work() {
-            0 => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
+        self.poll_change(false, cx)
     }
 }
 
