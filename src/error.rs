@@ -76,7 +76,7 @@ reasons! {
     Unauthorized = "unauthorized", 401, Client, "http_request_denied", "Who asks for this has to say who they are.";
     CertificateRequired = "certificate_required", 403, Client, "http_request_denied", "Who asks for this has to show a certificate.";
     Forbidden = "forbidden", 403, Client, "http_request_denied", "This is not allowed to those who ask for it.";
-    TargetRefused = "target_refused", 403, Client, "destination_ip_prohibited", "There is no tunnel to there from here.";
+    TargetRefused = "target_refused", 403, Client, "destination_ip_prohibited", "There is no way to there from here.";
     Misdirected = "misdirected", 421, Client, "http_request_error", "This connection was not made for the host that is asked for.";
     TooEarly = "too_early", 425, Client, "http_request_denied", "This is not done before the handshake is over: ask again.";
     ClientGone = "client_gone", 499, Client, "http_request_error", "The client has gone.";

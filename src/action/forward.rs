@@ -1,4 +1,5 @@
-//! Lets clients tunnel to listed targets by CONNECT (RFC 9110 section 9.3.6): a forward proxy for those, and for nothing else.
+//! Lets clients reach listed targets: through tunnels by CONNECT (RFC 9110 section 9.3.6), and by requests whose target is a
+//! URI (RFC 9112 section 3.2.2). A forward proxy for those, and for nothing else.
 
 use std::{
     io,
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -22,14 +23,14 @@ use crate::{
     value::{self, Address, Cidr, Spanned},
 };
 
-/// Opens tunnels to the targets listed.
+/// Opens tunnels to the targets listed, and sends requests for http URIs on to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Forward")]
 pub struct Config {
-    /// Where tunnels may lead: "api.example.com:443", "*.example.com:443", "10.0.0.0/8:443", "[fd00::/8]:443".
+    /// What may be reached: "api.example.com:443", "*.example.com:443", "10.0.0.0/8:443", "[fd00::/8]:443".
     pub targets: Spanned<Vec<Spanned<Target>>>,
-    /// Addresses that no tunnel leads to, whatever names resolve to. Default: this machine's own (127.0.0.0/8, ::1, 0.0.0.0/8, ::)
+    /// Addresses that are not reached, whatever names resolve to. Default: this machine's own (127.0.0.0/8, ::1, 0.0.0.0/8, ::)
     /// and link-local ones (169.254.0.0/16, fe80::/10), unless a network among the targets holds them.
     #[serde(default)]
     pub deny: Option<Vec<Spanned<DeniedAddress>>>,
@@ -41,7 +42,7 @@ pub struct Config {
     pub idle: Option<Spanned<value::Duration>>,
 }
 
-/// Where a tunnel may lead.
+/// What may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     place: Place,
@@ -74,19 +75,40 @@ pub struct Forward {
     forbidden: Denied,
     /// Whether networks among the targets go before what is denied.
     lists_over_denied: bool,
-    connect: Duration,
+    /// For finding a target and connecting to it.
+    pub connect: Duration,
+    /// How long a tunnel may be silent.
     pub idle: Duration,
+    pub timeouts: Timeouts,
+    /// Whether the route takes every path: then requests are not told apart by theirs.
+    pub takes_all_paths: bool,
+}
+
+/// Timeouts of requests that are sent on.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the request's head to the response's end, where that has a bound.
+    pub total: Option<Duration>,
+    pub first_byte: Duration,
+    pub body_idle: Duration,
 }
 
 const CONNECT: Duration = Duration::from_secs(5);
+/// The port of an http URI that names none.
+const HTTP: u16 = 80;
 const IDLE: Duration = Duration::from_secs(300);
 const DENIED: [&str; 6] = ["127.0.0.0/8", "::1", "0.0.0.0/8", "::", "169.254.0.0/16", "fe80::/10"];
 
 /// Compiles the action. `forbidden`: what it must not lead to, whatever it says itself. `None` where an error was reported.
-pub fn compile(config: &Config, forbidden: &Denied, diagnostics: &mut Diagnostics) -> Option<Forward> {
+pub fn compile(
+    config: &Config,
+    forbidden: &Denied,
+    timeouts: Timeouts,
+    takes_all_paths: bool,
+    diagnostics: &mut Diagnostics,
+) -> Option<Forward> {
     if config.targets.is_empty() {
-        let problem =
-            Diagnostic::error(Code::BadValue, config.targets.span, "a tunnel leads nowhere from here");
+        let problem = Diagnostic::error(Code::BadValue, config.targets.span, "nothing is reached from here");
         diagnostics.push(problem.help("targets: [\"*.example.com:443\"]"));
     }
     let connect = duration(config.connect.as_ref(), CONNECT, diagnostics);
@@ -104,6 +126,8 @@ pub fn compile(config: &Config, forbidden: &Denied, diagnostics: &mut Diagnostic
         lists_over_denied: config.deny.is_none(),
         connect: connect?,
         idle: idle?,
+        timeouts,
+        takes_all_paths,
     })
 }
 
@@ -131,10 +155,17 @@ impl Forward {
         opened.await.unwrap_or(Err(Reason::ConnectTimeout))
     }
 
+    /// The addresses of the target of an http URI, which are to be connected to until some time. At least one.
+    pub async fn find(&self, authority: &str) -> Result<(Vec<SocketAddr>, Instant), Reason> {
+        let target = Authority::parse(authority).map_err(|_| Reason::BadHost)?;
+        let until = Instant::now() + self.connect;
+        let found = timeout_at(until, self.addresses(&target.host, target.port.unwrap_or(HTTP)));
+        Ok((found.await.unwrap_or(Err(Reason::ConnectTimeout))?, until))
+    }
+
     async fn connect_to(&self, host: &str, port: u16) -> Result<TcpStream, Reason> {
-        let addresses = self.addresses(host, port).await?;
-        let mut failure = Reason::TargetRefused;
-        for address in addresses {
+        let mut failure = Reason::ConnectFailed;
+        for address in self.addresses(host, port).await? {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     // What a tunnel carries has its own ideas of what goes out together.
@@ -150,8 +181,8 @@ impl Forward {
         Err(failure)
     }
 
-    /// The addresses of a host that a tunnel may lead to. A name that no target is about is not even looked up where no
-    /// network is listed for the port.
+    /// The addresses of a host that may be reached, at least one. A name that no target is about is not even looked up where
+    /// no network is listed for the port.
     async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Reason> {
         let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
         let of_port = || self.targets.iter().filter(|target| target.port == port);
@@ -170,7 +201,7 @@ impl Forward {
             let is_denied = is_in(&self.denied) && !(is_listed && self.lists_over_denied);
             (is_named || is_listed) && !is_denied && !is_in(&self.forbidden)
         });
-        Ok(found)
+        if found.is_empty() { Err(Reason::TargetRefused) } else { Ok(found) }
     }
 }
 
@@ -227,11 +258,13 @@ mod tests {
             lists_over_denied: deny.is_none(),
             connect: CONNECT,
             idle: IDLE,
+            timeouts: Timeouts { total: None, first_byte: IDLE, body_idle: IDLE },
+            takes_all_paths: true,
         }
     }
 
     async fn leads(forward: &Forward, host: &str, port: u16) -> bool {
-        forward.addresses(host, port).await.is_ok_and(|found| !found.is_empty())
+        forward.addresses(host, port).await.is_ok()
     }
 
     #[test]
@@ -258,6 +291,16 @@ mod tests {
         }
         // Nobody is asked for these names.
         assert_eq!(forward.addresses("example.com", 80).await, Err(Reason::TargetRefused));
+    }
+
+    #[tokio::test]
+    async fn an_http_uri_without_a_port_means_80() {
+        let forward = forward(&["10.0.0.0/8:80", "10.0.0.0/8:8080"], None);
+        for (authority, port) in [("10.0.0.1", 80), ("10.0.0.1:", 80), ("10.0.0.1:8080", 8080)] {
+            assert_eq!(forward.find(authority).await.unwrap().0, [SocketAddr::from(([10, 0, 0, 1], port))]);
+        }
+        assert_eq!(forward.find("10.0.0.1:443").await, Err(Reason::TargetRefused));
+        assert_eq!(forward.find("u@10.0.0.1").await, Err(Reason::BadHost));
     }
 
     #[tokio::test]

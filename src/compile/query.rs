@@ -135,6 +135,7 @@ impl Query {
             headers: &self.headers,
             query: self.query.as_deref(),
             client_ip: self.client_ip,
+            to_proxy: self.method == Method::CONNECT,
         }
     }
 

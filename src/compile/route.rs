@@ -8,7 +8,7 @@ use super::{
     answers::{self, OwnErrors},
     chains,
     context::Context,
-    upstreams::{Upstreams, timeout},
+    upstreams::{BODY_IDLE, FIRST_BYTE, Upstreams, timeout},
 };
 use crate::{
     action::{forward, proxy, redirect, respond},
@@ -18,7 +18,7 @@ use crate::{
     routing::{Pattern, captures},
     snapshot::Action,
     upstream::Denied,
-    value::{self, Entry, Name, Span, Spanned, TextOr},
+    value::{Entry, Name, Span, Spanned, TextOr},
 };
 
 /// A silence that outlives it is of two ends that have forgotten each other.
@@ -50,7 +50,7 @@ pub(super) fn draft<'a>(
     let (patterns, places) = patterns(cx, name, config);
     let captured = captures(&patterns);
     chains::check_kinds(cx, &config.without);
-    let action = || action(cx, upstreams, denied, (name, config), &captured);
+    let action = || action(cx, upstreams, denied, (name, config), &patterns);
     let action = match patterns.len() == config.path.0.len() {
         true => action(),
         false => cx.report.muted(OF_CAPTURES, action),
@@ -99,20 +99,13 @@ fn pattern(cx: &Context<'_>, written: &Spanned<host::RoutePath>) -> Option<Patte
 }
 
 fn conditions(cx: &Context<'_>, config: &host::Route) -> Conditions {
-    if let Some(method) = config.methods.first().filter(|_| config.forward.is_some()) {
-        let message = "tunnels are opened by CONNECT alone";
-        cx.report.push(Diagnostic::error(Code::NoEffect, method.span, message));
-    }
-    let connect = config
-        .forward
-        .as_ref()
-        .map(|forward| Spanned::new(value::Method(http::Method::CONNECT), forward.span));
     let source = Source {
-        methods: connect.as_ref().map_or(&config.methods[..], std::slice::from_ref),
+        methods: &config.methods,
         headers: &config.headers,
         query: &config.query,
         cookies: &config.cookies,
         client_ip: &config.client_ip.0,
+        to_proxy: config.forward.is_some(),
     };
     Conditions::compile(source).unwrap_or_else(|problems| {
         for problem in problems {
@@ -127,21 +120,17 @@ fn action(
     upstreams: &Upstreams,
     denied: &Denied,
     (name, config): (&Spanned<Name>, &host::Route),
-    captures: &[&str],
+    patterns: &[Pattern],
 ) -> Option<Action> {
+    let captures = &captures(patterns);
     let is_one = exactly_one(cx, name, config);
-    if config.proxy.is_none() {
-        refuse_timeouts(cx, config);
-    }
+    refuse_timeouts(cx, config);
     let proxy = config.proxy.as_ref().map(|written| proxy(cx, upstreams, written, config, captures));
     let redirect = config.redirect.as_ref().map(|written| {
         let made = cx.report.collect(|diagnostics| redirect::compile(written, captures, diagnostics));
         made.map(|redirect| Action::Redirect(Arc::new(redirect)))
     });
-    let forward = config.forward.as_ref().map(|written| {
-        let made = cx.report.collect(|diagnostics| forward::compile(written, denied, diagnostics));
-        made.map(|forward| Action::Forward(Arc::new(forward)))
-    });
+    let forward = config.forward.as_ref().map(|written| forward(cx, denied, written, config, patterns));
     let respond = config.respond.as_ref().map(|written| {
         let read = |file: &_| cx.read(file);
         let made = cx.report.collect(|diagnostics| respond::compile(written, read, diagnostics));
@@ -205,11 +194,36 @@ fn proxy(
     made.map(|proxy| Action::Proxy(Arc::new(proxy)))
 }
 
+fn forward(
+    cx: &Context<'_>,
+    denied: &Denied,
+    written: &forward::Config,
+    config: &host::Route,
+    patterns: &[Pattern],
+) -> Option<Action> {
+    let (own, defaults) = (&config.timeouts, &cx.document.defaults.timeouts);
+    let timeouts = forward::Timeouts {
+        total: timeout(cx, own.total.or(defaults.total)),
+        first_byte: timeout(cx, own.first_byte.or(defaults.first_byte)).unwrap_or(FIRST_BYTE),
+        body_idle: timeout(cx, own.body_idle.or(defaults.body_idle)).unwrap_or(BODY_IDLE),
+    };
+    let takes_all_paths = patterns.iter().any(Pattern::takes_all);
+    let compile =
+        |diagnostics: &mut _| forward::compile(written, denied, timeouts, takes_all_paths, diagnostics);
+    cx.report.collect(compile).map(|forward| Action::Forward(Arc::new(forward)))
+}
+
 fn refuse_timeouts(cx: &Context<'_>, config: &host::Route) {
-    let timeouts = &config.timeouts;
-    let document::Timeouts { total, first_byte, body_idle, tunnel_idle } = timeouts;
-    for timeout in [total, first_byte, body_idle, tunnel_idle].into_iter().flatten() {
-        let message = "there is no upstream to wait for: only proxied requests have timeouts";
+    let document::Timeouts { total, first_byte, body_idle, tunnel_idle } = &config.timeouts;
+    let (refused, message) = match (&config.proxy, &config.forward) {
+        (Some(_), _) => return,
+        (None, Some(_)) => (&[tunnel_idle][..], "how long a tunnel may be silent is said by idle of forward"),
+        (None, None) => (
+            &[total, first_byte, body_idle, tunnel_idle][..],
+            "there is no upstream to wait for: only requests that are sent on have timeouts",
+        ),
+    };
+    for timeout in refused.iter().copied().flatten() {
         cx.report.push(Diagnostic::error(Code::NoEffect, timeout.span, message));
     }
 }

@@ -16,8 +16,8 @@ use crate::{
 /// The upstreams that are right, by name.
 pub(super) struct Upstreams(HashMap<Name, Arc<Upstream>>);
 
-const FIRST_BYTE: Duration = Duration::from_secs(60);
-const BODY_IDLE: Duration = Duration::from_secs(60);
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(60);
+pub(super) const BODY_IDLE: Duration = Duration::from_secs(60);
 
 pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstreams {
     let defaults = &cx.document.defaults.timeouts;

@@ -97,7 +97,7 @@ pub struct Route {
     /// Sends the client elsewhere.
     #[serde(default)]
     pub redirect: Option<Spanned<redirect::Config>>,
-    /// Opens tunnels to listed targets by CONNECT. The route takes no other method.
+    /// Opens tunnels to listed targets by CONNECT, and sends requests for http URIs on to them. The route takes no others.
     #[serde(default)]
     pub forward: Option<Spanned<forward::Config>>,
     /// Answers with what stands here.
@@ -112,7 +112,7 @@ pub struct Route {
     /// Kinds of middleware inherited from outside that do not run here.
     #[serde(default)]
     pub without: Vec<Spanned<String>>,
-    /// Timeouts of the proxied request.
+    /// Timeouts of a request that is sent on.
     #[serde(default)]
     pub timeouts: Timeouts,
     /// What errors look like here.

@@ -102,6 +102,15 @@ pub fn tell(headers: &mut HeaderMap, version: Version, client: &Client, hop: &Ho
     via(headers, version);
 }
 
+/// Tells a stranger's origin, which a forward proxy asks in a client's name: nothing of the client, whoever said it.
+pub fn conceal(headers: &mut HeaderMap, version: Version) {
+    if headers.keys().any(claims) {
+        drop_lookalikes(headers);
+        CLAIMS.iter().chain([&X_FORWARDED_PROTO]).for_each(|name| drop(headers.remove(name)));
+    }
+    via(headers, version);
+}
+
 /// What a stranger may not say.
 const CLAIMS: [HeaderName; 5] =
     [X_FORWARDED_FOR, X_FORWARDED_PORT, X_REAL_IP, X_FORWARDED_HOST, header::FORWARDED];
@@ -161,8 +170,8 @@ fn tell_forwarded(headers: &mut HeaderMap, client: &Client, peer: IpAddr, trust:
     headers.insert(header::FORWARDED, field(list));
 }
 
-/// The version is that of the message as it came.
-fn via(headers: &mut HeaderMap, version: Version) {
+/// Says that the message went through here. The version is that of the message as it came.
+pub fn via(headers: &mut HeaderMap, version: Version) {
     let ours = match version {
         Version::HTTP_10 => "1.0 portolan",
         Version::HTTP_2 => "2 portolan",
@@ -235,6 +244,25 @@ mod tests {
         assert_eq!(sent["x-forwarded-host"], "a.example");
         assert_eq!(sent["via"], "1.1 portolan");
         assert!(!sent.contains_key("x-real-ip") && !sent.contains_key("forwarded"));
+    }
+
+    #[test]
+    fn a_strangers_origin_is_told_nothing() {
+        let mut sent = headers(&[
+            ("x-forwarded-for", "10.0.0.7"),
+            ("x-forwarded-proto", "https"),
+            ("x_forwarded_host", "inner.example"),
+            ("forwarded", "for=10.0.0.7"),
+            ("x-real-ip", "10.0.0.7"),
+            ("via", "1.0 before"),
+            ("host", "a.example"),
+        ]);
+        conceal(&mut sent, Version::HTTP_11);
+        let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "via"]);
+        let via: Vec<_> = sent.get_all("via").iter().collect();
+        assert_eq!(via, ["1.0 before", "1.1 portolan"]);
     }
 
     #[test]

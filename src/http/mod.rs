@@ -12,6 +12,7 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod media_type;
 pub mod path;
+pub mod target;
 pub mod vary;
 pub mod websocket;
 mod weight;

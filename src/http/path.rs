@@ -62,6 +62,12 @@ pub fn normalise(raw: &str, rule: EncodedSlash) -> Result<Cow<'_, str>, PathErro
     }
 }
 
+/// Whether dot segments stand in a path, in whatever spelling: who reads it as it came may be led elsewhere.
+pub fn has_dot_segments(raw: &str) -> bool {
+    let is_dots = |segment: &str| matches!(segment, "." | "..");
+    spell(raw, EncodedSlash::Decode).map_or(true, |spelt| spelt.split('/').any(is_dots))
+}
+
 /// Whether nothing is to be done. Says no to some paths that come out unchanged or refused.
 fn is_normal(raw: &[u8], rule: EncodedSlash) -> bool {
     let mut at = 0;

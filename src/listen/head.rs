@@ -1,5 +1,5 @@
-//! Makes the head of an HTTP/2 or HTTP/3 request what an HTTP/1 one is to everything behind: a target of a path, a Host,
-//! one Cookie. The rest of RFC 9113 section 8 and of RFC 9114 section 4 (pseudo-fields, fields that mean a connection,
+//! Makes the head of an HTTP/2 or HTTP/3 request what an HTTP/1 one is to everything behind: a target in origin or absolute
+//! form, a Host, one Cookie. The rest of RFC 9113 section 8 and of RFC 9114 section 4 (pseudo-fields, fields that mean a connection,
 //! lengths that do not agree) has been checked before.
 
 use h2::ext::Protocol;
@@ -8,7 +8,7 @@ use http::{
     header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST},
     request::Parts,
     response,
-    uri::Authority,
+    uri::{Authority, Scheme},
 };
 
 use crate::{
@@ -38,7 +38,7 @@ pub(super) fn read(parts: &mut Parts, limits: &Limits) -> Result<(), Reason> {
     if let Some(protocol) = parts.extensions.remove::<Protocol>() {
         websocket::read_connect(parts, protocol.as_str());
     }
-    if parts.method != Method::CONNECT {
+    if parts.method != Method::CONNECT && !names_target_uri(&parts.uri) {
         parts.uri = origin_form(&parts.uri)?;
     }
     Ok(())
@@ -132,6 +132,12 @@ fn join_cookies(headers: &mut HeaderMap) {
     headers.insert(COOKIE, joined);
 }
 
+/// Whether it is the same as a target in absolute form: by `:scheme`, clients name to a proxy what it is to ask (RFC 9113
+/// section 8.3.1). One of https is asked by CONNECT.
+fn names_target_uri(uri: &Uri) -> bool {
+    uri.scheme() == Some(&Scheme::HTTP) && uri.authority().is_some()
+}
+
 fn origin_form(uri: &Uri) -> Result<Uri, Reason> {
     let target = uri.path_and_query().cloned().ok_or(Reason::MalformedRequest)?;
     Ok(Uri::from(target))
@@ -188,6 +194,14 @@ mod tests {
         assert_eq!(read.uri, "/x?y=1");
         assert!(read.uri.authority().is_none());
         assert_eq!(read.headers[HOST], "a.test:8443");
+    }
+
+    #[test]
+    fn a_target_of_http_stays_a_uri() {
+        let target = |uri| read(head(uri, &[("host", "a.test")]), &limits()).unwrap().uri.to_string();
+        assert_eq!(target("http://a.test/x?y=1"), "http://a.test/x?y=1");
+        assert_eq!(target("https://a.test/x?y=1"), "/x?y=1");
+        assert_eq!(target("/x"), "/x", "no :authority is that of an origin form");
     }
 
     #[test]

@@ -3,34 +3,39 @@
 
 use std::fmt;
 
+use http::Method;
+
 use super::{
     Facts, Fields, Texts, client_ip::ClientIp, cookie::Cookie, header::Header, method::Methods, query::Query,
     text::Test,
 };
-use crate::value::{Cidr, Method, Spanned};
+use crate::value::{self, Cidr, Spanned};
 
 /// All of these must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
     methods: Methods,
+    /// Only requests that are made to a proxy.
+    to_proxy: bool,
     others: Box<[Condition]>,
 }
 
 /// Conditions as they were written.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    pub methods: &'a [Spanned<Method>],
+    pub methods: &'a [Spanned<value::Method>],
     pub headers: &'a Fields,
     pub query: &'a Texts,
     pub cookies: &'a Texts,
     pub client_ip: &'a [Spanned<Cidr>],
+    pub to_proxy: bool,
 }
 
 /// What became of a route's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Holds,
-    /// All but the method hold.
+    /// All but the method hold, or but that it is made to a proxy.
     WrongMethod,
     Fails,
 }
@@ -42,6 +47,8 @@ enum Condition {
     Cookie(Cookie),
     ClientIp(ClientIp),
 }
+
+const TO_PROXY: &str = "made to a proxy";
 
 // === impl Conditions ===
 
@@ -72,22 +79,42 @@ impl Conditions {
             }
         }
         let methods = Methods::new(source.methods.iter().map(|method| method.value.0.clone()));
-        if problems.is_empty() { Ok(Self { methods, others: others.into() }) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(Self { methods, to_proxy: source.to_proxy, others: others.into() })
+        } else {
+            Err(problems)
+        }
     }
 
     pub fn methods(&self) -> &Methods {
         &self.methods
     }
 
+    /// Whether only requests that are made to a proxy meet them.
+    pub fn are_to_proxy(&self) -> bool {
+        self.to_proxy
+    }
+
+    /// The methods that a request could have which meets all else.
+    pub fn allowed(&self, facts: &impl Facts) -> Vec<Method> {
+        match self.to_proxy && !facts.is_to_proxy() {
+            // It is to a proxy by its method alone.
+            true => {
+                Some(Method::CONNECT).filter(|method| self.methods.contains(method)).into_iter().collect()
+            }
+            false => self.methods.iter().cloned().collect(),
+        }
+    }
+
     /// How many conditions there are; the methods are one, each field, parameter and cookie is one.
     pub fn count(&self) -> usize {
-        self.others.len() + usize::from(!self.methods.is_any())
+        self.others.len() + usize::from(!self.methods.is_any()) + usize::from(self.to_proxy)
     }
 
     pub fn check(&self, facts: &impl Facts) -> Verdict {
         if !self.others.iter().all(|condition| condition.holds(facts)) {
             Verdict::Fails
-        } else if self.methods.contains(facts.method()) {
+        } else if self.methods.contains(facts.method()) && (!self.to_proxy || facts.is_to_proxy()) {
             Verdict::Holds
         } else {
             Verdict::WrongMethod
@@ -97,8 +124,9 @@ impl Conditions {
     /// The conditions that do not hold, in words.
     pub fn failed(&self, facts: &impl Facts) -> Vec<String> {
         let method = (!self.methods.contains(facts.method())).then(|| self.methods.to_string());
+        let to_proxy = (self.to_proxy && !facts.is_to_proxy()).then(|| TO_PROXY.to_owned());
         let others = self.others.iter().filter(|condition| !condition.holds(facts));
-        method.into_iter().chain(others.map(Condition::to_string)).collect()
+        method.into_iter().chain(to_proxy).chain(others.map(Condition::to_string)).collect()
     }
 
     /// Whether no request can meet both.
@@ -110,6 +138,7 @@ impl Conditions {
     /// Whether it is seen from the conditions that each request that meets the other's meets these.
     pub fn covers(&self, other: &Self) -> bool {
         self.methods.covers(&other.methods)
+            && (!self.to_proxy || other.to_proxy)
             && self.others.iter().all(|a| other.others.iter().any(|b| a.covers(b)))
     }
 }
@@ -117,8 +146,9 @@ impl Conditions {
 impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let methods = (!self.methods.is_any()).then(|| self.methods.to_string());
-        let all: Vec<String> =
-            methods.into_iter().chain(self.others.iter().map(Condition::to_string)).collect();
+        let to_proxy = self.to_proxy.then(|| TO_PROXY.to_owned());
+        let others = self.others.iter().map(Condition::to_string);
+        let all: Vec<String> = methods.into_iter().chain(to_proxy).chain(others).collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -174,7 +204,7 @@ pub(crate) mod tests {
         value::{Entry, Span, TextOr},
     };
 
-    /// Conditions in short: "GET|POST", "header x=1", "query q", "cookie !c", "header x~^a", "ip 10.0.0.0/8".
+    /// Conditions in short: "GET|POST", "header x=1", "query q", "cookie !c", "header x~^a", "ip 10.0.0.0/8", "proxy".
     pub(crate) fn conditions(words: &[&str]) -> Conditions {
         compile(words).unwrap()
     }
@@ -182,17 +212,20 @@ pub(crate) mod tests {
     fn compile(words: &[&str]) -> Result<Conditions, Vec<Spanned<String>>> {
         let (mut methods, mut networks) = (Vec::new(), Vec::new());
         let (mut headers, mut query, mut cookies) = (Fields::default(), Texts::default(), Texts::default());
+        let mut to_proxy = false;
         for word in words {
             match word.split_once(' ') {
                 Some(("header", test)) => headers.0.push(entry(test)),
                 Some(("query", test)) => query.0.push(entry(test)),
                 Some(("cookie", test)) => cookies.0.push(entry(test)),
                 Some(("ip", network)) => networks.push(spanned(network.parse().unwrap())),
+                _ if *word == "proxy" => to_proxy = true,
                 _ => methods.extend(word.split('|').map(|method| spanned(method.parse().unwrap()))),
             }
         }
         let (headers, query, cookies) = (&headers, &query, &cookies);
-        Conditions::compile(Source { methods: &methods, headers, query, cookies, client_ip: &networks })
+        let methods = &methods;
+        Conditions::compile(Source { methods, headers, query, cookies, client_ip: &networks, to_proxy })
     }
 
     fn entry<K: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Entry<K, Spanned<Written>> {
@@ -223,6 +256,7 @@ pub(crate) mod tests {
             headers: &headers,
             query: Some(query),
             client_ip: [10, 1, 2, 3].into(),
+            to_proxy: false,
         };
         let conditions = conditions(words);
         let verdict = conditions.check(&head);
@@ -254,6 +288,7 @@ pub(crate) mod tests {
             headers: &HeaderMap::new(),
             query: None,
             client_ip: [127, 0, 0, 1].into(),
+            to_proxy: false,
         };
         let wanted = [
             "method is GET or HEAD or DELETE",

@@ -46,8 +46,13 @@ mod tests {
         for line in lines {
             headers.append("x-beta", HeaderValue::from_static(line));
         }
-        let head =
-            Head { method: &Method::GET, headers: &headers, query: None, client_ip: [127, 0, 0, 1].into() };
+        let head = Head {
+            method: &Method::GET,
+            headers: &headers,
+            query: None,
+            client_ip: [127, 0, 0, 1].into(),
+            to_proxy: false,
+        };
         Header { name: HeaderName::from_static("x-beta"), test }.holds(&head)
     }
 

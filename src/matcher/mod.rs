@@ -57,6 +57,9 @@ pub trait Facts {
 
     /// The client, after the trusted proxies.
     fn client_ip(&self) -> IpAddr;
+
+    /// Whether it is one that is made to a proxy: CONNECT, or one whose target is a URI (RFC 9112 section 3.2.2).
+    fn is_to_proxy(&self) -> bool;
 }
 
 /// A request's head as conditions see it.
@@ -66,6 +69,7 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
     pub query: Option<&'a str>,
     pub client_ip: IpAddr,
+    pub to_proxy: bool,
 }
 
 impl Facts for Head<'_> {
@@ -83,5 +87,9 @@ impl Facts for Head<'_> {
 
     fn client_ip(&self) -> IpAddr {
         self.client_ip
+    }
+
+    fn is_to_proxy(&self) -> bool {
+        self.to_proxy
     }
 }

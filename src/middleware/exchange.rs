@@ -1,6 +1,10 @@
 //! One request on its way through a chain: what middleware and actions see and edit.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
@@ -145,6 +149,11 @@ impl Exchange {
     /// Notes what a part would have refused it for.
     pub fn observe(&mut self, reason: Reason) {
         self.observed.push(reason);
+    }
+
+    /// When its time is up, where it has `total` from its beginning.
+    pub fn deadline(&self, total: Option<Duration>) -> Option<tokio::time::Instant> {
+        total.and_then(|total| self.started.checked_add(total)).map(tokio::time::Instant::from_std)
     }
 
     /// Whether what it causes is recorded.

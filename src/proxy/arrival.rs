@@ -1,10 +1,11 @@
 //! What is made of a head before anything is done with it: who asks, for which host and path, and by
 //! which route.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderValue, Method, header, request, uri::PathAndQuery};
+use http::{HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 
+use super::absolute::{self, Errand};
 use crate::{
     error::Reason,
     http::{
@@ -37,6 +38,8 @@ pub(super) struct Arrival {
 pub(super) enum Plan {
     /// The route's action.
     Act,
+    /// The request goes to the origin of its own target.
+    Send(Errand),
     /// OPTIONS, answered here (RFC 9110 section 9.3.7).
     Options(Option<Allow>),
     Refuse(Reason, Option<Allow>),
@@ -74,7 +77,23 @@ impl Arrival {
         connection: &Connection,
         head: &mut request::Parts,
     ) -> Result<(), Reason> {
+        let contradicts = contradicts(head)?;
         self.host = host(head)?;
+        let found = self.find_in(listener, connection, head);
+        // Those who ask for a URI are told nothing by Host (RFC 9112 section 3.2.2): the others are not to be trusted.
+        if contradicts && !matches!(self.plan, Plan::Send(_)) {
+            (self.route, self.plan) = (listener.unmatched.clone(), Plan::Act);
+            return Err(Reason::BadHost);
+        }
+        found
+    }
+
+    fn find_in(
+        &mut self,
+        listener: &Listener,
+        connection: &Connection,
+        head: &mut request::Parts,
+    ) -> Result<(), Reason> {
         if let (Some(server), Some(tls)) = (&listener.settings.tls, &connection.tls)
             && !server.takes(tls.rules, &self.host)
         {
@@ -89,22 +108,62 @@ impl Arrival {
                 Some(_) => Err(Reason::UnsupportedProtocol),
             };
         }
+        let uri = names_uri(head).then(|| head.uri.clone());
         if head.uri.path() == "*" {
-            self.plan = Plan::Options(None);
-            return Ok(());
+            return self.find_asterisk(listener, head, uri.as_ref());
         }
         self.path = normalise(listener, head)?;
         if let Some(redirect) = &listener.redirect {
             self.route = redirect.clone();
             return Ok(());
         }
-        self.look_up(listener, head, self.client.ip)
+        // In the clear, HTTP/2 names an http URI whoever is meant: what is not there for proxies goes first then.
+        let is_unsaid = head.version == Version::HTTP_2 && connection.tls.is_none();
+        let mut found = self.look_up(listener, head, uri.is_some() && !is_unsaid);
+        if is_unsaid && uri.is_some() && !(found.is_ok() && matches!(self.plan, Plan::Act)) {
+            self.plan = Plan::Act;
+            found = self.look_up(listener, head, true);
+        }
+        self.send_on(head, uri.as_ref());
+        found
+    }
+
+    /// OPTIONS of a whole server: another's, where a route sends requests on to that, or else this one.
+    fn find_asterisk(
+        &mut self,
+        listener: &Listener,
+        head: &mut request::Parts,
+        uri: Option<&Uri>,
+    ) -> Result<(), Reason> {
+        if uri.is_some() && listener.redirect.is_none() {
+            self.path.push('/');
+            if self.look_up(listener, head, true).is_ok() {
+                self.send_on(head, uri);
+            }
+        }
+        if !matches!(self.route.action, Action::Forward(_)) {
+            self.path.clear();
+            (self.route, self.plan) = (listener.unmatched.clone(), Plan::Options(None));
+        }
+        Ok(())
+    }
+
+    /// A request for a URI goes to that one's origin, where the route that was found does that.
+    fn send_on(&mut self, head: &mut request::Parts, uri: Option<&Uri>) {
+        if let (Plan::Act, Action::Forward(forward), Some(uri)) = (&self.plan, &self.route.action, uri) {
+            self.plan = match Errand::of(forward, uri, head) {
+                Err(reason) => Plan::Refuse(reason, None),
+                Ok(errand) if !absolute::ends_here(head) => Plan::Send(errand),
+                Ok(_) if head.method == Method::OPTIONS => Plan::Options(None),
+                Ok(_) => Plan::Refuse(Reason::MethodNotAllowed, Some(Allow::default())),
+            };
+        }
     }
 
     /// The route that opens tunnels, where there is one: it has no path to be found by but the root.
     fn find_tunnel(&mut self, listener: &Listener, head: &request::Parts) -> Result<(), Reason> {
         self.path.push('/');
-        let found = self.look_up(listener, head, self.client.ip);
+        let found = self.look_up(listener, head, true);
         if found.is_ok() && matches!((&self.plan, &self.route.action), (Plan::Act, Action::Forward(_))) {
             return Ok(());
         }
@@ -112,17 +171,13 @@ impl Arrival {
         Err(Reason::NoConnect)
     }
 
-    fn look_up(
-        &mut self,
-        listener: &Listener,
-        head: &request::Parts,
-        client_ip: IpAddr,
-    ) -> Result<(), Reason> {
+    fn look_up(&mut self, listener: &Listener, head: &request::Parts, to_proxy: bool) -> Result<(), Reason> {
         let facts = matcher::Head {
             method: &head.method,
             headers: &head.headers,
             query: self.query.as_deref(),
-            client_ip,
+            client_ip: self.client.ip,
+            to_proxy,
         };
         if let Some((route, params)) = self.find_preflight(listener, &facts) {
             (self.route, self.params, self.plan) = (route, params, Plan::Options(None));
@@ -163,19 +218,28 @@ impl Arrival {
     }
 }
 
-/// The host asked for: Host's, or the target's where it is in absolute form; the two must agree
-/// (RFC 9112 section 3.2.2). HTTP/1.0 may name none.
+/// Whether Host is another than the target's.
+fn contradicts(head: &request::Parts) -> Result<bool, Reason> {
+    let Some(target) = head.uri.authority() else { return Ok(false) };
+    let field = field(head)?;
+    Ok(field.is_some_and(|field| !field.eq_ignore_ascii_case(target.as_str())))
+}
+
+/// Whether the target is a URI (RFC 9112 section 3.2.2): that of CONNECT has no scheme.
+fn names_uri(head: &request::Parts) -> bool {
+    head.uri.scheme().is_some() && head.uri.authority().is_some()
+}
+
+fn field(head: &request::Parts) -> Result<Option<&str>, Reason> {
+    let field = head.headers.get(header::HOST);
+    field.map(|value| value.to_str().map_err(|_| Reason::BadHost)).transpose()
+}
+
+/// The host asked for: the target's where that names one, else Host's. HTTP/1.0 may name none.
 fn host(head: &mut request::Parts) -> Result<String, Reason> {
-    let field = match head.headers.get(header::HOST) {
-        Some(value) => Some(value.to_str().map_err(|_| Reason::BadHost)?),
-        None => None,
-    };
+    let field = field(head)?;
     let target = head.uri.authority().map(|authority| authority.as_str());
-    let text = match (field, target) {
-        (Some(field), Some(target)) if !field.eq_ignore_ascii_case(target) => return Err(Reason::BadHost),
-        (Some(text), _) | (None, Some(text)) => text,
-        (None, None) => return Ok(String::new()),
-    };
+    let Some(text) = target.or(field) else { return Ok(String::new()) };
     let host = Authority::parse(text).map_err(|_| Reason::BadHost)?.host.into_owned();
     if field.is_none() {
         let value = HeaderValue::from_str(text).map_err(|_| Reason::BadHost)?;
@@ -194,9 +258,15 @@ fn bears_replay(head: &request::Parts) -> bool {
 /// The path as it is routed; the head's own target becomes the same, in origin form.
 fn normalise(listener: &Listener, head: &mut request::Parts) -> Result<String, Reason> {
     let path = path::normalise(head.uri.path(), listener.encoded_slash).map_err(|_| Reason::BadPath)?;
-    let unchanged = matches!(path, Cow::Borrowed(_)) && head.uri.authority().is_none();
+    let unchanged = matches!(path, Cow::Borrowed(_));
     let path = path.into_owned();
-    if !unchanged {
+    if unchanged && head.uri.authority().is_none() {
+        return Ok(path);
+    }
+    let target = head.uri.path_and_query().filter(|target| unchanged && target.as_str().starts_with('/'));
+    if let Some(target) = target.cloned() {
+        head.uri = target.into();
+    } else {
         let target = match head.uri.query() {
             Some(query) => format!("{path}?{query}"),
             None => path.clone(),

@@ -1,7 +1,7 @@
-//! A request's way upstream: which endpoints were tried, and what became of it.
+//! A request's way upstream: where it was tried, and what became of it.
 
 use std::{
-    sync::Arc,
+    borrow::Cow,
     time::{Duration, Instant},
 };
 
@@ -15,16 +15,16 @@ use pingora::{
 
 use super::{
     adapter,
+    destination::Destination,
     downstream::Exchanged,
     spans::Traced,
     tunnel::{self, Tunnel},
 };
 use crate::{
-    action::proxy::{HostHeader, Proxy},
     error::{Blame, Reason},
     http::hop_by_hop,
     trace::TRACEPARENT,
-    upstream::{self, Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
+    upstream::{self, Upstream, config::Protocol},
 };
 
 /// Sets the connections of HTTP/2 apart that carry tunnels. Pingora does not show whether a server allows extended
@@ -33,19 +33,11 @@ const OF_TUNNELS: u64 = 0x7475_6e6e_656c_7321;
 
 /// One request's call to an upstream.
 pub struct Call {
-    proxy: Arc<Proxy>,
-    /// The hash of what the balancer goes by, where it goes by something.
-    key: PickKey,
-    /// The host that is asked for, for SNI where the upstream has no name of its own.
-    host: String,
-    /// Whose request it is, where the upstream is told.
-    client: Option<upstream::Client>,
+    to: Destination,
     /// The tunnel that is asked for.
     tunnel: Option<Tunnel>,
     /// Whether writing the request takes no time that a timer would have to guard.
     at_once: bool,
-    tried: Tried,
-    pick: Option<Pick>,
     /// The endpoint had closed the kept connection that was used: it is asked again.
     stale: bool,
     pub attempts: u32,
@@ -59,17 +51,12 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn new(proxy: Arc<Proxy>, key: PickKey, host: String, traced: Option<Box<Traced>>) -> Self {
+    pub(super) fn new(to: Destination, traced: Option<Box<Traced>>) -> Self {
         let began = Instant::now();
         Self {
-            proxy,
-            key,
-            host,
-            client: None,
+            to,
             tunnel: None,
             at_once: false,
-            tried: Tried::default(),
-            pick: None,
             stale: false,
             attempts: 0,
             began,
@@ -81,28 +68,25 @@ impl Call {
         }
     }
 
-    /// The upstream is to be told whose request it is.
-    pub fn announce(&mut self, client: Option<upstream::Client>) {
-        self.client = client;
+    /// The upstream that is asked, where it is one.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.to.upstream()
     }
 
-    pub fn upstream(&self) -> &Upstream {
-        &self.proxy.upstream
-    }
-
-    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.pick.as_ref().map(|pick| &pick.endpoint)
+    /// Where it was tried last.
+    pub fn endpoint(&self) -> Option<Cow<'_, str>> {
+        self.to.shown()
     }
 
     /// Has the upstream asked for what the request asks for, where it can be: see [`Tunnel::ask`].
     pub(super) fn ask_tunnel(&mut self, head: &mut request::Parts, bodiless: bool) -> Option<Tunnel> {
-        self.tunnel = Tunnel::ask(head, self.proxy.upstream.protocol, bodiless);
+        self.tunnel = Tunnel::ask(head, self.to.protocol(), bodiless);
         self.tunnel.clone()
     }
 
     /// Whether the upstream speaks the one protocol whose trailers Pingora leaves behind.
     pub(super) fn is_http1(&self) -> bool {
-        self.proxy.upstream.protocol == Protocol::H1
+        self.to.protocol() == Protocol::H1
     }
 
     /// The request is so small that writing it cannot wait: no timer guards it.
@@ -112,8 +96,7 @@ impl Call {
 
     /// The next endpoint: one that was not tried yet, or the same where only a kept connection was stale.
     pub(super) fn next_peer(&mut self) -> Option<Box<HttpPeer>> {
-        let same = if std::mem::take(&mut self.stale) { self.pick.take() } else { None };
-        let Some(pick) = same.or_else(|| self.proxy.upstream.pick(self.key, &self.tried)) else {
+        let Some(mut peer) = self.to.next(std::mem::take(&mut self.stale)) else {
             // A failure of the endpoints that were tried says more than that there are no others.
             self.failure.get_or_insert(Reason::NoEndpoint);
             return None;
@@ -122,14 +105,8 @@ impl Call {
         if self.attempts > 1 {
             self.attempt_began = Instant::now();
         }
-        self.tried.add(&pick);
-        if let Some(traced) = &mut self.traced {
-            traced.begin(&pick.endpoint);
-        }
-        pick.endpoint.state.metrics().tried();
-        let mut peer = pick.endpoint.peer(&self.host);
-        if let Some(client) = self.client {
-            pick.endpoint.announce(&mut peer, client);
+        if let (Some(traced), Some(address)) = (&mut self.traced, self.to.address()) {
+            traced.begin(address.into_owned());
         }
         // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
         // and lets a tunnel be silent.
@@ -142,13 +119,12 @@ impl Call {
             Some(tunnel) if tunnel.connects_upstream() => peer.group_key ^= OF_TUNNELS,
             Some(_) => peer.options.alpn = ALPN::H1,
         }
-        self.pick = Some(pick);
         Some(peer)
     }
 
     /// There is a connection. A kept one was there at once.
     pub(super) fn connected(&mut self, kept: bool) {
-        if let Some(pick) = &self.pick {
+        if let Some(pick) = self.to.pick() {
             pick.connected();
         }
         if self.connected_after.is_none() {
@@ -169,16 +145,7 @@ impl Call {
         if let Some(traced) = &self.traced {
             request.insert_header(TRACEPARENT, traced.traceparent())?;
         }
-        let host = match &self.proxy.host_header {
-            // A client of HTTP/1.0 may have named none; upstream there must be one (RFC 9112 section 3.2).
-            HostHeader::Original if request.headers.contains_key(header::HOST) => return Ok(()),
-            HostHeader::Fixed(host) => host.clone(),
-            HostHeader::Original | HostHeader::Upstream => match &self.pick {
-                Some(pick) => pick.endpoint.host_header().clone(),
-                None => return Ok(()),
-            },
-        };
-        request.insert_header(header::HOST, host)
+        self.to.address_to(request)
     }
 
     /// The final head is there. An error where it cannot be the answer to what was asked.
@@ -194,7 +161,7 @@ impl Call {
             traced.answered(status);
         }
         self.first_byte_after = Some(now - self.began);
-        if let Some(pick) = &self.pick {
+        if let Some(pick) = self.to.pick() {
             pick.answered(status, now, now - self.attempt_began);
         }
         Ok(())
@@ -202,7 +169,7 @@ impl Call {
 
     /// It is over: what went to the endpoint that was asked last, and what came from it, is counted.
     pub(super) fn ended(&self, exchanged: Exchanged) {
-        if let Some(pick) = &self.pick {
+        if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().exchanged(exchanged.read, exchanged.given);
         }
     }
@@ -210,7 +177,7 @@ impl Call {
     /// Says whether another endpoint is to be tried.
     pub(super) fn connect_failed(&mut self, error: &Error) -> bool {
         self.note(error, true);
-        if let Some(pick) = &self.pick {
+        if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().connect_failed();
         }
         self.may_retry()
@@ -250,19 +217,18 @@ impl Call {
     }
 
     fn may_retry(&self) -> bool {
-        self.attempts <= u32::from(self.proxy.upstream.retries)
+        self.to.has_more(self.attempts)
     }
 
     fn note(&mut self, error: &Error, connecting: bool) {
         let reason = adapter::reason_of(error).unwrap_or_else(|| self.reason_for(error, connecting));
         if reason.blame() == Blame::Upstream
-            && let Some(pick) = &self.pick
+            && let Some(pick) = self.to.pick()
         {
             pick.failed();
         }
-        let (upstream, endpoint) =
-            (&self.proxy.upstream.name, self.endpoint().map(|endpoint| &endpoint.address));
-        tracing::debug!(%upstream, ?endpoint, reason = reason.code(), cause = %error, "an attempt failed");
+        let (upstream, endpoint) = (self.upstream().map(|upstream| &upstream.name), self.endpoint());
+        tracing::debug!(?upstream, ?endpoint, reason = reason.code(), cause = %error, "an attempt failed");
         self.failure = Some(reason);
         if let Some(traced) = &mut self.traced {
             traced.failed(reason);

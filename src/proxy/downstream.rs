@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Reason,
-    http::{alt_svc::AltSvc, date, hop_by_hop},
+    http::{alt_svc::AltSvc, date, forwarded, hop_by_hop},
     middleware::{Chain, Exchange, Held, Stop, body_limit, decompress, limit::Way},
 };
 
@@ -23,6 +23,8 @@ pub struct Downstream<S> {
     pub session: S,
     pub exchange: Exchange,
     pub chain: Arc<Chain>,
+    /// It is the client that chose whose response it is, and us for a proxy.
+    pub(super) is_proxied: bool,
     /// What was read of the request's body before the action, until the action reads it.
     held: Option<Held>,
     pub(super) progress: Progress,
@@ -51,7 +53,7 @@ pub enum Progress {
 impl<S: Session> Downstream<S> {
     pub fn new(session: S, exchange: Exchange, chain: Arc<Chain>) -> Self {
         let (progress, exchanged) = (Progress::Waiting, Exchanged::default());
-        Self { session, exchange, chain, held: None, progress, exchanged }
+        Self { session, exchange, chain, is_proxied: false, held: None, progress, exchanged }
     }
 
     pub fn progress(&self) -> Progress {
@@ -200,6 +202,10 @@ impl<S: Session> Downstream<S> {
 
     /// Sends a head that an upstream gave: its connection's own fields stay behind.
     pub async fn forward_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
+        if self.is_proxied {
+            // A gateway need not (RFC 9110 section 7.6.3).
+            forwarded::via(&mut head.headers, head.version);
+        }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.send_head(head, false).await;
         }
@@ -220,7 +226,8 @@ impl<S: Session> Downstream<S> {
             // RFC 9110 section 6.6.1 asks for it of those who answer and of those who forward.
             head.headers.insert(header::DATE, date::now());
         }
-        if !switching && let Some(value) = self.exchange.connection.alt_svc.as_ref().and_then(AltSvc::value) {
+        let alt_svc = self.exchange.connection.alt_svc.as_ref().filter(|_| !switching && !self.is_proxied);
+        if let Some(value) = alt_svc.and_then(AltSvc::value) {
             // An upstream's would be of itself. The chain may say otherwise.
             head.headers.insert(header::ALT_SVC, value);
         }

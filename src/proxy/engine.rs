@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
@@ -13,30 +13,33 @@ use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request, uri::PathAndQuery,
 };
 
-use tokio::time::Instant;
-
 use super::{
+    absolute::{self, Errand},
     adapter::Waits,
     answers,
     arrival::{Arrival, Plan},
     call::Call,
     connect,
+    destination::{Destination, Pool},
     downstream::{Downstream, Progress},
     forward::{Forwarder, Limits},
     patience::patiently,
+    prepare::prepare,
     record, recover,
     session::{Handler, Session},
     spans::{self, Traced},
 };
 use crate::{
-    action::proxy::{self, Proxy},
+    action::{
+        forward,
+        proxy::{self, Proxy},
+    },
     error::Reason,
     http::{
         accept::Accept,
         connection::{Connection, Peer},
         errors::Errors,
-        forwarded::{self, Hop},
-        hop_by_hop, websocket,
+        websocket,
     },
     middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
@@ -44,7 +47,7 @@ use crate::{
         access_log::{AccessLog, Chosen},
         metrics,
     },
-    trace::{TRACEPARENT, Trace},
+    trace::Trace,
     upstream,
     value::Bind,
 };
@@ -147,6 +150,7 @@ impl Engine {
                 }
                 action => local(action, route, &mut downstream.exchange),
             },
+            (None, Plan::Send(errand)) => return self.send_on(downstream, errand, route).await,
         };
         let answer = match downstream.exchange.connects && answer.status().is_success() {
             // The client would take the answer's body for what comes through a tunnel.
@@ -185,16 +189,54 @@ impl Engine {
         };
         let key = proxy.upstream.key(&facts);
         let traced = exchange.trace.as_ref().and_then(Traced::of);
-        let mut call = Call::new(proxy.clone(), key, exchange.host.clone(), traced);
-        if proxy.upstream.announces {
-            call.announce(announced(&exchange.connection, exchange.client_ip));
-        }
-        let call = Arc::new(Mutex::new(call));
+        let client = match proxy.upstream.announces {
+            true => announced(&exchange.connection, exchange.client_ip),
+            false => None,
+        };
+        let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client);
+        let call = Call::new(Destination::Pool(pool), traced);
         if exchange.reason.is_none() {
             proxy.upstream.asked();
-            let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = proxy.timeouts;
-            let waits = Waits { first_byte, body_idle, tunnel_idle };
-            let since = exchange.started;
+        }
+        let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = proxy.timeouts;
+        self.carry(downstream, call, total, Waits { first_byte, body_idle, tunnel_idle }, route).await
+    }
+
+    /// Sends a request to the origin of its target.
+    async fn send_on<S: Session>(
+        &self,
+        mut downstream: Box<Downstream<S>>,
+        errand: Errand,
+        route: &Route,
+    ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
+        let forward = errand.forward.clone();
+        match absolute::call(&mut downstream, errand).await {
+            Ok(call) => {
+                let forward::Timeouts { total, first_byte, body_idle } = forward.timeouts;
+                let waits = Waits { first_byte, body_idle, tunnel_idle: forward.idle };
+                let (downstream, call) = self.carry(downstream, call, total, waits, route).await;
+                (downstream, Some(call))
+            }
+            Err(reason) => {
+                downstream.exchange.reason = Some(reason);
+                fail(&mut downstream, reason, &route.errors).await;
+                (downstream, None)
+            }
+        }
+    }
+
+    /// Carries a call out, unless something has come in its way already.
+    async fn carry<S: Session>(
+        &self,
+        mut downstream: Box<Downstream<S>>,
+        call: Call,
+        total: Option<Duration>,
+        waits: Waits,
+        route: &Route,
+    ) -> (Box<Downstream<S>>, Arc<Mutex<Call>>) {
+        let call = Arc::new(Mutex::new(call));
+        if downstream.exchange.reason.is_none() {
+            let since = downstream.exchange.started;
             let left = total.map(|total| total.saturating_sub(since.elapsed()));
             let limits = Limits { waits, total: left };
             downstream = self.forwarder.forward(downstream, &call, limits).await;
@@ -246,7 +288,8 @@ impl Handler for Engine {
             accept,
             ..Exchange::new(connection.clone(), head, route.names.clone())
         };
-        let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        let mut downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        downstream.is_proxied = matches!(plan, Plan::Send(_));
         self.carry_out(downstream, &route, place, plan, asked).await
     }
 
@@ -294,66 +337,26 @@ async fn enter<S: Session>(
     plan: &Plan,
     action: &Action,
 ) -> Result<Option<Stop>, Reason> {
-    let proxy = match (plan, action) {
-        (Plan::Act, Action::Proxy(proxy)) => Some(proxy),
-        _ => None,
+    let (goes_on, total) = match (plan, action) {
+        (Plan::Act, Action::Proxy(proxy)) => (true, proxy.timeouts.total),
+        (Plan::Send(errand), _) => (true, errand.forward.timeouts.total),
+        _ => (false, None),
     };
-    let total = proxy.and_then(|proxy| proxy.timeouts.total);
-    let deadline =
-        total.and_then(|total| downstream.exchange.started.checked_add(total)).map(Instant::from_std);
+    let deadline = downstream.exchange.deadline(total);
     let chain = downstream.chain.clone();
     let Downstream { exchange, session, .. } = downstream;
     let stopped = patiently(chain.enter(exchange), session, deadline).await?;
-    if stopped.is_some() || !matches!(plan, Plan::Act) {
+    if stopped.is_some() || !matches!(plan, Plan::Act | Plan::Send(_)) {
         return Ok(stopped);
     }
-    if proxy.is_some() {
+    if goes_on {
         downstream.send_early_hints().await?;
     }
-    match chain.held(proxy.is_some()) {
+    match chain.held(goes_on) {
         Some(most) => downstream.hold_body(most, deadline).await,
         None => Ok(None),
     }
 }
-
-/// Makes of the head that came the one that goes on: without what is the connection's own, with what the
-/// upstream is told of the client.
-fn prepare(
-    head: &mut request::Parts,
-    arrival: &Arrival,
-    hop: &Hop,
-    listener: &Listener,
-    trace: Option<&Trace>,
-) {
-    if !matches!((&arrival.plan, &arrival.route.action), (Plan::Act, Action::Proxy(_))) {
-        return;
-    }
-    let upgrade = match head.version {
-        Version::HTTP_11 => upgrade(head),
-        _ => websocket::connect(head).map(|_| HeaderValue::from_static(websocket::NAME)),
-    };
-    hop_by_hop::strip(&mut head.headers);
-    // We answer it by ourselves, when the body is asked for.
-    if hop_by_hop::has_rare(&head.headers, &header::EXPECT) {
-        head.headers.remove(header::EXPECT);
-    }
-    if let Some(protocol) = upgrade {
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        head.headers.insert(header::UPGRADE, protocol);
-    }
-    if arrival.early {
-        head.headers.insert(EARLY_DATA, HeaderValue::from_static("1"));
-    }
-    let trust = listener.trusted_proxies.as_ref();
-    forwarded::tell(&mut head.headers, head.version, &arrival.client, hop, trust);
-    // Where the trace is recorded, each attempt to come says where it stands in it.
-    if let Some(trace) = trace.filter(|trace| !trace.is_recorded()) {
-        head.headers.insert(TRACEPARENT, trace.context().traceparent());
-    }
-}
-
-/// Says that the request may be a replay (RFC 8470 section 5.1).
-const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// Both ends of the client's connection. Whom a trusted proxy names has no port that we know; who comes by a unix socket has
 /// no address.
@@ -373,29 +376,6 @@ fn announced(connection: &Connection, client_ip: IpAddr) -> Option<upstream::Cli
         Bind::Unix(_) => SocketAddr::new(any, 0),
     };
     Some(upstream::Client::new(source, destination))
-}
-
-/// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:
-/// behind a tunnel of these, requests would pass without a route.
-fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
-    if !hop_by_hop::has_rare(&head.headers, &header::UPGRADE) {
-        return None;
-    }
-    let protocol = head.headers.get(header::UPGRADE)?;
-    let asked = head.headers.get_all(header::CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|b| *b == b',')
-            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    });
-    (asked && !names_http_or_tls(protocol)).then(|| protocol.clone())
-}
-
-fn names_http_or_tls(protocols: &HeaderValue) -> bool {
-    protocols.as_bytes().split(|b| *b == b',').any(|protocol| {
-        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default().trim_ascii();
-        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
-    })
 }
 
 /// The answer of an action that needs no upstream.
@@ -604,12 +584,5 @@ mod tests {
     async fn without_recover_a_panic_ends_the_connection() {
         let lost = answered_through_a_panic(false).await;
         assert!(lost.session.reset && lost.session.status.is_none());
-    }
-
-    #[test]
-    fn websocket_may_be_asked_for_and_another_http_not() {
-        let names = |text| names_http_or_tls(&HeaderValue::from_static(text));
-        assert!(!names("websocket") && !names("tcp") && !names("SPDY/3.1"));
-        assert!(names("h2c") && names("websocket,H2C") && names("HTTP/2.0") && names("TLS/1.0"));
     }
 }

@@ -1,17 +1,20 @@
 //! One request through a route. Routing, the chain and local answers are done here; Pingora carries what
 //! goes upstream. The only place that instantiates `HttpProxy`.
 
+mod absolute;
 mod adapter;
 mod answers;
 mod arrival;
 mod call;
 mod connect;
+mod destination;
 mod downstream;
 mod engine;
 mod farewell;
 mod forward;
 mod gateway;
 mod patience;
+mod prepare;
 mod record;
 mod recover;
 mod replay;

@@ -50,7 +50,7 @@ pub(super) fn write<S: Session>(
     let secrets = downstream.chain.secret_parameters();
     blot_out(&mut asked.fields, log.fields(), downstream.chain.secret_fields());
     let referer = asked.referer.as_ref().map(|value| conceal(value.as_bytes(), secrets));
-    let endpoint = call.as_ref().and_then(|call| call.endpoint().cloned());
+    let endpoint = call.as_ref().and_then(|call| call.endpoint());
     let trace_id = exchange.trace.as_ref().map(Trace::id);
     log.write(&Record {
         time: asked.at,
@@ -72,8 +72,8 @@ pub(super) fn write<S: Session>(
         host: route.names.host.as_ref().map(Name::as_str),
         tenant: route.names.tenant.as_ref().map(Name::as_str),
         route: route.names.host.as_ref().map(|_| route.names.route.as_str()),
-        upstream: call.as_ref().map(|call| call.upstream().name.as_str()),
-        endpoint: endpoint.as_ref().map(|endpoint| &*endpoint.shown),
+        upstream: call.as_ref().and_then(|call| call.upstream()).map(|upstream| upstream.name.as_str()),
+        endpoint: endpoint.as_deref(),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
         reason: ended.reason.map(crate::error::Reason::code),
         cause: exchange.cause,

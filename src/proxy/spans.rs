@@ -1,10 +1,7 @@
 //! What is recorded of a request in a trace, by OpenTelemetry's semantic conventions for HTTP: a span for the request,
 //! one for each attempt at its upstream.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{sync::Mutex, time::Instant};
 
 use http::{HeaderValue, Method, StatusCode, Version};
 
@@ -20,7 +17,6 @@ use crate::{
     snapshot::Route,
     telemetry::metrics::Outcome,
     trace::{Attributes, Context, Kind, Recorded, SpanId, Trace},
-    upstream::Endpoint,
     value::{Address, Name},
 };
 
@@ -33,7 +29,7 @@ pub struct Traced {
 
 struct Attempt {
     span: SpanId,
-    endpoint: Arc<Endpoint>,
+    address: Address,
     began: Instant,
     /// `None` while it goes on.
     ended: Option<Instant>,
@@ -49,10 +45,10 @@ impl Traced {
         trace.is_recorded().then(|| Box::new(Self { context: trace.context(), attempts: Vec::new() }))
     }
 
-    pub fn begin(&mut self, endpoint: &Arc<Endpoint>) {
+    pub fn begin(&mut self, address: Address) {
         self.attempts.push(Attempt {
             span: SpanId::random(),
-            endpoint: endpoint.clone(),
+            address,
             began: Instant::now(),
             ended: None,
             status: None,
@@ -97,7 +93,8 @@ pub(super) fn end<S: Session>(
     let name = place.map_or_else(|| method.to_owned(), |place| format!("{method} {place}"));
     let mut said = server(downstream, ended, asked);
     said.some("http.route", place);
-    said.some("portolan.upstream", call.as_ref().map(|call| call.upstream().name.as_str()));
+    let upstream = call.as_ref().and_then(|call| call.upstream()).map(|upstream| upstream.name.as_str());
+    said.some("portolan.upstream", upstream);
 
     let Some(trace) = &mut downstream.exchange.trace else { return };
     if let Some(mut call) = call
@@ -107,7 +104,7 @@ pub(super) fn end<S: Session>(
         if let Some(reason) = call.failure {
             traced.failed(reason);
         }
-        let upstream = &call.upstream().name;
+        let upstream = call.upstream().map(|upstream| &upstream.name);
         let attempts = traced.attempts.into_iter().enumerate();
         attempts.for_each(|(nth, attempt)| trace.add(attempt.recorded(nth, method, upstream)));
     }
@@ -151,12 +148,12 @@ fn failure(ended: &Outcome) -> Option<String> {
 }
 
 impl Attempt {
-    fn recorded(self, nth: usize, name: &str, upstream: &Name) -> Recorded {
+    fn recorded(self, nth: usize, method: &str, upstream: Option<&Name>) -> Recorded {
         let mut said = Attributes::default();
-        said.text("http.request.method", name);
-        said.text("portolan.upstream", upstream.as_str());
-        said.text("portolan.endpoint", self.endpoint.address.to_string());
-        match &self.endpoint.address {
+        said.text("http.request.method", method);
+        said.some("portolan.upstream", upstream.map(Name::as_str));
+        said.text("portolan.endpoint", self.address.to_string());
+        match &self.address {
             Address::Tcp(address) => {
                 said.text("server.address", address.ip().to_string());
                 said.number("server.port", address.port());
@@ -177,7 +174,7 @@ impl Attempt {
         said.some("error.type", failure);
         Recorded {
             span: self.span,
-            name: format!("{name} {upstream}"),
+            name: upstream.map_or_else(|| method.to_owned(), |upstream| format!("{method} {upstream}")),
             kind: Kind::Client,
             began: self.began,
             ended: self.ended.unwrap_or_else(Instant::now),

@@ -101,7 +101,7 @@ impl<R> Host<R> {
             let conditions = &self.routes[candidate.route].conditions;
             match conditions.check(facts) {
                 Verdict::Holds => return Some(Choice::Route(candidate)),
-                Verdict::WrongMethod => allow.get_or_insert_default().extend(conditions.methods().iter()),
+                Verdict::WrongMethod => allow.get_or_insert_default().extend(conditions.allowed(facts)),
                 Verdict::Fails => {}
             }
         }
@@ -128,10 +128,10 @@ impl Allow {
         &self.0
     }
 
-    fn extend<'a>(&mut self, methods: impl Iterator<Item = &'a Method>) {
+    fn extend(&mut self, methods: Vec<Method>) {
         for method in methods {
-            if !self.0.contains(method) {
-                self.0.push(method.clone());
+            if !self.0.contains(&method) {
+                self.0.push(method);
             }
         }
         self.0.sort_by(|a, b| a.as_str().cmp(b.as_str()));

@@ -12,6 +12,8 @@ pub struct Place<'a> {
     pub pattern: PatternPlace<'a>,
     pub conditions: Reverse<usize>,
     pub priority: Reverse<i32>,
+    /// At last those for requests that are made to a proxy go before those for any.
+    pub to_proxy: Reverse<bool>,
 }
 
 /// The place of a pattern: regular expressions of a priority above 0, patterns, the other regular
@@ -64,7 +66,12 @@ impl At {
 impl<'a> Place<'a> {
     pub fn new(pattern: &'a Pattern, conditions: &Conditions, priority: i32) -> Self {
         let pattern = PatternPlace::new(pattern, priority);
-        Self { pattern, conditions: Reverse(conditions.count()), priority: Reverse(priority) }
+        Self {
+            pattern,
+            conditions: Reverse(conditions.count()),
+            priority: Reverse(priority),
+            to_proxy: Reverse(conditions.are_to_proxy()),
+        }
     }
 }
 
@@ -125,6 +132,7 @@ mod tests {
             ("/{d}", &[], 9),
             ("/{e}", &[], 0),
         ]);
+        ordered(&[("/", &["GET", "query q"], 0), ("/", &["proxy"], 0), ("/", &["GET"], 0), ("/", &[], 9)]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    path::{Captured, PathPattern},
+    path::{Captured, PathPattern, Segment},
     regex::PathRegex,
 };
 
@@ -29,6 +29,14 @@ impl Pattern {
 
     pub fn regex(text: &str) -> Result<Self, String> {
         PathRegex::parse(text).map(Arc::new).map(Self::Regex)
+    }
+
+    /// Whether every path matches.
+    pub fn takes_all(&self) -> bool {
+        match self {
+            Self::Path(path) => matches!(path.segments(), [Segment::Rest]),
+            Self::Regex(regex) => regex.matches_all(),
+        }
     }
 
     /// The names captured, in the pattern's own order.

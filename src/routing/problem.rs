@@ -3,7 +3,6 @@
 use super::{
     host::HostPattern,
     order::{At, PatternPlace, Placed},
-    path::Segment,
     pattern::Pattern,
     table::Route,
 };
@@ -91,10 +90,7 @@ fn shadows<R>(host: usize, routes: &[Route<R>], ordered: &[Placed<'_>]) -> Vec<P
 
 /// Whether every path matches.
 fn takes_all<R>(routes: &[Route<R>], placed: &Placed<'_>) -> bool {
-    match placed.at.pattern(routes) {
-        Pattern::Path(path) => matches!(path.segments(), [Segment::Rest]),
-        Pattern::Regex(regex) => regex.matches_all(),
-    }
+    placed.at.pattern(routes).takes_all()
 }
 
 fn apart(a: &Pattern, b: &Pattern) -> bool {

@@ -27,7 +27,7 @@ pub fn find<R>(routes: &[Route<R>], path: &str, facts: &impl Facts) -> Answer {
             match route.conditions.check(facts) {
                 Verdict::Fails => {}
                 Verdict::WrongMethod => {
-                    allowed.extend(route.conditions.methods().iter().map(ToString::to_string))
+                    allowed.extend(route.conditions.allowed(facts).iter().map(ToString::to_string))
                 }
                 Verdict::Holds => {
                     let names = super::captures(&route.patterns).into_iter();

@@ -51,7 +51,8 @@ fn ask<R: std::fmt::Display>(table: &Table<R>, host: &str, request: &str, fields
     };
     let headers: HeaderMap = fields.iter().map(field).collect();
     let client_ip = [10, 0, 0, 1].into();
-    let head = Head { method: &method.parse().unwrap(), headers: &headers, query, client_ip };
+    let head =
+        Head { method: &method.parse().unwrap(), headers: &headers, query, client_ip, to_proxy: false };
     match table.find(host, path, &head) {
         Found::Route { host, route, params } => {
             let found =
@@ -356,8 +357,13 @@ fn near_misses_say_what_failed() {
         route("re", &["~^/api/v[0-9]+/"], &["query debug"], 0),
     ]);
     let headers = HeaderMap::new();
-    let head =
-        Head { method: &Method::POST, headers: &headers, query: None, client_ip: [10, 0, 0, 1].into() };
+    let head = Head {
+        method: &Method::POST,
+        headers: &headers,
+        query: None,
+        client_ip: [10, 0, 0, 1].into(),
+        to_proxy: false,
+    };
     let told: Vec<String> = table
         .nearest("x", "/api/v1/streams/7", &head)
         .iter()
@@ -433,7 +439,8 @@ fn asked(table: &Table<String>, request: &str, fields: &[(&'static str, &'static
         headers.append(*name, HeaderValue::from_static(value));
     }
     let client_ip = [10, 0, 0, 1].into();
-    let head = Head { method: &method.parse().unwrap(), headers: &headers, query, client_ip };
+    let head =
+        Head { method: &method.parse().unwrap(), headers: &headers, query, client_ip, to_proxy: false };
     let routes = table.host(0).routes();
     let answer = match table.find("x", path, &head) {
         Found::Route { route, params, .. } => {

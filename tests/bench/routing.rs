@@ -85,8 +85,13 @@ fn find(bencher: Bencher, routes: usize, path: &str) {
 
 fn lookup(table: &Table<usize>, host: &str, path: &str) -> bool {
     let headers = HeaderMap::new();
-    let head =
-        Head { method: &Method::GET, headers: &headers, query: None, client_ip: [127, 0, 0, 1].into() };
+    let head = Head {
+        method: &Method::GET,
+        headers: &headers,
+        query: None,
+        client_ip: [127, 0, 0, 1].into(),
+        to_proxy: false,
+    };
     matches!(table.find(black_box(host), black_box(path), &head), Found::Route { .. })
 }
 
@@ -128,7 +133,7 @@ fn route(text: &str, methods: &[&str]) -> Route<usize> {
         |method: &&str| Spanned::new(method.parse::<value::Method>().expect("a method"), Span::default());
     let methods: Vec<_> = methods.iter().map(method).collect();
     let (headers, query, cookies) = (&Fields::default(), &Texts::default(), &Texts::default());
-    let source = Source { methods: &methods, headers, query, cookies, client_ip: &[] };
+    let source = Source { methods: &methods, headers, query, cookies, client_ip: &[], to_proxy: false };
     Route {
         name: name("route"),
         patterns: Arc::new([Pattern::path(text).expect("a pattern")]),

@@ -158,6 +158,9 @@ fn its_tunnels_lead_to_nothing_that_its_upstreams_must_not_have() {
     let request = format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
     assert_eq!(proxy.client().send(request).response_head().status, 403);
     assert_eq!(proxy.access_line(|line| line["method"] == "CONNECT")["reason"], "target_refused");
+    let request = format!("GET http://localhost:{port}/ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n");
+    assert_eq!(proxy.client().send(request).response().status, 403);
+    assert_eq!(proxy.access_line(|line| line["method"] == "GET")["reason"], "target_refused");
     assert_eq!(origin.connections(), 0);
 }
 

@@ -81,12 +81,36 @@ fn hosts() {
     run("http1/hosts.yaml");
 }
 
-/// Tries every case of a file and reports all that went wrong.
+/// What the cases say of TARGET is said of the origin.
+#[test]
+fn forward() {
+    let origin = Origin::saying("reached");
+    let target = origin.address().to_string();
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { own: { endpoints: ["TARGET"] } }
+hosts:
+  own: { names: [a], routes: { own: { path: "/**", proxy: { upstream: own } } } }
+  others: { names: ["*"], routes: { out: { path: "/**", forward: { targets: ["TARGET"] } } } }
+"#;
+    let mut cases: Vec<Case> = cases("http1/forward.yaml");
+    for case in &mut cases {
+        let texts = case.origin.iter_mut().chain([&mut case.send]);
+        texts.for_each(|text| *text = text.replace("TARGET", &target));
+    }
+    try_all(&cases, Proxy::start(&yaml.replace("TARGET", &target)), origin);
+}
+
 #[track_caller]
 fn run(file: &str) {
-    let cases: Vec<Case> = cases(file);
     let origin = Origin::saying("reached");
     let proxy = Proxy::before(&origin);
+    try_all(&cases(file), proxy, origin);
+}
+
+/// Tries every case and reports all that went wrong.
+#[track_caller]
+fn try_all(cases: &[Case], proxy: Proxy, origin: Origin) {
     let mut trial = Trial { proxy, origin, logged: 0 };
     let wrong: Vec<String> =
         cases.iter().filter_map(|case| Some(format!("{}: {}", case.case, trial.of(case).err()?))).collect();

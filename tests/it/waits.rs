@@ -122,14 +122,14 @@ hosts:
 }
 
 /// A listener that nobody accepts from and whose queue is full: connecting to it takes for ever.
-struct Unreachable {
-    address: std::net::SocketAddr,
+pub struct Unreachable {
+    pub address: std::net::SocketAddr,
     _listener: socket2::Socket,
     _waiting: Vec<std::net::TcpStream>,
 }
 
 impl Unreachable {
-    fn new() -> Self {
+    pub fn new() -> Self {
         // What the library's own calls take for a queue is too long to fill.
         let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

@@ -6,7 +6,7 @@ use http::{
     request::{self, Parts},
 };
 
-use crate::error::Reason;
+use crate::{error::Reason, http::target::WholeServer};
 
 /// What a connection takes of a head.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +112,7 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
     let uri = uri(&method, &head, target)?;
+    let asks_whole_server = method == Method::OPTIONS && is_without_path(target);
     let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut scan = FieldScan::default();
     let mut map = HeaderMap::with_capacity(request.headers.len() + 8);
@@ -122,7 +123,11 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
         scan.see(&name, field.value, &head)?;
         map.append(name, value);
     }
-    scan.finish(method, uri, version, map)
+    let mut head = scan.finish(method, uri, version, map)?;
+    if asks_whole_server {
+        head.parts.extensions.insert(WholeServer);
+    }
+    Ok(head)
 }
 
 /// A version other than 1.0 and 1.1 in a well-formed place is 505, all else 400.
@@ -165,6 +170,11 @@ fn names_port(target: &str) -> bool {
 fn is_absolute(target: &str) -> bool {
     let scheme = target.split_once("://").map_or("", |(scheme, _)| scheme);
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+}
+
+/// Whether a target in absolute form ends with its authority.
+fn is_without_path(target: &str) -> bool {
+    is_absolute(target) && target.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']))
 }
 
 /// A field that frames stands as everybody writes it, with one space before its value or none: there are readers that take
@@ -327,6 +337,21 @@ mod tests {
             assert_eq!(refused("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", size), Some(false), "{size}");
             assert_eq!(refused("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", size), Some(true), "{size}");
             assert_eq!(refused("\r\n", size), None);
+        }
+    }
+
+    #[test]
+    fn a_uri_without_a_path_is_told_from_one_with_a_slash() {
+        for (request, whole) in [
+            ("OPTIONS http://a:1", true),
+            ("OPTIONS http://a/", false),
+            ("OPTIONS http://a?x", false),
+            ("OPTIONS *", false),
+            ("OPTIONS /x://y", false),
+            ("GET http://a", false),
+        ] {
+            let head = read(&format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n")).unwrap().unwrap();
+            assert_eq!(head.parts.extensions.get() == Some(&WholeServer), whole, "{request}");
         }
     }
 

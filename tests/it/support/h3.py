@@ -140,7 +140,7 @@ class Client(QuicConnectionProtocol):
         exchange = self.exchanges[stream] = Exchange()
         fields = [
             (":method", asked.get("method", "GET")),
-            (":scheme", "https"),
+            (":scheme", asked.get("scheme", "https")),
             (":authority", asked.get("host", f"{SPEC.get('name', 'localhost')}:{SPEC['port']}")),
             (":path", asked.get("path", "/")),
         ]

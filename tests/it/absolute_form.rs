@@ -1,0 +1,620 @@
+//! Requests for http URIs, which a `forward` route sends to their origins.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::{
+    http3::{Secure, field},
+    support::{
+        Certificates, Client, H2Client, Origin, Proxy, Reaction, Reply, Response, Tree, config, curl,
+        free_port, until,
+    },
+    waits::Unreachable,
+    websocket::echo,
+};
+
+const CONFIGURATION: &str = r#"
+listeners: { web: { bind: "127.0.0.1:0", protocols: [h1, h2c] } }
+hosts: { all: { names: ["*"], routes: { out: { path: PATH, forward: { targets: [TARGETS] MORE } ROUTE } } } }
+"#;
+
+/// A proxy for these targets: `more` is said of the action, `route` of its route.
+fn start(targets: &[SocketAddr], more: &str, route: &str) -> Proxy {
+    start_at("/**", targets, more, route)
+}
+
+fn start_at(path: &str, targets: &[SocketAddr], more: &str, route: &str) -> Proxy {
+    let targets: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
+    let path = format!("\"{path}\"");
+    let words: [(&str, &dyn std::fmt::Display); 4] =
+        [("TARGETS", &targets.join(", ")), ("MORE", &more), ("ROUTE", &route), ("PATH", &path)];
+    Proxy::start(&config(CONFIGURATION, &words))
+}
+
+fn before(origin: &Origin) -> Proxy {
+    start(&[origin.address()], "", "")
+}
+
+fn get(client: &mut Client, origin: &Origin, path: &str) -> Response {
+    ask(client, "GET", &format!("http://{}{path}", origin.address()))
+}
+
+#[track_caller]
+fn ask(client: &mut Client, method: &str, uri: &str) -> Response {
+    let host = uri.split("://").nth(1).unwrap_or("a").split(['/', '?']).next().unwrap();
+    client.send(format!("{method} {uri} HTTP/1.1\r\nHost: {host}\r\n\r\n")).response_to(method)
+}
+
+/// curl, by this proxy. The last --noproxy holds: without it, curl goes by no proxy at all here.
+#[track_caller]
+fn curl_by(proxy: &Proxy, arguments: &[&str]) -> String {
+    let by = proxy.url("web", "");
+    let run = curl(&[&["--noproxy", "", "--proxy", &by][..], arguments].concat());
+    assert_eq!(run.code, 0, "{run:?}");
+    run.stdout
+}
+
+#[test]
+fn curl_reaches_a_target_and_tells_it_nothing_of_itself() {
+    let origin = Origin::saying("reached");
+    let proxy = before(&origin);
+    let target = origin.address();
+    let uri = format!("http://{target}/path?x=1&y=%20");
+    let said = curl_by(
+        &proxy,
+        &[
+            "--proxy-user",
+            "ann:secret",
+            "-H",
+            "X-Forwarded-For: 10.0.0.7",
+            "-H",
+            "Forwarded: for=10.0.0.7",
+            "-H",
+            "X-Other: stays",
+            "-H",
+            "Connection: X-Hop",
+            "-H",
+            "X-Hop: 1",
+            "-i",
+            &uri,
+        ],
+    );
+    assert!(said.ends_with("reached") && said.to_lowercase().contains("\r\nvia: 1.1 portolan\r\n"), "{said}");
+    let request = origin.request();
+    let raw = String::from_utf8(request.raw.clone()).unwrap();
+    assert!(raw.starts_with("GET /path?x=1&y=%20 HTTP/1.1\r\n"), "{raw}");
+    assert_eq!(request.values("host"), [target.to_string()]);
+    assert_eq!((request.field("via"), request.field("x-other")), (Some("1.1 portolan"), Some("stays")));
+    for name in [
+        "proxy-authorization",
+        "proxy-connection",
+        "connection",
+        "x-hop",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+    ] {
+        assert_eq!(request.field(name), None, "{name} in {raw}");
+    }
+    let line = proxy.access_line_of("/path");
+    assert_eq!(
+        (&line["status"], &line["route"], &line["method"]),
+        (&json!(200), &json!("out"), &json!("GET"))
+    );
+    assert_eq!((&line["endpoint"], &line["upstream"]), (&json!(target.to_string()), &Value::Null), "{line}");
+    assert_eq!((&line["authority"], &line["attempts"]), (&json!(target.to_string()), &json!(1)), "{line}");
+    assert!(
+        line["sent"] == 7 && line["first_byte_ms"].is_number() && line["connect_ms"].is_number(),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_a_chain_says_goes_with_it() {
+    let origin = Origin::saying("reached");
+    let key = "b9f195c5cc7ef6afadbfbc42892ad47d3b24c6bc94bb510c4564a90a14e8b799"; // of "swordfish"
+    let key = format!("{{ api_key: {{ keys: {{ me: {key} }}, from: \"query:key\" }} }}");
+    let tells =
+        "{ request_headers: { set: { X-Forwarded-For: \"{client.ip}\" } } }, { body_limit: { size: 4B } }";
+    let route =
+        format!(", middleware: [{key}, {tells}, {{ response_headers: {{ set: {{ X-Seen: here }} }} }}]");
+    let proxy = start(&[origin.address()], "", &route);
+    let mut client = proxy.client();
+    assert_eq!(get(&mut client, &origin, "/a").status, 401);
+    assert_eq!(origin.connections(), 0, "the chain goes before the target");
+    let response = get(&mut client, &origin, "//a?x=1&key=swordfish&y=2");
+    assert_eq!((response.status, response.field("x-seen")), (200, Some("here")));
+    let request = origin.request();
+    assert!(request.raw.starts_with(b"GET //a?x=1&y=2 HTTP/1.1\r\n"), "its key is not the origin's");
+    assert_eq!(request.field("x-forwarded-for"), Some("127.0.0.1"), "it is told what the operator says");
+    let target = origin.address();
+    let head = format!("POST http://{target}/big?key=swordfish HTTP/1.1\r\nHost: {target}\r\n");
+    assert_eq!(client.send(format!("{head}Content-Length: 5\r\n\r\nlarge")).response().status, 413);
+}
+
+#[test]
+fn one_connection_is_for_several_targets_each_of_which_keeps_its_own() {
+    let [one, two] = ["one", "two"].map(Origin::saying);
+    let proxy = start(&[one.address(), two.address()], "", "");
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(get(&mut client, &one, "/").text(), "one");
+        assert_eq!(get(&mut client, &two, "/").text(), "two");
+    }
+    assert_eq!((one.connections(), two.connections()), (1, 1));
+}
+
+#[test]
+fn a_connection_serves_one_authority_alone() {
+    let origin = Origin::saying("reached");
+    let port = origin.address().port();
+    let mut tree = CONFIGURATION.replace("PATH", "\"/**\"").replace("ROUTE", "");
+    tree = tree.replace("TARGETS", &format!("\"localhost:{port}\", \"127.0.0.1:{port}\""));
+    let proxy = Proxy::start(&tree.replace("MORE", ", deny: [\"::1\"]"));
+    let mut client = proxy.client();
+    for host in ["localhost", "127.0.0.1", "LOCALHOST", "127.0.0.1"] {
+        assert_eq!(ask(&mut client, "GET", &format!("http://{host}:{port}/")).text(), "reached");
+    }
+    assert_eq!(origin.connections(), 2);
+    let hosts: Vec<_> =
+        origin.requests().iter().map(|request| request.field("host").unwrap().to_owned()).collect();
+    assert_eq!(hosts[2], format!("LOCALHOST:{port}"), "as it came");
+}
+
+#[test]
+fn a_kept_connection_that_the_target_closed_is_replaced() {
+    let origin = Origin::serving(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        Reply::Close
+    });
+    let proxy = before(&origin);
+    let mut client = proxy.client();
+    for count in 1..5 {
+        assert_eq!(get(&mut client, &origin, "/").text(), "ok");
+        assert_eq!(origin.connections(), count);
+    }
+}
+
+#[test]
+fn what_is_not_listed_or_is_denied_is_refused_as_a_tunnel_is() {
+    let origin = Origin::saying("reached");
+    let other = Origin::saying("other");
+    let (port, listed) = (origin.address().port(), other.address());
+    let targets = format!("\"{listed}\", \"localhost:{port}\", \"*.localhost:{port}\"");
+    let yaml = CONFIGURATION.replace("PATH", "\"/**\"").replace("ROUTE", "").replace("TARGETS", &targets);
+    let proxy = Proxy::start(&yaml.replace("MORE", ""));
+    let mut client = proxy.client();
+    for host in [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("[::1]:{port}"),
+        "other.example".to_owned(),
+        "localhost".to_owned(),
+    ] {
+        assert_eq!(ask(&mut client, "GET", &format!("http://{host}/")).status, 403, "{host}");
+        let line = proxy.access_line(|line| line["authority"] == host.as_str());
+        assert_eq!((&line["reason"], &line["route"]), (&json!("target_refused"), &json!("out")), "{line}");
+        // A request ends where it ends: unlike a tunnel's, the connection is good for others.
+        assert_eq!(get(&mut client, &other, "/").text(), "other");
+    }
+    assert_eq!(origin.bytes(), 0);
+}
+
+#[test]
+fn only_requests_for_http_uris_go_on() {
+    let origin = Origin::saying("reached");
+    let proxy = before(&origin);
+    let target = origin.address();
+    let mut client = proxy.client();
+    let refused = client.send(format!("GET /a HTTP/1.1\r\nHost: {target}\r\n\r\n")).response();
+    assert_eq!((refused.status, refused.field("allow")), (405, Some("CONNECT, OPTIONS")));
+    assert_eq!(proxy.access_line_of("/a")["reason"], "method_not_allowed");
+    assert_eq!(ask(&mut client, "GET", &format!("https://{target}/b")).status, 501);
+    let line = proxy.access_line_of("/b");
+    assert_eq!((&line["reason"], &line["route"]), (&json!("unsupported_protocol"), &json!("out")));
+    assert_eq!(ask(&mut client, "GET", &format!("http://u@{target}/c")).status, 400);
+    assert_eq!(origin.bytes(), 0);
+}
+
+#[test]
+fn methods_tell_tunnels_from_requests() {
+    let origin = Origin::saying("reached");
+    let target = origin.address();
+    let proxy = start(&[target], "", ", methods: [GET]");
+    let mut client = proxy.client();
+    assert_eq!(get(&mut client, &origin, "/").text(), "reached");
+    let refused = ask(&mut client, "POST", &format!("http://{target}/"));
+    assert_eq!((refused.status, refused.field("allow")), (405, Some("GET, HEAD, OPTIONS")));
+    let refused = client.send(format!("GET / HTTP/1.1\r\nHost: {target}\r\n\r\n")).response();
+    assert_eq!((refused.status, refused.field("allow")), (405, Some("OPTIONS")));
+    let connect = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    assert_eq!(client.send(&connect).response_head().status, 405);
+    let tunnels = start(&[target], "", ", methods: [CONNECT]");
+    assert_eq!(get(&mut tunnels.client(), &origin, "/").status, 405);
+    assert_eq!(tunnels.client().send(connect).response_head().status, 200);
+}
+
+#[test]
+fn a_key_may_stand_where_proxies_are_told_it() {
+    let origin = Origin::saying("reached");
+    let key = "b9f195c5cc7ef6afadbfbc42892ad47d3b24c6bc94bb510c4564a90a14e8b799"; // of "swordfish"
+    let route = format!(
+        ", middleware: [api_key: {{ keys: {{ me: {key} }}, from: \"header:Proxy-Authorization\", forward_name: X-Me }}]"
+    );
+    let proxy = start(&[origin.address()], "", &route);
+    let mut client = proxy.client();
+    let mut ask = |key: &str| {
+        let target = origin.address();
+        let head =
+            format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: {key}\r\n\r\n");
+        client.send(head).response().status
+    };
+    assert_eq!((ask("swordfish"), ask("other")), (200, 401));
+    let request = origin.request();
+    assert_eq!((request.field("x-me"), request.field("proxy-authorization")), (Some("me"), None));
+}
+
+#[test]
+fn a_target_with_several_addresses_is_tried_at_each() {
+    let origin = Origin::saying("reached");
+    let port = origin.address().port();
+    let yaml = CONFIGURATION.replace("PATH", "\"/**\"").replace("ROUTE", "").replace("MORE", ", deny: []");
+    let proxy = Proxy::start(&yaml.replace("TARGETS", &format!("\"localhost:{port}\"")));
+    // Where it is ::1 as well, nobody is there.
+    assert_eq!(ask(&mut proxy.client(), "POST", &format!("http://localhost:{port}/any")).text(), "reached");
+    assert_eq!(proxy.access_line_of("/any")["endpoint"], origin.address().to_string());
+}
+
+#[test]
+fn hosts_of_our_own_are_asked_as_ever() {
+    let origin = Origin::saying("reached");
+    let yaml = format!(
+        r#"
+listeners: {{ web: {{ bind: "127.0.0.1:0", protocols: [h1, h2c] }} }}
+upstreams: {{ own: {{ endpoints: ["{target}"] }} }}
+hosts:
+  own: {{ names: [own.test], routes: {{ own: {{ path: "/**", proxy: {{ upstream: own }} }} }} }}
+  both:
+    names: ["*"]
+    routes:
+      out: {{ path: "/**", forward: {{ targets: ["{target}"] }} }}
+      get: {{ path: "/**", methods: [GET], respond: {{ body: here }} }}
+"#,
+        target = origin.address()
+    );
+    let proxy = Proxy::start(&yaml);
+    let mut client = proxy.client();
+    assert_eq!(ask(&mut client, "GET", "http://own.test/a").text(), "reached");
+    assert_eq!(origin.requests()[0].field("x-forwarded-host"), Some("own.test"));
+    let gone = free_port();
+    assert_eq!(
+        ask(&mut client, "GET", &format!("http://127.0.0.1:{gone}/")).status,
+        403,
+        "forward goes first"
+    );
+    assert_eq!(client.get("/").text(), "here");
+    let contradiction = client.send("GET http://own.test/ HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    assert_eq!(contradiction.status, 400);
+    assert!(client.is_closed());
+    // Whom a client asks as a proxy, it asks for a URI: what Host says is not looked at (RFC 9112 section 3.2.2).
+    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: other.test\r\n\r\n", origin.address());
+    assert_eq!(proxy.client().send(request).response().text(), "reached");
+    assert_eq!(origin.requests()[1].values("host"), [origin.address().to_string()]);
+    assert_eq!(proxy.access_line(|line| line["route"] == "out")["status"], 403);
+    // In the clear, HTTP/2 says nothing of who is meant.
+    let mut h2 = H2Client::tcp(proxy.port("web"));
+    let target = origin.address().to_string();
+    for (stream, method, answer) in [(1, "GET", "here"), (3, "POST", "reached")] {
+        let fields =
+            [(":method", method), (":scheme", "http"), (":path", "/"), (":authority", target.as_str())];
+        let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        h2.headers(stream, &fields, true);
+        assert_eq!(h2.reaction(stream).unwrap(), Reaction::Answered);
+        assert_eq!(String::from_utf8(h2.read_data(stream)).unwrap(), answer);
+    }
+}
+
+#[test]
+fn the_target_goes_on_as_it_came_where_no_path_was_chosen() {
+    let origin = Origin::saying("reached");
+    let target = origin.address();
+    let (every, some) = (before(&origin), start_at("/a/**", &[target], "", ""));
+    let mut sent = Vec::new();
+    for (proxy, asked) in [
+        (&every, "/a//b/%7Ec/%e4?x=//%7E"),
+        (&every, "?x=1"),
+        (&every, ""),
+        (&every, "/a/../b/%2e/c"),
+        (&some, "/a//b/%7Ec/%e4?x=//%7E"),
+        (&some, "/a/b"),
+    ] {
+        assert_eq!(get(&mut proxy.client(), &origin, asked).status, 200, "{asked}");
+        sent.push(origin.requests().last().unwrap().start.split(' ').nth(1).unwrap().to_owned());
+    }
+    let expected = ["/a//b/%7Ec/%e4?x=//%7E", "/?x=1", "/", "/b/c", "/a/b/~c/%E4?x=//%7E", "/a/b"];
+    assert_eq!(sent, expected);
+    assert_eq!(get(&mut some.client(), &origin, "/b").status, 404);
+}
+
+#[test]
+fn options_of_a_whole_server_are_asked_of_it() {
+    let origin = Origin::saying("");
+    let proxy = before(&origin);
+    let target = origin.address();
+    let mut client = proxy.client();
+    for uri in [format!("http://{target}"), format!("http://{target}/"), format!("http://{target}?x")] {
+        assert_eq!(ask(&mut client, "OPTIONS", &uri).status, 200, "{uri}");
+    }
+    let fields =
+        [(":method", "OPTIONS"), (":scheme", "http"), (":authority", &target.to_string()), (":path", "*")]
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    let mut h2 = H2Client::tcp(proxy.port("web"));
+    h2.headers(1, &fields, true);
+    assert_eq!(h2.reaction(1).unwrap(), Reaction::Answered);
+    let lines: Vec<_> = origin.requests().iter().map(|request| request.start.clone()).collect();
+    let expected = ["OPTIONS * HTTP/1.1", "OPTIONS / HTTP/1.1", "OPTIONS /?x HTTP/1.1", "OPTIONS * HTTP/1.1"];
+    assert_eq!(lines, expected);
+    // One that may go no further is asked of the proxy, which answers for itself (RFC 9110 section 7.6.2).
+    let mut counted = |method: &str, left: &str| {
+        let head =
+            format!("{method} http://{target} HTTP/1.1\r\nHost: {target}\r\nMax-Forwards: {left}\r\n\r\n");
+        client.send(head).response().status
+    };
+    assert_eq!((counted("OPTIONS", "0"), counted("TRACE", "0"), counted("OPTIONS", "7")), (204, 405, 200));
+    assert_eq!((counted("GET", "0"), counted("OPTIONS", "many")), (200, 200));
+    let told: Vec<_> = origin.requests()[4..]
+        .iter()
+        .map(|request| request.field("max-forwards").unwrap().to_owned())
+        .collect();
+    assert_eq!(told, ["6", "0", "many"]);
+    let own = client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").response();
+    assert_eq!((own.status, origin.requests().len()), (204, 7));
+}
+
+#[test]
+fn bodies_pass_both_ways() {
+    let origin = Origin::echoing();
+    let proxy = before(&origin);
+    let target = origin.address();
+    let tree = Tree::new();
+    let body = "0123456789abcdef".repeat(200_000);
+    let file = format!("@{}", tree.write("body", &body).display());
+    let uri = format!("http://{target}/echo");
+    for more in [&["-H", "Expect: 100-continue"][..], &["-H", "Transfer-Encoding: chunked"]] {
+        let said = curl_by(&proxy, &[more, &["--data-binary", &file, &uri]].concat());
+        assert!(said.starts_with("POST /echo HTTP/1.1\r\n"), "{}", &said[..200]);
+        let kept = origin.requests().last().unwrap().text();
+        assert_eq!((kept.len(), kept == body), (body.len(), true));
+    }
+    let mut client = proxy.client();
+    let head =
+        format!("POST {uri} HTTP/1.1\r\nHost: {target}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.send(head).response_head().status, 100);
+    assert!(client.send("hello").response().text().ends_with("hello"));
+}
+
+#[test]
+fn answers_are_streamed_and_may_come_early() {
+    let origin = Origin::serving_early(|exchange| {
+        exchange.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+        let rest = exchange.read_some();
+        exchange.send(format!("{:x}\r\n", rest.len()));
+        exchange.send(rest);
+        exchange.send("\r\n0\r\n\r\n");
+        Reply::Close
+    });
+    let proxy = before(&origin);
+    let mut client = proxy.client();
+    let target = origin.address();
+    client.send(format!("POST http://{target}/ HTTP/1.1\r\nHost: {target}\r\nContent-Length: 3\r\n\r\n"));
+    assert_eq!(client.response_head().status, 103);
+    assert_eq!(client.response_head().status, 200);
+    assert_eq!(client.read_exactly(8), b"3\r\none\r\n", "before the request has ended");
+    client.send("two");
+    assert_eq!(client.read_exactly(13), b"3\r\ntwo\r\n0\r\n\r\n");
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    let origin = Origin::replying(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n",
+    );
+    let proxy = before(&origin);
+    let target = origin.address();
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        client.send(format!(
+            "POST http://{target}/ HTTP/1.1\r\nHost: {target}\r\nTE: trailers\r\nConnection: TE\r\n"
+        ));
+        client
+            .send("Trailer: X-Own\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Own: 7\r\n\r\n");
+        let response = client.response();
+        assert_eq!((response.text().as_str(), response.field("via")), ("abc", Some("1.1 portolan")));
+        assert_eq!(response.trailers.len(), 1, "{:?}", response.trailers);
+    }
+    for request in origin.requests() {
+        assert_eq!(request.trailers, [("x-own".to_owned(), "7".to_owned())]);
+        assert_eq!(request.values("host"), [target.to_string()]);
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn websocket_passes_by_an_upgrade() {
+    let (_server, address) = echo();
+    let proxy = start(&[address.parse().unwrap()], ", idle: 10s", "");
+    let mut client = proxy.client();
+    client.send(format!("GET http://{address}/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n"));
+    client.send("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+    let head = client.response_head();
+    assert_eq!(
+        (head.status, head.field("sec-websocket-accept")),
+        (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="))
+    );
+    client.send(b"\x81\x82\0\0\0\0hi");
+    assert_eq!(client.read_exactly(4), b"\x81\x02hi");
+}
+
+#[test]
+fn a_target_that_cannot_be_reached_or_is_silent_is_told_as_any_upstream() {
+    let gone = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let silent = Origin::serving(|exchange| {
+        exchange.read_to_end();
+        Reply::Close
+    });
+    let targets = [gone, silent.address()];
+    let first_byte = start(&targets, "", ", timeouts: { first_byte: 200ms }");
+    let total = start(&targets, "", ", timeouts: { total: 200ms }");
+    for (proxy, target, status, reason) in [
+        (&first_byte, gone, 502, "connect_refused"),
+        (&first_byte, silent.address(), 504, "first_byte_timeout"),
+        (&total, silent.address(), 504, "total_timeout"),
+    ] {
+        let response = ask(&mut proxy.client(), "GET", &format!("http://{target}/{reason}"));
+        assert_eq!(response.status, status, "{reason}");
+        let line = proxy.access_line_of(&format!("/{reason}"));
+        assert_eq!(
+            (&line["reason"], &line["endpoint"]),
+            (&json!(reason), &json!(target.to_string())),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_target_that_takes_no_connection_is_waited_for_as_long_as_is_said() {
+    let unreachable = Unreachable::new();
+    let target = unreachable.address;
+    let proxy = start(&[target], ", connect: 300ms", "");
+    assert_eq!(ask(&mut proxy.client(), "GET", &format!("http://{target}/full")).status, 504);
+    assert_eq!(proxy.access_line_of("/full")["reason"], "connect_timeout");
+}
+
+#[test]
+fn a_client_that_goes_is_noticed() {
+    let origin = Origin::serving(|exchange| {
+        exchange.read_to_end();
+        Reply::Close
+    });
+    let proxy = before(&origin);
+    let mut client = proxy.client();
+    client.send(format!("GET http://{0}/gone HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.address()));
+    until("it is asked", || origin.requests().len() == 1);
+    drop(client);
+    until("the target is left, too", || origin.closed() == 1);
+    assert_eq!(proxy.access_line_of("/gone")["reason"], "client_gone");
+}
+
+#[test]
+fn instances_can_be_chained() {
+    let origin = Origin::saying("reached");
+    let last = before(&origin);
+    let inner = SocketAddr::from(([127, 0, 0, 1], last.port("web")));
+    let first = start(&[inner], "", "");
+    // Through a tunnel of the first, the second is a proxy for both forms.
+    let mut client = first.client();
+    client.send(format!("CONNECT {inner} HTTP/1.1\r\nHost: {inner}\r\n\r\n"));
+    assert_eq!(client.response_head().status, 200);
+    assert_eq!(get(&mut client, &origin, "/one").text(), "reached");
+    assert_eq!(get(&mut client, &origin, "/two").text(), "reached");
+    // As an origin, the second is one whose routes are for proxies' requests alone.
+    assert_eq!(ask(&mut first.client(), "GET", &format!("http://{inner}/three")).status, 405);
+    assert_eq!(origin.requests().len(), 2);
+    // In front of another that proxies, each says that it was there.
+    let own = Proxy::before(&origin);
+    let address = SocketAddr::from(([127, 0, 0, 1], own.port("web")));
+    let front = start(&[address], "", "");
+    assert_eq!(ask(&mut front.client(), "GET", &format!("http://{address}/four")).text(), "reached");
+    assert_eq!(origin.requests()[2].values("via").join(", "), "1.1 portolan, 1.1 portolan");
+}
+
+#[test]
+fn a_request_for_itself_comes_back_once() {
+    let port = free_port();
+    let target = SocketAddr::from(([127, 0, 0, 1], port));
+    let yaml = CONFIGURATION
+        .replace("127.0.0.1:0", &target.to_string())
+        .replace("PATH", "\"/**\"")
+        .replace("TARGETS", &format!("\"{target}\""))
+        .replace("MORE", "")
+        .replace("ROUTE", "");
+    let proxy = Proxy::start(&yaml);
+    assert_eq!(ask(&mut proxy.client(), "GET", &format!("http://{target}/loop")).status, 405);
+    until("both are logged", || proxy.access_log().len() == 2);
+}
+
+#[test]
+fn metrics_count_it_by_its_route() {
+    let origin = Origin::saying("reached");
+    let yaml = CONFIGURATION
+        .replace("PATH", "\"/**\"")
+        .replace("TARGETS", &format!("\"{}\"", origin.address()))
+        .replace("MORE", "")
+        .replace("ROUTE", "");
+    let proxy = Proxy::start(&yaml);
+    for _ in 0..2 {
+        assert_eq!(get(&mut proxy.client(), &origin, "/").text(), "reached");
+    }
+    until("they are counted", || {
+        let metrics = proxy.metrics();
+        let counted = metrics.lines().any(|line| {
+            line.starts_with("portolan_requests_total{")
+                && line.contains("route=\"out\"")
+                && line.ends_with(" 2")
+        });
+        counted && !metrics.contains(&origin.address().to_string())
+    });
+}
+
+#[test]
+fn over_http2_a_target_of_http_is_the_same() {
+    let origin = Origin::saying("reached");
+    let proxy = before(&origin);
+    let target = origin.address().to_string();
+    let mut client = H2Client::tcp(proxy.port("web"));
+    let mut ask = |stream: u32, scheme: &str, named: &str| {
+        let fields = [(":method", "GET"), (":scheme", scheme), (":path", "/h2//x"), (named, target.as_str())];
+        let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        client.headers(stream, &fields, true);
+        assert_eq!(client.reaction(stream).unwrap(), Reaction::Answered);
+        String::from_utf8(client.read_data(stream)).unwrap()
+    };
+    assert_eq!(ask(1, "http", ":authority"), "reached");
+    assert!(ask(3, "https", ":authority").contains("not allowed"), "https is reached through tunnels");
+    assert!(ask(5, "http", "host").contains("not allowed"), "without :authority it is an origin form");
+    let request = origin.request();
+    assert!(request.raw.starts_with(b"GET /h2//x HTTP/1.1\r\n"));
+    assert_eq!((request.values("host"), request.field("via")), (vec![target.as_str()], Some("2 portolan")));
+}
+
+#[test]
+fn over_http3_a_target_of_http_is_the_same() {
+    let origin = Origin::saying("reached");
+    let target = origin.address();
+    let tree = Tree::new();
+    let certificates = Certificates::new(&tree);
+    certificates.sign("web", &["localhost"]);
+    let ca = certificates.ca();
+    let yaml = config(
+        r#"
+certificates: { web: { cert: web.pem, key: web.key } }
+listeners:
+  secure: { bind: "127.0.0.1:0", protocols: [h1, h2, h3], tls: { certificates: [web] } }
+hosts: { all: { names: ["*"], routes: { out: { path: "/**", forward: { targets: ["TARGET"] } } } } }
+"#,
+        &[("TARGET", &target)],
+    );
+    let secure = Secure { proxy: Proxy::start_in(tree, &yaml), ca };
+    let authority = target.to_string();
+    let answers = secure.ask(json!([
+        { "scheme": "http", "host": authority, "path": "/h3" },
+        { "scheme": "https", "host": authority, "path": "/tls" },
+    ]));
+    assert_eq!((&answers[0]["status"], &answers[0]["body"]), (&json!(200), &json!("reached")), "{answers:?}");
+    assert_eq!(answers[1]["status"], 405);
+    assert_eq!((field(&answers[0], "via"), field(&answers[0], "alt-svc")), (Some("1.1 portolan"), None));
+    assert_eq!(origin.request().field("via"), Some("3 portolan"));
+}
