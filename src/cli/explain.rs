@@ -27,6 +27,9 @@ pub struct Explain {
     /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client_ip: IpAddr,
+    /// It is made to a forward proxy, as by `curl --proxy`: the URL is the target's
+    #[arg(long)]
+    to_proxy: bool,
     /// The listener, where the URL does not say it
     #[arg(long, value_name = "NAME")]
     listener: Option<Name>,
@@ -63,6 +66,7 @@ impl Explain {
         let fields: HeaderMap = self.headers.iter().cloned().collect();
         let mut query = Query::new(self.method.clone(), &self.url, fields)?;
         query.client_ip = self.client_ip;
+        query.to_proxy = self.to_proxy;
         query.listener = self.listener.clone();
         match explain(snapshot, &query) {
             // Its port may be any, as with ":0" and behind a port mapping: of one listener there is no doubt.

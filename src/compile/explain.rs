@@ -285,4 +285,26 @@ endpoints   127.0.0.1:1, weight 1, healthy
         );
         assert_eq!(rows[0].names, ["www.example.com", "*.example.org"]);
     }
+
+    #[test]
+    fn what_is_made_to_a_proxy_is_explained_where_that_is_said() {
+        let tree = r#"
+listeners: { egress: { bind: ":3128" } }
+hosts: { any: { names: ["*"], routes: { out: { path: "/**", forward: { targets: ["10.0.0.0/8:80"] } } } } }
+"#;
+        let explained = |method, url, to_proxy| {
+            let query = Query::new(method, url, HeaderMap::new()).unwrap();
+            explain(&sound(tree), &Query { to_proxy, listener: "egress".parse().ok(), ..query }).unwrap()
+        };
+        let said = explained(Method::GET, "http://10.0.0.1/a", true);
+        assert_eq!((said.route.as_deref(), said.action.as_str()), (Some("out"), "forward"));
+        assert!(said.answer.is_none() && said.near_misses.is_empty(), "{said}");
+        let tunnel = explained(Method::CONNECT, "http://10.0.0.1:80", false);
+        assert_eq!(tunnel.route.as_deref(), Some("out"));
+        let secure = explained(Method::GET, "https://10.0.0.1/a", true);
+        assert_eq!((secure.route, secure.answer.unwrap().status), (None, 501));
+        let own = explained(Method::GET, "http://10.0.0.1/a", false);
+        assert_eq!(own.answer.unwrap().status, 405);
+        assert_eq!(own.near_misses[0].failed, ["made to a proxy"]);
+    }
 }

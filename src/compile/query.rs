@@ -33,6 +33,8 @@ pub struct Query {
     pub query: Option<String>,
     pub headers: HeaderMap,
     pub client_ip: IpAddr,
+    /// It is made to a proxy: CONNECT always is.
+    pub to_proxy: bool,
     /// The listener, where the URL does not say it.
     pub listener: Option<Name>,
 }
@@ -69,6 +71,8 @@ pub(super) enum Refusal {
     NoHost,
     NoRoute,
     Method(Allow),
+    /// A URI that is not reached by a request.
+    Scheme,
 }
 
 impl Query {
@@ -92,6 +96,7 @@ impl Query {
             query: uri.query().map(str::to_owned),
             headers,
             client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            to_proxy: false,
             listener: None,
         })
     }
@@ -117,7 +122,11 @@ impl Query {
             }
         };
         let (route, params, refusal) = match listener.table.find(&self.host, &path, &self.facts()) {
-            Found::Route { route, params, .. } => (route, params, None),
+            Found::Route { route, params, .. } => {
+                let sends_on = matches!(route.action, Action::Forward(_)) && self.method != Method::CONNECT;
+                let is_refused = sends_on && self.scheme == Scheme::Https;
+                (route, params, is_refused.then_some(Refusal::Scheme))
+            }
             Found::NoHost => (unmatched, Params::default(), Some(Refusal::NoHost)),
             Found::NoRoute { host } => {
                 (&listener.hosts[host].unmatched, Params::default(), Some(Refusal::NoRoute))
@@ -135,7 +144,7 @@ impl Query {
             headers: &self.headers,
             query: self.query.as_deref(),
             client_ip: self.client_ip,
-            to_proxy: self.method == Method::CONNECT,
+            to_proxy: self.to_proxy || self.method == Method::CONNECT,
         }
     }
 
@@ -179,8 +188,10 @@ impl Answered<'_, '_> {
         match &self.route.action {
             Action::Redirect(redirect) => Some(redirect.answer(self)),
             Action::Respond(respond) => Some(respond.answer()),
-            Action::Unmatched => self.refusal.as_ref().map(|refusal| refusal.answer(&self.query.method)),
-            Action::Proxy(_) | Action::Forward(_) => None,
+            Action::Unmatched | Action::Forward(_) => {
+                self.refusal.as_ref().map(|refusal| refusal.answer(&self.query.method))
+            }
+            Action::Proxy(_) => None,
         }
     }
 
@@ -200,6 +211,7 @@ impl Refusal {
             Self::NoHost => Reason::NoHost,
             Self::NoRoute => Reason::NoRoute,
             Self::Method(_) => Reason::MethodNotAllowed,
+            Self::Scheme => Reason::UnsupportedProtocol,
         }
     }
 

@@ -120,7 +120,8 @@ impl Arrival {
         // In the clear, HTTP/2 names an http URI whoever is meant: what is not there for proxies goes first then.
         let is_unsaid = head.version == Version::HTTP_2 && connection.tls.is_none();
         let mut found = self.look_up(listener, head, uri.is_some() && !is_unsaid);
-        if is_unsaid && uri.is_some() && !(found.is_ok() && matches!(self.plan, Plan::Act)) {
+        let is_taken = found.is_ok() && matches!(self.plan, Plan::Act | Plan::Options(None));
+        if is_unsaid && uri.is_some() && !is_taken {
             self.plan = Plan::Act;
             found = self.look_up(listener, head, true);
         }

@@ -209,3 +209,55 @@ impl Target {
         hasher.finish() ^ OF_TARGETS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora::upstreams::peer::Peer;
+
+    use super::*;
+
+    fn target(authority: &'static str, ports: &[u16]) -> Destination {
+        let addresses = ports.iter().map(|port| SocketAddr::from(([192, 0, 2, 1], *port))).collect();
+        Destination::Target(Target {
+            authority: HeaderValue::from_static(authority),
+            addresses: Vec::into_iter(addresses),
+            current: None,
+            connect: Duration::from_secs(5),
+            connect_until: Instant::now() + Duration::from_secs(1),
+            body_idle: Duration::from_secs(60),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_addresses_of_a_target_are_tried_as_long_as_there_is_time() {
+        let mut to = target("a.test", &[1, 2, 3]);
+        assert!(to.shown().is_none() && to.upstream().is_none() && to.pick().is_none());
+        let first = to.next(false).unwrap();
+        assert_eq!(
+            (to.shown().unwrap(), first.connection_timeout()),
+            ("192.0.2.1:1".into(), Some(Duration::from_secs(1)))
+        );
+        // The same again has its own time, and so has what comes after it.
+        let again = to.next(true).unwrap();
+        assert_eq!(
+            (to.shown().unwrap(), again.connection_timeout()),
+            ("192.0.2.1:1".into(), Some(Duration::from_secs(5)))
+        );
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(to.has_more(9));
+        assert_eq!(to.next(false).unwrap().connection_timeout(), Some(Duration::from_secs(1)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!to.has_more(9), "its time is up");
+        assert!(to.next(false).is_some() && to.next(false).is_none());
+        assert_eq!(to.shown().unwrap(), "192.0.2.1:3", "where it was tried last");
+    }
+
+    #[tokio::test]
+    async fn connections_are_shared_by_requests_for_one_authority_alone() {
+        let key = |authority| target(authority, &[80]).next(false).unwrap().reuse_hash();
+        assert_eq!(key("a.test"), key("A.test"));
+        assert_ne!(key("a.test"), key("b.test"));
+        let plain = HttpPeer::new(SocketAddr::from(([192, 0, 2, 1], 80)), false, String::new());
+        assert_ne!(key("a.test"), plain.reuse_hash());
+    }
+}

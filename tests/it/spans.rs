@@ -96,6 +96,28 @@ hosts:
 "#;
 
 #[test]
+fn an_attempt_at_a_target_is_one_at_an_address() {
+    let (collector, origin) = (Collector::start(), Origin::saying("hello"));
+    let target = origin.address();
+    let yaml = r#"
+tracing: { TRACING }
+listeners: { web: { bind: "127.0.0.1:0" } }
+hosts: { any: { names: ["*"], routes: { out: { path: "/**", forward: { targets: ["TARGET"] } } } } }
+"#;
+    let proxy = Proxy::start(&config(yaml, &[("TRACING", &collector.url()), ("TARGET", &target)]));
+    let request = format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    assert_eq!(proxy.client().send(request).response().status, 200);
+    let spans = collector.wait(2);
+    let (server, attempt) = (of_kind(&spans, "server")[0], of_kind(&spans, "client")[0]);
+    assert_eq!((&server["name"], &attempt["name"]), (&"GET out".into(), &"GET".into()));
+    let said = &attempt["attributes"];
+    assert_eq!(said["portolan.endpoint"], target.to_string());
+    assert_eq!((&said["server.port"], said.get("portolan.upstream")), (&target.port().into(), None));
+    let parent = origin.request().field("traceparent").unwrap().to_owned();
+    assert!(parent.contains(attempt["span"].as_str().unwrap()), "{parent}: {attempt}");
+}
+
+#[test]
 fn a_request_its_waits_and_its_attempts_are_one_trace() {
     let (collector, origin, auth) = (Collector::start(), Origin::saying("hello"), Origin::saying(""));
     let words: [(&str, &dyn std::fmt::Display); 4] = [
