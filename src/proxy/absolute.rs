@@ -82,7 +82,7 @@ pub(super) async fn call<S: Session>(downstream: &mut Downstream<S>, errand: Err
     let deadline = downstream.exchange.deadline(forward.timeouts.total);
     let find = forward.find(authority.to_str().map_err(|_| Reason::BadHost)?);
     let found = patiently(find, &mut downstream.session, deadline).await??;
-    let target = Target::new(authority.clone(), found, &forward);
+    let target = Target::new(authority, found, &forward);
     let traced = downstream.exchange.trace.as_ref().and_then(Traced::of);
     Ok(Call::new(Destination::Target(target), traced))
 }

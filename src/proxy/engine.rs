@@ -150,7 +150,10 @@ impl Engine {
                 }
                 action => local(action, route, &mut downstream.exchange),
             },
-            (None, Plan::Send(errand)) => return self.send_on(downstream, errand, route).await,
+            (None, Plan::Send(errand)) => {
+                // As rare.
+                return Box::pin(self.send_on(downstream, errand, route)).await;
+            }
         };
         let answer = match downstream.exchange.connects && answer.status().is_success() {
             // The client would take the answer's body for what comes through a tunnel.
@@ -194,7 +197,7 @@ impl Engine {
             false => None,
         };
         let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client);
-        let call = Call::new(Destination::Pool(pool), traced);
+        let call = Arc::new(Mutex::new(Call::new(Destination::Pool(pool), traced)));
         if exchange.reason.is_none() {
             proxy.upstream.asked();
         }
@@ -214,6 +217,7 @@ impl Engine {
             Ok(call) => {
                 let forward::Timeouts { total, first_byte, body_idle } = forward.timeouts;
                 let waits = Waits { first_byte, body_idle, tunnel_idle: forward.idle };
+                let call = Arc::new(Mutex::new(call));
                 let (downstream, call) = self.carry(downstream, call, total, waits, route).await;
                 (downstream, Some(call))
             }
@@ -229,12 +233,11 @@ impl Engine {
     async fn carry<S: Session>(
         &self,
         mut downstream: Box<Downstream<S>>,
-        call: Call,
+        call: Arc<Mutex<Call>>,
         total: Option<Duration>,
         waits: Waits,
         route: &Route,
     ) -> (Box<Downstream<S>>, Arc<Mutex<Call>>) {
-        let call = Arc::new(Mutex::new(call));
         if downstream.exchange.reason.is_none() {
             let since = downstream.exchange.started;
             let left = total.map(|total| total.saturating_sub(since.elapsed()));

@@ -116,8 +116,7 @@ fn what_a_chain_says_goes_with_it() {
     let origin = Origin::saying("reached");
     let key = "b9f195c5cc7ef6afadbfbc42892ad47d3b24c6bc94bb510c4564a90a14e8b799"; // of "swordfish"
     let key = format!("{{ api_key: {{ keys: {{ me: {key} }}, from: \"query:key\" }} }}");
-    let tells =
-        "{ request_headers: { set: { X-Forwarded-For: \"{client.ip}\" } } }, { body_limit: { size: 4B } }";
+    let tells = "{ request_headers: { set: { Host: other.test, X-Forwarded-For: \"{client.ip}\" } } }, { body_limit: { size: 4B } }";
     let route =
         format!(", middleware: [{key}, {tells}, {{ response_headers: {{ set: {{ X-Seen: here }} }} }}]");
     let proxy = start(&[origin.address()], "", &route);
@@ -130,6 +129,7 @@ fn what_a_chain_says_goes_with_it() {
     assert!(request.raw.starts_with(b"GET //a?x=1&y=2 HTTP/1.1\r\n"), "its key is not the origin's");
     assert_eq!(request.field("x-forwarded-for"), Some("127.0.0.1"), "it is told what the operator says");
     let target = origin.address();
+    assert_eq!(request.values("host"), [target.to_string()], "but for whom it is");
     let head = format!("POST http://{target}/big?key=swordfish HTTP/1.1\r\nHost: {target}\r\n");
     assert_eq!(client.send(format!("{head}Content-Length: 5\r\n\r\nlarge")).response().status, 413);
 }
