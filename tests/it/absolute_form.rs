@@ -7,20 +7,18 @@ use serde_json::{Value, json};
 use super::{
     http3::{Secure, field},
     support::{
-        Certificates, Client, H2Client, Origin, Proxy, Reaction, Reply, Response, Tree, config, curl,
-        free_port, until,
+        Certificates, Client, H2Client, Origin, Proxy, Reaction, Response, Tree, config, curl, free_port,
+        until,
     },
-    waits::Unreachable,
-    websocket::echo,
 };
 
-const CONFIGURATION: &str = r#"
+pub const CONFIGURATION: &str = r#"
 listeners: { web: { bind: "127.0.0.1:0", protocols: [h1, h2c] } }
 hosts: { all: { names: ["*"], routes: { out: { path: PATH, forward: { targets: [TARGETS] MORE } ROUTE } } } }
 "#;
 
 /// A proxy for these targets: `more` is said of the action, `route` of its route.
-fn start(targets: &[SocketAddr], more: &str, route: &str) -> Proxy {
+pub fn start(targets: &[SocketAddr], more: &str, route: &str) -> Proxy {
     start_at("/**", targets, more, route)
 }
 
@@ -32,23 +30,23 @@ fn start_at(path: &str, targets: &[SocketAddr], more: &str, route: &str) -> Prox
     Proxy::start(&config(CONFIGURATION, &words))
 }
 
-fn before(origin: &Origin) -> Proxy {
+pub fn before(origin: &Origin) -> Proxy {
     start(&[origin.address()], "", "")
 }
 
-fn get(client: &mut Client, origin: &Origin, path: &str) -> Response {
+pub fn get(client: &mut Client, origin: &Origin, path: &str) -> Response {
     ask(client, "GET", &format!("http://{}{path}", origin.address()))
 }
 
 #[track_caller]
-fn ask(client: &mut Client, method: &str, uri: &str) -> Response {
+pub fn ask(client: &mut Client, method: &str, uri: &str) -> Response {
     let host = uri.split("://").nth(1).unwrap_or("a").split(['/', '?']).next().unwrap();
     client.send(format!("{method} {uri} HTTP/1.1\r\nHost: {host}\r\n\r\n")).response_to(method)
 }
 
 /// curl, by this proxy. The last --noproxy holds: without it, curl goes by no proxy at all here.
 #[track_caller]
-fn curl_by(proxy: &Proxy, arguments: &[&str]) -> String {
+pub fn curl_by(proxy: &Proxy, arguments: &[&str]) -> String {
     let by = proxy.url("web", "");
     let run = curl(&[&["--noproxy", "", "--proxy", &by][..], arguments].concat());
     assert_eq!(run.code, 0, "{run:?}");
@@ -135,49 +133,6 @@ fn what_a_chain_says_goes_with_it() {
 }
 
 #[test]
-fn one_connection_is_for_several_targets_each_of_which_keeps_its_own() {
-    let [one, two] = ["one", "two"].map(Origin::saying);
-    let proxy = start(&[one.address(), two.address()], "", "");
-    let mut client = proxy.client();
-    for _ in 0..3 {
-        assert_eq!(get(&mut client, &one, "/").text(), "one");
-        assert_eq!(get(&mut client, &two, "/").text(), "two");
-    }
-    assert_eq!((one.connections(), two.connections()), (1, 1));
-}
-
-#[test]
-fn a_connection_serves_one_authority_alone() {
-    let origin = Origin::saying("reached");
-    let port = origin.address().port();
-    let mut tree = CONFIGURATION.replace("PATH", "\"/**\"").replace("ROUTE", "");
-    tree = tree.replace("TARGETS", &format!("\"localhost:{port}\", \"127.0.0.1:{port}\""));
-    let proxy = Proxy::start(&tree.replace("MORE", ", deny: [\"::1\"]"));
-    let mut client = proxy.client();
-    for host in ["localhost", "127.0.0.1", "LOCALHOST", "127.0.0.1"] {
-        assert_eq!(ask(&mut client, "GET", &format!("http://{host}:{port}/")).text(), "reached");
-    }
-    assert_eq!(origin.connections(), 2);
-    let hosts: Vec<_> =
-        origin.requests().iter().map(|request| request.field("host").unwrap().to_owned()).collect();
-    assert_eq!(hosts[2], format!("LOCALHOST:{port}"), "as it came");
-}
-
-#[test]
-fn a_kept_connection_that_the_target_closed_is_replaced() {
-    let origin = Origin::serving(|exchange| {
-        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-        Reply::Close
-    });
-    let proxy = before(&origin);
-    let mut client = proxy.client();
-    for count in 1..5 {
-        assert_eq!(get(&mut client, &origin, "/").text(), "ok");
-        assert_eq!(origin.connections(), count);
-    }
-}
-
-#[test]
 fn what_is_not_listed_or_is_denied_is_refused_as_a_tunnel_is() {
     let origin = Origin::saying("reached");
     let other = Origin::saying("other");
@@ -254,17 +209,6 @@ fn a_key_may_stand_where_proxies_are_told_it() {
     assert_eq!((ask("swordfish"), ask("other")), (200, 401));
     let request = origin.request();
     assert_eq!((request.field("x-me"), request.field("proxy-authorization")), (Some("me"), None));
-}
-
-#[test]
-fn a_target_with_several_addresses_is_tried_at_each() {
-    let origin = Origin::saying("reached");
-    let port = origin.address().port();
-    let yaml = CONFIGURATION.replace("PATH", "\"/**\"").replace("ROUTE", "").replace("MORE", ", deny: []");
-    let proxy = Proxy::start(&yaml.replace("TARGETS", &format!("\"localhost:{port}\"")));
-    // Where it is ::1 as well, nobody is there.
-    assert_eq!(ask(&mut proxy.client(), "POST", &format!("http://localhost:{port}/any")).text(), "reached");
-    assert_eq!(proxy.access_line_of("/any")["endpoint"], origin.address().to_string());
 }
 
 #[test]
@@ -374,141 +318,6 @@ fn options_of_a_whole_server_are_asked_of_it() {
 }
 
 #[test]
-fn bodies_pass_both_ways() {
-    let origin = Origin::echoing();
-    let proxy = before(&origin);
-    let target = origin.address();
-    let tree = Tree::new();
-    let body = "0123456789abcdef".repeat(200_000);
-    let file = format!("@{}", tree.write("body", &body).display());
-    let uri = format!("http://{target}/echo");
-    for more in [&["-H", "Expect: 100-continue"][..], &["-H", "Transfer-Encoding: chunked"]] {
-        let said = curl_by(&proxy, &[more, &["--data-binary", &file, &uri]].concat());
-        assert!(said.starts_with("POST /echo HTTP/1.1\r\n"), "{}", &said[..200]);
-        let kept = origin.requests().last().unwrap().text();
-        assert_eq!((kept.len(), kept == body), (body.len(), true));
-    }
-    let mut client = proxy.client();
-    let head =
-        format!("POST {uri} HTTP/1.1\r\nHost: {target}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.send(head).response_head().status, 100);
-    assert!(client.send("hello").response().text().ends_with("hello"));
-}
-
-#[test]
-fn answers_are_streamed_and_may_come_early() {
-    let origin = Origin::serving_early(|exchange| {
-        exchange.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-        exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
-        let rest = exchange.read_some();
-        exchange.send(format!("{:x}\r\n", rest.len()));
-        exchange.send(rest);
-        exchange.send("\r\n0\r\n\r\n");
-        Reply::Close
-    });
-    let proxy = before(&origin);
-    let mut client = proxy.client();
-    let target = origin.address();
-    client.send(format!("POST http://{target}/ HTTP/1.1\r\nHost: {target}\r\nContent-Length: 3\r\n\r\n"));
-    assert_eq!(client.response_head().status, 103);
-    assert_eq!(client.response_head().status, 200);
-    assert_eq!(client.read_exactly(8), b"3\r\none\r\n", "before the request has ended");
-    client.send("two");
-    assert_eq!(client.read_exactly(13), b"3\r\ntwo\r\n0\r\n\r\n");
-}
-
-#[test]
-fn trailers_pass_both_ways() {
-    let origin = Origin::replying(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n",
-    );
-    let proxy = before(&origin);
-    let target = origin.address();
-    let mut client = proxy.client();
-    for _ in 0..2 {
-        client.send(format!(
-            "POST http://{target}/ HTTP/1.1\r\nHost: {target}\r\nTE: trailers\r\nConnection: TE\r\n"
-        ));
-        client
-            .send("Trailer: X-Own\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Own: 7\r\n\r\n");
-        let response = client.response();
-        assert_eq!((response.text().as_str(), response.field("via")), ("abc", Some("1.1 portolan")));
-        assert_eq!(response.trailers.len(), 1, "{:?}", response.trailers);
-    }
-    for request in origin.requests() {
-        assert_eq!(request.trailers, [("x-own".to_owned(), "7".to_owned())]);
-        assert_eq!(request.values("host"), [target.to_string()]);
-    }
-    assert_eq!(origin.connections(), 1);
-}
-
-#[test]
-fn websocket_passes_by_an_upgrade() {
-    let (_server, address) = echo();
-    let proxy = start(&[address.parse().unwrap()], ", idle: 10s", "");
-    let mut client = proxy.client();
-    client.send(format!("GET http://{address}/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n"));
-    client.send("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
-    let head = client.response_head();
-    assert_eq!(
-        (head.status, head.field("sec-websocket-accept")),
-        (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="))
-    );
-    client.send(b"\x81\x82\0\0\0\0hi");
-    assert_eq!(client.read_exactly(4), b"\x81\x02hi");
-}
-
-#[test]
-fn a_target_that_cannot_be_reached_or_is_silent_is_told_as_any_upstream() {
-    let gone = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let silent = Origin::serving(|exchange| {
-        exchange.read_to_end();
-        Reply::Close
-    });
-    let targets = [gone, silent.address()];
-    let first_byte = start(&targets, "", ", timeouts: { first_byte: 200ms }");
-    let total = start(&targets, "", ", timeouts: { total: 200ms }");
-    for (proxy, target, status, reason) in [
-        (&first_byte, gone, 502, "connect_refused"),
-        (&first_byte, silent.address(), 504, "first_byte_timeout"),
-        (&total, silent.address(), 504, "total_timeout"),
-    ] {
-        let response = ask(&mut proxy.client(), "GET", &format!("http://{target}/{reason}"));
-        assert_eq!(response.status, status, "{reason}");
-        let line = proxy.access_line_of(&format!("/{reason}"));
-        assert_eq!(
-            (&line["reason"], &line["endpoint"]),
-            (&json!(reason), &json!(target.to_string())),
-            "{line}"
-        );
-    }
-}
-
-#[test]
-fn a_target_that_takes_no_connection_is_waited_for_as_long_as_is_said() {
-    let unreachable = Unreachable::new();
-    let target = unreachable.address;
-    let proxy = start(&[target], ", connect: 300ms", "");
-    assert_eq!(ask(&mut proxy.client(), "GET", &format!("http://{target}/full")).status, 504);
-    assert_eq!(proxy.access_line_of("/full")["reason"], "connect_timeout");
-}
-
-#[test]
-fn a_client_that_goes_is_noticed() {
-    let origin = Origin::serving(|exchange| {
-        exchange.read_to_end();
-        Reply::Close
-    });
-    let proxy = before(&origin);
-    let mut client = proxy.client();
-    client.send(format!("GET http://{0}/gone HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.address()));
-    until("it is asked", || origin.requests().len() == 1);
-    drop(client);
-    until("the target is left, too", || origin.closed() == 1);
-    assert_eq!(proxy.access_line_of("/gone")["reason"], "client_gone");
-}
-
-#[test]
 fn instances_can_be_chained() {
     let origin = Origin::saying("reached");
     let last = before(&origin);
@@ -547,29 +356,6 @@ fn a_request_for_itself_comes_back_once() {
 }
 
 #[test]
-fn metrics_count_it_by_its_route() {
-    let origin = Origin::saying("reached");
-    let yaml = CONFIGURATION
-        .replace("PATH", "\"/**\"")
-        .replace("TARGETS", &format!("\"{}\"", origin.address()))
-        .replace("MORE", "")
-        .replace("ROUTE", "");
-    let proxy = Proxy::start(&yaml);
-    for _ in 0..2 {
-        assert_eq!(get(&mut proxy.client(), &origin, "/").text(), "reached");
-    }
-    until("they are counted", || {
-        let metrics = proxy.metrics();
-        let counted = metrics.lines().any(|line| {
-            line.starts_with("portolan_requests_total{")
-                && line.contains("route=\"out\"")
-                && line.ends_with(" 2")
-        });
-        counted && !metrics.contains(&origin.address().to_string())
-    });
-}
-
-#[test]
 fn over_http2_a_target_of_http_is_the_same() {
     let origin = Origin::saying("reached");
     let proxy = before(&origin);
@@ -590,10 +376,8 @@ fn over_http2_a_target_of_http_is_the_same() {
     assert_eq!((request.values("host"), request.field("via")), (vec![target.as_str()], Some("2 portolan")));
 }
 
-#[test]
-fn over_http3_a_target_of_http_is_the_same() {
-    let origin = Origin::saying("reached");
-    let target = origin.address();
+/// A proxy by TLS over all protocols.
+fn secure(target: SocketAddr) -> Secure {
     let tree = Tree::new();
     let certificates = Certificates::new(&tree);
     certificates.sign("web", &["localhost"]);
@@ -603,11 +387,36 @@ fn over_http3_a_target_of_http_is_the_same() {
 certificates: { web: { cert: web.pem, key: web.key } }
 listeners:
   secure: { bind: "127.0.0.1:0", protocols: [h1, h2, h3], tls: { certificates: [web] } }
-hosts: { all: { names: ["*"], routes: { out: { path: "/**", forward: { targets: ["TARGET"] } } } } }
+hosts:
+  all:
+    names: ["*"]
+    middleware: [early_hints: { links: ["</a.css>; rel=preload"] }]
+    routes: { out: { path: "/**", forward: { targets: ["TARGET"] } } }
 "#,
         &[("TARGET", &target)],
     );
-    let secure = Secure { proxy: Proxy::start_in(tree, &yaml), ca };
+    Secure { proxy: Proxy::start_in(tree, &yaml), ca }
+}
+
+#[test]
+fn a_proxy_is_asked_over_tls_and_says_nothing_of_its_own_protocols() {
+    let origin = Origin::saying("reached");
+    let secure = secure(origin.address());
+    let (by, target) = (secure.proxy.url("secure", ""), format!("http://{}/", origin.address()));
+    let by = by.replace("127.0.0.1", "localhost").replace("http:", "https:");
+    let own = curl(&["--cacert", &secure.ca, "-i", &by]).stdout.to_lowercase();
+    assert!(own.contains(" 405") && own.contains("alt-svc: h3="), "{own}");
+    let run = curl(&["--noproxy", "", "--proxy", &by, "--proxy-cacert", &secure.ca, "-i", &target]);
+    assert!(run.stdout.ends_with("reached"), "{run:?}");
+    // The origin is none of ours, and has no alternatives here.
+    assert!(!run.stdout.to_lowercase().contains("alt-svc"), "{run:?}");
+}
+
+#[test]
+fn over_http3_a_target_of_http_is_the_same() {
+    let origin = Origin::saying("reached");
+    let target = origin.address();
+    let secure = secure(target);
     let authority = target.to_string();
     let answers = secure.ask(json!([
         { "scheme": "http", "host": authority, "path": "/h3" },
@@ -615,6 +424,7 @@ hosts: { all: { names: ["*"], routes: { out: { path: "/**", forward: { targets: 
     ]));
     assert_eq!((&answers[0]["status"], &answers[0]["body"]), (&json!(200), &json!("reached")), "{answers:?}");
     assert_eq!(answers[1]["status"], 405);
-    assert_eq!((field(&answers[0], "via"), field(&answers[0], "alt-svc")), (Some("1.1 portolan"), None));
+    assert_eq!(field(&answers[0], "via"), Some("1.1 portolan"));
+    assert_eq!(answers[0]["interim"], json!([[103, [["link", "</a.css>; rel=preload"]]]]));
     assert_eq!(origin.request().field("via"), Some("3 portolan"));
 }

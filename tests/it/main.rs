@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "the one sleep is the poll of `support::eventually`")]
 
+mod absolute_exchanges;
 mod absolute_form;
 mod access_log;
 mod admin;
