@@ -3,11 +3,12 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
+use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request, uri::PathAndQuery,
@@ -114,7 +115,7 @@ impl Engine {
         mut downstream: Box<Downstream<S>>,
         route: &Arc<Route>,
         plan: Plan,
-    ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
+    ) -> (Box<Downstream<S>>, Option<Arc<AtomicRefCell<Call>>>) {
         let entered = recover::catching(pin!(enter(&mut downstream, &plan, &route.action))).await;
         let stopped = match entered.unwrap_or(Err(Reason::Panic)) {
             Ok(stopped) => stopped,
@@ -172,7 +173,7 @@ impl Engine {
         mut downstream: Box<Downstream<S>>,
         proxy: &Arc<Proxy>,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Arc<Mutex<Call>>) {
+    ) -> (Box<Downstream<S>>, Arc<AtomicRefCell<Call>>) {
         let exchange = &mut downstream.exchange;
         if proxy.rewrites() {
             let target = proxy.target(&exchange.path, exchange.query.as_deref(), exchange);
@@ -197,7 +198,7 @@ impl Engine {
             false => None,
         };
         let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client);
-        let call = Arc::new(Mutex::new(Call::new(Destination::Pool(pool), traced)));
+        let call = Arc::new(AtomicRefCell::new(Call::new(Destination::Pool(pool), traced)));
         if exchange.reason.is_none() {
             proxy.upstream.asked();
         }
@@ -211,13 +212,13 @@ impl Engine {
         mut downstream: Box<Downstream<S>>,
         errand: Errand,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Option<Arc<Mutex<Call>>>) {
+    ) -> (Box<Downstream<S>>, Option<Arc<AtomicRefCell<Call>>>) {
         let forward = errand.forward.clone();
         match absolute::call(&mut downstream, errand).await {
             Ok(call) => {
                 let forward::Timeouts { total, first_byte, body_idle } = forward.timeouts;
                 let waits = Waits { first_byte, body_idle, tunnel_idle: forward.idle };
-                let call = Arc::new(Mutex::new(call));
+                let call = Arc::new(AtomicRefCell::new(call));
                 let (downstream, call) = self.carry(downstream, call, total, waits, route).await;
                 (downstream, Some(call))
             }
@@ -233,17 +234,17 @@ impl Engine {
     async fn carry<S: Session>(
         &self,
         mut downstream: Box<Downstream<S>>,
-        call: Arc<Mutex<Call>>,
+        call: Arc<AtomicRefCell<Call>>,
         total: Option<Duration>,
         waits: Waits,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Arc<Mutex<Call>>) {
+    ) -> (Box<Downstream<S>>, Arc<AtomicRefCell<Call>>) {
         if downstream.exchange.reason.is_none() {
             let since = downstream.exchange.started;
             let left = total.map(|total| total.saturating_sub(since.elapsed()));
             let limits = Limits { waits, total: left };
             downstream = self.forwarder.forward(downstream, &call, limits).await;
-            let call = lock(&call);
+            let call = call.borrow_mut();
             call.ended(downstream.exchanged);
             // Where nothing failed, the adapter may have said why it ended.
             downstream.exchange.reason = call.failure.or(downstream.exchange.reason);
@@ -461,10 +462,6 @@ async fn refuse_plainly<S: Session>(mut session: S, reason: Reason) -> S {
         let _ = session.flush().await;
     }
     session
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether others may read this request otherwise: a tunnel's bytes may follow CONNECT, and a host that means two things

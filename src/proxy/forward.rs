@@ -3,11 +3,12 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
 
+use atomic_refcell::AtomicRefCell;
 use http::{Version, header, request};
 use pingora::{
     apps::HttpServerApp,
@@ -23,7 +24,6 @@ use super::{
     adapter::{Adapter, Waits},
     call::Call,
     downstream::Downstream,
-    engine::lock,
     gateway::{CALL, Gateway},
     recover,
     session::Session,
@@ -62,7 +62,7 @@ impl Forwarder {
     pub async fn forward<S: Session>(
         &self,
         mut downstream: Box<Downstream<S>>,
-        call: &Arc<Mutex<Call>>,
+        call: &Arc<AtomicRefCell<Call>>,
         limits: Limits,
     ) -> Box<Downstream<S>> {
         let Outgoing { request, tunnel, trailing } = outgoing(&mut downstream, call);
@@ -73,7 +73,7 @@ impl Forwarder {
                 None
             });
             if let Some(reason) = within(limits.total, exchange).await {
-                lock(call).failure = Some(reason);
+                call.borrow_mut().failure = Some(reason);
             }
             return downstream;
         }
@@ -82,7 +82,7 @@ impl Forwarder {
         let session = ServerSession::new_custom(Box::new(adapter));
         let run = self.proxy.process_new_http(session, &self.shutdown);
         if let Some(reason) = within(limits.total, while_wanted(run, call, &slot)).await {
-            lock(call).failure = Some(reason);
+            call.borrow_mut().failure = Some(reason);
         }
         slot.take()
     }
@@ -91,7 +91,7 @@ impl Forwarder {
 /// Runs Pingora to its end, or until the client goes at a time when Pingora does not look: while it connects.
 async fn while_wanted<S: Session, T>(
     run: impl Future<Output = T> + Unpin,
-    call: &Arc<Mutex<Call>>,
+    call: &Arc<AtomicRefCell<Call>>,
     slot: &Slot<S>,
 ) -> Option<Reason> {
     let mut run = run;
@@ -162,19 +162,19 @@ struct Outgoing {
     trailing: bool,
 }
 
-fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &Mutex<Call>) -> Outgoing {
+fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &AtomicRefCell<Call>) -> Outgoing {
     let empty = http::Request::new(()).into_parts().0;
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
     let bodiless = downstream.session.body_is_empty();
     let [upgrades, takes, announces] =
         hop_by_hop::which_rare(&head.headers, [&header::UPGRADE, &header::TE, &header::TRAILER]);
-    let tunnel = if upgrades { lock(call).ask_tunnel(&mut head, bodiless) } else { None };
+    let tunnel = if upgrades { call.borrow_mut().ask_tunnel(&mut head, bodiless) } else { None };
     // The client takes trailers, or its request brings some (RFC 9110 sections 6.6.2 and 10.1.4).
     let asked = takes || (announces && !bodiless);
-    let trailing = tunnel.is_none() && asked && lock(call).is_http1();
+    let trailing = tunnel.is_none() && asked && call.borrow_mut().is_http1();
     if bodiless && tunnel.is_none() && length(&head) <= WRITTEN_AT_ONCE {
-        lock(call).write_at_once();
+        call.borrow_mut().write_at_once();
     }
     if announces && !trailing {
         // None is announced that is not going to come.

@@ -1,9 +1,10 @@
 //! The only `impl ProxyHttp`: picks endpoints and says what became of them. Everything about the client
 //! is done before Pingora sees a request and after it is through with it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use atomic_refcell::{AtomicRefCell, AtomicRefMut};
 use http::{StatusCode, Version, header};
 use pingora::{
     Error, ErrorType, RetryType,
@@ -19,7 +20,7 @@ use crate::http::hop_by_hop;
 
 tokio::task_local! {
     /// The call that the request polled at the moment is: how [`Gateway::new_ctx`] comes by it.
-    pub(super) static CALL: Arc<Mutex<Call>>;
+    pub(super) static CALL: Arc<AtomicRefCell<Call>>;
 }
 
 /// What Pingora asks.
@@ -27,7 +28,7 @@ pub struct Gateway;
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Option<Arc<Mutex<Call>>>;
+    type CTX = Option<Arc<AtomicRefCell<Call>>>;
 
     fn new_ctx(&self) -> Self::CTX {
         CALL.try_with(Arc::clone).ok()
@@ -131,9 +132,9 @@ impl ProxyHttp for Gateway {
     }
 }
 
-fn call(ctx: &Option<Arc<Mutex<Call>>>) -> pingora::Result<MutexGuard<'_, Call>> {
+fn call(ctx: &Option<Arc<AtomicRefCell<Call>>>) -> pingora::Result<AtomicRefMut<'_, Call>> {
     let call = ctx.as_ref().ok_or_else(|| {
         Error::explain(ErrorType::InternalError, "a request came to Pingora without its call")
     })?;
-    Ok(call.lock().unwrap_or_else(PoisonError::into_inner))
+    Ok(call.borrow_mut())
 }

@@ -1,13 +1,12 @@
 //! The access record of a request, written when it is over.
 
-use std::sync::Mutex;
-
+use atomic_refcell::AtomicRefCell;
 use http::{HeaderName, HeaderValue, Version};
 
 use super::{
     call::Call,
     downstream::Downstream,
-    engine::{Asked, NOTHING_SENT, lock},
+    engine::{Asked, NOTHING_SENT},
     session::Session,
 };
 use crate::{
@@ -36,7 +35,7 @@ pub(super) fn write<S: Session>(
     downstream: &Downstream<S>,
     ended: &Outcome,
     route: &Route,
-    call: Option<&Mutex<Call>>,
+    call: Option<&AtomicRefCell<Call>>,
     asked: Option<Asked>,
 ) {
     let (Some(log), Some(mut asked)) = (&route.access_log, asked) else { return };
@@ -45,7 +44,7 @@ pub(super) fn write<S: Session>(
         return;
     }
     let exchange = &downstream.exchange;
-    let call = call.map(lock);
+    let call = call.map(AtomicRefCell::borrow);
     let target = asked.target.path_and_query().map_or("", |target| target.as_str());
     let secrets = downstream.chain.secret_parameters();
     blot_out(&mut asked.fields, log.fields(), downstream.chain.secret_fields());

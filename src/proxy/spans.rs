@@ -1,16 +1,12 @@
 //! What is recorded of a request in a trace, by OpenTelemetry's semantic conventions for HTTP: a span for the request,
 //! one for each attempt at its upstream.
 
-use std::{sync::Mutex, time::Instant};
+use std::time::Instant;
 
+use atomic_refcell::AtomicRefCell;
 use http::{HeaderValue, Method, StatusCode, Version};
 
-use super::{
-    call::Call,
-    downstream::Downstream,
-    engine::{Asked, lock},
-    session::Session,
-};
+use super::{call::Call, downstream::Downstream, engine::Asked, session::Session};
 use crate::{
     error::Reason,
     middleware::conceal,
@@ -81,13 +77,13 @@ pub(super) fn end<S: Session>(
     downstream: &mut Downstream<S>,
     ended: &Outcome,
     route: &Route,
-    call: Option<&Mutex<Call>>,
+    call: Option<&AtomicRefCell<Call>>,
     asked: Option<&Asked>,
 ) {
     if !downstream.exchange.is_recorded() {
         return;
     }
-    let call = call.map(lock);
+    let call = call.map(AtomicRefCell::borrow_mut);
     let (method, _) = known(&downstream.exchange.method);
     let place = route.names.host.as_ref().map(|_| route.names.route.as_str());
     let name = place.map_or_else(|| method.to_owned(), |place| format!("{method} {place}"));

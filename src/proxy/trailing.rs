@@ -4,11 +4,12 @@
 use std::{
     future::{Future, ready},
     pin::{Pin, pin},
-    sync::{Mutex, OnceLock},
+    sync::OnceLock,
     task::{Context, Poll, ready as polled},
     time::Duration,
 };
 
+use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request, response};
 use http_body_util::BodyExt;
@@ -30,7 +31,6 @@ use super::{
     adapter::{Waits, gone, ours},
     call::Call,
     downstream::{Downstream, Progress},
-    engine::lock,
     patience::patiently,
     replay::Replay,
     session::{Closed, Session},
@@ -59,7 +59,7 @@ struct Sent {
 struct Attempt<'a, S> {
     downstream: &'a mut Downstream<S>,
     sent: &'a mut Sent,
-    call: &'a Mutex<Call>,
+    call: &'a AtomicRefCell<Call>,
     waits: Waits,
     /// The request's body on its way to hyper: nothing once it has ended, or the upstream takes no more.
     upload: Option<mpsc::Sender<Frame<Bytes>>>,
@@ -100,28 +100,28 @@ impl Trailing {
         &self,
         downstream: &mut Downstream<S>,
         request: RequestHeader,
-        call: &Mutex<Call>,
+        call: &AtomicRefCell<Call>,
         waits: Waits,
     ) {
         let connector = self.connector.get_or_init(|| TransportConnector::new(Some(self.options.clone())));
         let mut sent = Sent::of(request.into(), downstream.session.body_is_empty());
         loop {
-            let Some(peer) = lock(call).next_peer() else { return };
+            let Some(peer) = call.borrow_mut().next_peer() else { return };
             let connecting = patiently(connector.get_stream(&*peer), &mut downstream.session, None);
             let again = match connecting.await {
                 Err(reason) => {
-                    lock(call).failure = Some(reason);
+                    call.borrow_mut().failure = Some(reason);
                     return;
                 }
-                Ok(Err(error)) => lock(call).connect_failed(&error.into_up()),
+                Ok(Err(error)) => call.borrow_mut().connect_failed(&error.into_up()),
                 Ok(Ok((stream, reused))) => {
-                    lock(call).connected(reused);
+                    call.borrow_mut().connected(reused);
                     let attempt = Attempt { downstream, sent: &mut sent, call, waits, upload: None };
                     match attempt.run(stream).await {
                         Ok(kept) => return keep(connector, kept, &peer),
                         Err(error) => {
                             let stale = reused && sent.can_be_repeated() && error.retry();
-                            lock(call).failed(&error, stale)
+                            call.borrow_mut().failed(&error, stale)
                         }
                     }
                 }
@@ -163,9 +163,9 @@ impl Sent {
     }
 
     /// The head for one endpoint.
-    fn addressed(&self, call: &Mutex<Call>) -> Result<Request<()>> {
+    fn addressed(&self, call: &AtomicRefCell<Call>) -> Result<Request<()>> {
         let mut request = RequestHeader::from(self.head.clone());
-        lock(call).address(&mut request)?;
+        call.borrow_mut().address(&mut request)?;
         let mut head = request::Parts::from(request);
         if self.head.headers.contains_key(header::TE) {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -244,7 +244,7 @@ impl<S: Session> Attempt<'_, S> {
             head.headers.remove(header::CONTENT_LENGTH);
         }
         let shown = ResponseHeader::build_no_case(head.status, Some(0))?;
-        lock(self.call).answered(&shown).map_err(|reason| ours(reason).into_up())?;
+        self.call.borrow_mut().answered(&shown).map_err(|reason| ours(reason).into_up())?;
         let end = body.is_end_stream();
         self.downstream.forward_head(head, end).await.map_err(gone)?;
         Ok((!end).then_some(body))
