@@ -29,8 +29,7 @@ pub(super) fn read(parts: &mut Parts, limits: &Limits) -> Result<(), Reason> {
     if expects && !parts.headers.get_all(EXPECT).iter().all(asks_to_continue) {
         return Err(Reason::ExpectationFailed);
     }
-    // While there are few: to grow costs more the more there are.
-    parts.headers.reserve(ADDED);
+    make_room(&mut parts.headers);
     set_host(parts, has_host)?;
     if has_cookie {
         join_cookies(&mut parts.headers);
@@ -46,6 +45,18 @@ pub(super) fn read(parts: &mut Parts, limits: &Limits) -> Result<(), Reason> {
 
 /// About as many fields are added to a head before it goes on.
 const ADDED: usize = 8;
+/// So many are moved for less than it costs to grow the map that they are in.
+const FEW: usize = 4;
+
+/// Once for all that are added: a map that grows hashes again what it has.
+fn make_room(headers: &mut HeaderMap) {
+    if headers.len() > FEW {
+        return headers.reserve(ADDED);
+    }
+    let mut roomy = HeaderMap::with_capacity(headers.len() + ADDED);
+    roomy.extend(std::mem::take(headers));
+    *headers = roomy;
+}
 
 fn check_limits(parts: &Parts, limits: &Limits) -> Result<(), Reason> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::{Builder, Context, Exchange, Next, OnRequest, OnResponse, header_edits::refuse_ours};
 use crate::value::{FieldName, Spanned};
@@ -66,7 +66,9 @@ fn acceptable(id: &HeaderValue) -> bool {
 
 fn new_id() -> HeaderValue {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text: &str = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+    // Without the counter that would order those of one millisecond: all threads share a lock for it.
+    let id = Uuid::new_v7(Timestamp::now(NoContext));
+    let text: &str = id.hyphenated().encode_lower(&mut text);
     let mut id = HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a field value");
     // HPACK and QPACK leave it out of their tables then, where what never comes again displaces what does.
     id.set_sensitive(true);

@@ -45,6 +45,7 @@ pub struct Waits {
 pub struct Adapter<S: Session> {
     slot: Arc<Slot<S>>,
     request: RequestHeader,
+    bodiless: bool,
     waits: Waits,
     replay: Replay,
     upgrade: Upgrade,
@@ -72,9 +73,21 @@ enum Upgrade {
 
 impl<S: Session> Adapter<S> {
     pub fn new(slot: Arc<Slot<S>>, request: RequestHeader, tunnel: Option<Tunnel>, waits: Waits) -> Self {
+        let bodiless = slot.lend().session.body_is_empty();
         let upgrade = if tunnel.is_some() { Upgrade::Asked { sent: false } } else { Upgrade::No };
         let (replay, silence) = (Replay::default(), Silence::default());
-        Self { slot, request, waits, replay, upgrade, tunnel, silence, farewell: None, written: None }
+        Self {
+            slot,
+            request,
+            bodiless,
+            waits,
+            replay,
+            upgrade,
+            tunnel,
+            silence,
+            farewell: None,
+            written: None,
+        }
     }
 
     fn downstream(&self) -> Lent<'_, S> {
@@ -389,7 +402,7 @@ impl<S: Session> CustomSession for Adapter<S> {
         match &mut self.upgrade {
             // HTTP/2 asks once: behind the head of a CONNECT, the stream stays open.
             Upgrade::Asked { sent } => !connects && !std::mem::take(sent),
-            _ => self.downstream().session.body_is_empty(),
+            _ => self.bodiless,
         }
     }
 

@@ -277,21 +277,12 @@ impl Handler for Engine {
         let Arrival { route, plan, client, host, path, query, params, .. } = arrival;
         let connects = websocket::connect(&head).is_some();
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
-        let exchange = Exchange {
-            client_ip: client.ip,
-            scheme: client.scheme,
-            expose,
-            host,
-            path,
-            query,
-            head_size,
-            has_body: !session.body_is_empty() && !connects,
-            connects,
-            captures: params,
-            trace,
-            accept,
-            ..Exchange::new(connection.clone(), head, route.names.clone())
-        };
+        // Piece by piece: with all at once it would be copied as a whole.
+        let mut exchange = Exchange::new(connection.clone(), head, route.names.clone());
+        (exchange.client_ip, exchange.scheme, exchange.expose) = (client.ip, client.scheme, expose);
+        (exchange.host, exchange.path, exchange.query, exchange.captures) = (host, path, query, params);
+        (exchange.head_size, exchange.trace, exchange.accept) = (head_size, trace, accept);
+        (exchange.has_body, exchange.connects) = (!session.body_is_empty() && !connects, connects);
         let mut downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         downstream.is_proxied = matches!(plan, Plan::Send(_));
         self.carry_out(downstream, &route, place, plan, asked).await
@@ -347,8 +338,7 @@ async fn enter<S: Session>(
         _ => (false, None),
     };
     let deadline = downstream.exchange.deadline(total);
-    let chain = downstream.chain.clone();
-    let Downstream { exchange, session, .. } = downstream;
+    let Downstream { chain, exchange, session, .. } = &mut *downstream;
     let stopped = patiently(chain.enter(exchange), session, deadline).await?;
     if stopped.is_some() || !matches!(plan, Plan::Act | Plan::Send(_)) {
         return Ok(stopped);
@@ -356,7 +346,7 @@ async fn enter<S: Session>(
     if goes_on {
         downstream.send_early_hints().await?;
     }
-    match chain.held(goes_on) {
+    match downstream.chain.held(goes_on) {
         Some(most) => downstream.hold_body(most, deadline).await,
         None => Ok(None),
     }

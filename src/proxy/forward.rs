@@ -31,7 +31,7 @@ use super::{
     trailing::Trailing,
     tunnel::Tunnel,
 };
-use crate::{error::Reason, http::hop_by_hop};
+use crate::error::Reason;
 
 /// Pingora with its pool of upstream connections.
 pub struct Forwarder {
@@ -147,10 +147,31 @@ async fn within(total: Option<Duration>, run: impl Future<Output = Option<Reason
 /// A request of this size leaves at once: an idle connection's buffers hold as much on every system.
 const WRITTEN_AT_ONCE: usize = 4 * 1024;
 
-/// About how long the head is when it is written.
-fn length(head: &request::Parts) -> usize {
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    head.headers.iter().fold(target, |length, (name, value)| length + name.as_str().len() + value.len() + 4)
+/// What one look at a head's fields tells.
+struct Sight {
+    /// About how long the head is when it is written.
+    length: usize,
+    /// Whether there is Upgrade, TE, or Trailer.
+    upgrades: bool,
+    takes: bool,
+    announces: bool,
+}
+
+impl Sight {
+    fn of(head: &request::Parts) -> Self {
+        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let mut sight = Self { length: target, upgrades: false, takes: false, announces: false };
+        for (name, value) in &head.headers {
+            sight.length += name.as_str().len() + value.len() + 4;
+            match *name {
+                header::UPGRADE => sight.upgrades = true,
+                header::TE => sight.takes = true,
+                header::TRAILER => sight.announces = true,
+                _ => {}
+            }
+        }
+        sight
+    }
 }
 
 /// A request as it goes on.
@@ -167,13 +188,12 @@ fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &AtomicRefCell<Cal
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
     let bodiless = downstream.session.body_is_empty();
-    let [upgrades, takes, announces] =
-        hop_by_hop::which_rare(&head.headers, [&header::UPGRADE, &header::TE, &header::TRAILER]);
+    let Sight { length, upgrades, takes, announces } = Sight::of(&head);
     let tunnel = if upgrades { call.borrow_mut().ask_tunnel(&mut head, bodiless) } else { None };
     // The client takes trailers, or its request brings some (RFC 9110 sections 6.6.2 and 10.1.4).
     let asked = takes || (announces && !bodiless);
     let trailing = tunnel.is_none() && asked && call.borrow_mut().is_http1();
-    if bodiless && tunnel.is_none() && length(&head) <= WRITTEN_AT_ONCE {
+    if bodiless && tunnel.is_none() && length <= WRITTEN_AT_ONCE {
         call.borrow_mut().write_at_once();
     }
     if announces && !trailing {

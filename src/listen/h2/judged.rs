@@ -64,6 +64,9 @@ impl Walk {
             }
             self.skip -= skipped;
             bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return;
+            }
             if let Some((head, payload)) = whole(bytes).filter(|_| self.have == 0) {
                 bytes = &bytes[HEAD + payload.len()..];
                 self.skip = head.length - payload.len();

@@ -57,10 +57,7 @@ pub(super) async fn serve<H: Handler>(
         Ok(Err(error)) => {
             tracing::debug!(listener = %settings.name, peer = %connection.peer, %error, "no HTTP/2");
         }
-        Ok(Ok(h2)) => {
-            let serving = Serving::new(h2, connection, settings, handler);
-            serving.run().await;
-        }
+        Ok(Ok(h2)) => Serving::new(h2, Served { connection, settings, handler }).run().await,
     }
 }
 
@@ -82,11 +79,16 @@ fn builder(settings: &Listener) -> server::Builder {
     builder
 }
 
-struct Serving<H> {
-    h2: server::Connection<Judged<Stream>, Bytes>,
+/// What all requests of a connection share.
+struct Served<H> {
     connection: Arc<Connection>,
     settings: Arc<Listener>,
     handler: Arc<H>,
+}
+
+struct Serving<H> {
+    h2: server::Connection<Judged<Stream>, Bytes>,
+    served: Arc<Served<H>>,
     /// Never more than the streams that the client is allowed.
     requests: Requests,
     seen: usize,
@@ -96,28 +98,15 @@ struct Serving<H> {
 }
 
 impl<H: Handler> Serving<H> {
-    fn new(
-        h2: server::Connection<Judged<Stream>, Bytes>,
-        connection: Arc<Connection>,
-        settings: Arc<Listener>,
-        handler: Arc<H>,
-    ) -> Self {
-        let most = usize::try_from(settings.limits.streams).unwrap_or(usize::MAX);
-        Self {
-            h2,
-            connection,
-            settings,
-            handler,
-            requests: Requests::new(most),
-            seen: 0,
-            closing: false,
-            quiet: Deadline::default(),
-        }
+    fn new(h2: server::Connection<Judged<Stream>, Bytes>, served: Served<H>) -> Self {
+        let most = usize::try_from(served.settings.limits.streams).unwrap_or(usize::MAX);
+        let (requests, quiet) = (Requests::new(most), Deadline::default());
+        Self { h2, served: Arc::new(served), requests, seen: 0, closing: false, quiet }
     }
 
     async fn run(mut self) {
         // A listener that is no more drains, too.
-        let mut drain = Signal::or_gone(self.connection.draining.clone());
+        let mut drain = Signal::or_gone(self.served.connection.draining.clone());
         poll_fn(|cx| self.poll(&mut drain, cx)).await;
         self.end().await;
     }
@@ -146,7 +135,8 @@ impl<H: Handler> Serving<H> {
                 ready!(self.requests.poll_change(was_full, cx));
                 continue;
             }
-            ready!(self.quiet.poll(quiet_limit(&self.settings, self.closing), cx));
+            let limit = quiet_limit(&self.served.settings, self.closing);
+            ready!(self.quiet.poll(limit, cx));
             if self.closing {
                 // The client neither takes the rest nor answers the ping that ends a connection.
                 return Poll::Ready(());
@@ -168,23 +158,22 @@ impl<H: Handler> Serving<H> {
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.quiet.clear();
         self.seen += 1;
-        if self.seen >= self.settings.limits.requests_per_connection {
+        if self.seen >= self.served.settings.limits.requests_per_connection {
             self.close();
         }
-        let (connection, settings, handler) =
-            (self.connection.clone(), self.settings.clone(), self.handler.clone());
-        let one = self.requests.begin();
+        let (served, one) = (self.served.clone(), self.requests.begin());
         // In a box of its own: tokio moves a task's whole future at its start and at its end.
         tokio::spawn(Box::pin(async move {
+            let Served { connection, settings, handler } = &*served;
             let (mut parts, body) = request.into_parts();
-            let mut session = Http2::new(&parts, body, respond, &settings, one);
+            let mut session = Http2::new(&parts, body, respond, settings, one);
             let read = match session.is_as_empty_as_said().await {
                 true => head::read(&mut parts, &settings.limits),
                 false => Err(Reason::AmbiguousFraming),
             };
             let session = match read {
-                Ok(()) => handler.handle(&connection, parts, session).await,
-                Err(reason) => handler.refuse(&connection, reason, session).await,
+                Ok(()) => handler.handle(connection, parts, session).await,
+                Err(reason) => handler.refuse(connection, reason, session).await,
             };
             session.finish().await;
         }));
@@ -207,7 +196,8 @@ impl<H: Handler> Serving<H> {
     }
 
     fn log_end(&self, error: &h2::Error) {
-        tracing::debug!(listener = %self.settings.name, peer = %self.connection.peer, %error, "connection ended");
+        let Served { connection, settings, .. } = &*self.served;
+        tracing::debug!(listener = %settings.name, peer = %connection.peer, %error, "connection ended");
     }
 }
 

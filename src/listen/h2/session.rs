@@ -57,15 +57,16 @@ const MOST_DRAINED: u64 = 64 << 10;
 const DRAINING: Duration = Duration::from_secs(2);
 
 impl Http2 {
+    /// In a box: it is handed on many times.
     pub(super) fn new(
         head: &request::Parts,
         request: RecvStream,
         respond: SendResponse<Bytes>,
         settings: &Listener,
         one: One,
-    ) -> Self {
+    ) -> Box<Self> {
         let body_is_empty = request.is_end_stream();
-        Self {
+        Box::new(Self {
             respond,
             response: None,
             trailers: None,
@@ -86,13 +87,13 @@ impl Http2 {
             sent: 0,
             request,
             one,
-        }
+        })
     }
 
     /// The exchange is over: a response without its end is given up, so that the client can tell. What is left of a short
     /// body is read past: there are clients that lose the response over the reset that would refuse it. The rest of a
     /// long one is refused by h2 with NO_ERROR (RFC 9113 section 8.1).
-    pub(super) async fn finish(mut self) {
+    pub(super) async fn finish(mut self: Box<Self>) {
         if !self.response_ended {
             self.reset();
         } else if self.length.is_some_and(|length| length <= MOST_DRAINED) {
