@@ -40,6 +40,9 @@ const SEND_BUFFER: usize = 128 << 10;
 const CANCELLED_UNSEEN: usize = 32;
 const CANCELLED_REMEMBERED: usize = 64;
 const MALFORMED: usize = 128;
+/// Requests that are begun before other connections have their turn: whoever asks for a hundred at once is not served a
+/// hundred times before anybody else.
+const AT_ONCE: usize = 4;
 
 type Incoming = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
 
@@ -113,7 +116,12 @@ impl<H: Handler> Serving<H> {
 
     /// Moves everything on, to the connection's end.
     fn poll(&mut self, drain: &mut Signal, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = self.seen + AT_ONCE;
         loop {
+            if self.seen == turn {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let was_full = self.requests.is_full();
             match self.poll_incoming(was_full, cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {

@@ -424,3 +424,44 @@ async fn a_connection_ends_after_its_number_of_requests() {
     client.driver.await.unwrap().unwrap();
     client.server.await.unwrap();
 }
+
+/// Lets every task run that can, and no more: `yield_now` would wait for the sockets, too.
+async fn next_turn() {
+    let mut turned = false;
+    poll_fn(|cx| match std::mem::replace(&mut turned, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_asks_for_much_at_once_lets_others_have_their_turn() {
+    let mut client = connect(settings()).await;
+    client.get("/").await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        all.push(client.send(request("/"), true).await.0);
+    }
+    let handler = client.handler.clone();
+    let served = move || handler.heads.lock().unwrap().len() - 1;
+    assert_eq!(served(), 0, "they are asked for all at once");
+    // As a task: the test's own future has its turn more seldom.
+    let counting = tokio::spawn(async move {
+        let mut most = 0;
+        while served() < 100 {
+            let before = served();
+            next_turn().await;
+            most = most.max(served() - before);
+        }
+        most
+    });
+    let most = counting.await.unwrap();
+    assert!((1..=2 * AT_ONCE).contains(&most), "{most} were served before anybody else's turn");
+    for one in all {
+        assert_eq!(one.await.unwrap().status(), 200);
+    }
+}
