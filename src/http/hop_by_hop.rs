@@ -60,11 +60,11 @@ pub fn has_rare(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|other| other == name)
 }
 
-/// Which of such fields are there, by one look at the names.
-pub fn which_rare<const N: usize>(headers: &HeaderMap, names: [&HeaderName; N]) -> [bool; N] {
+/// Which of these fields are there, by one look at the names for all of them.
+pub fn which<const N: usize>(headers: &HeaderMap, names: [&HeaderName; N]) -> [bool; N] {
     let mut there = [false; N];
     for name in headers.keys() {
-        if let Some(at) = names.iter().position(|rare| *rare == name) {
+        if let Some(at) = names.iter().position(|wanted| *wanted == name) {
             there[at] = true;
         }
     }

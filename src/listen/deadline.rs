@@ -38,6 +38,7 @@ impl Deadline {
             timer.as_mut().reset(at);
             self.waits = None;
         }
+        // To be registered again costs more than all else here.
         if self.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker())) && !timer.is_elapsed() {
             return Poll::Pending;
         }

@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn read(parts: &mut Parts, limits: &Limits) -> Result<(), Reason> {
     check_limits(parts, limits)?;
     let [has_length, expects, has_host, has_cookie] =
-        hop_by_hop::which_rare(&parts.headers, [&CONTENT_LENGTH, &EXPECT, &HOST, &COOKIE]);
+        hop_by_hop::which(&parts.headers, [&CONTENT_LENGTH, &EXPECT, &HOST, &COOKIE]);
     check_form(parts)?;
     if has_length && !is_one_length(&parts.headers) {
         return Err(Reason::AmbiguousFraming);

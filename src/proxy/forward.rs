@@ -90,11 +90,10 @@ impl Forwarder {
 
 /// Runs Pingora to its end, or until the client goes at a time when Pingora does not look: while it connects.
 async fn while_wanted<S: Session, T>(
-    run: impl Future<Output = T> + Unpin,
+    mut run: impl Future<Output = T> + Unpin,
     call: &Arc<AtomicRefCell<Call>>,
     slot: &Slot<S>,
 ) -> Option<Reason> {
-    let mut run = run;
     // Pingora asks for it before it waits for anything.
     let mut call = Some(call.clone());
     loop {
@@ -192,7 +191,7 @@ fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &AtomicRefCell<Cal
     let tunnel = if upgrades { call.borrow_mut().ask_tunnel(&mut head, bodiless) } else { None };
     // The client takes trailers, or its request brings some (RFC 9110 sections 6.6.2 and 10.1.4).
     let asked = takes || (announces && !bodiless);
-    let trailing = tunnel.is_none() && asked && call.borrow_mut().is_http1();
+    let trailing = tunnel.is_none() && asked && call.borrow().is_http1();
     if bodiless && tunnel.is_none() && length <= WRITTEN_AT_ONCE {
         call.borrow_mut().write_at_once();
     }

@@ -165,7 +165,7 @@ impl Sent {
     /// The head for one endpoint.
     fn addressed(&self, call: &AtomicRefCell<Call>) -> Result<Request<()>> {
         let mut request = RequestHeader::from(self.head.clone());
-        call.borrow_mut().address(&mut request)?;
+        call.borrow().address(&mut request)?;
         let mut head = request::Parts::from(request);
         if self.head.headers.contains_key(header::TE) {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));

@@ -48,7 +48,7 @@ pub(super) struct Http2 {
     write_deadline: Deadline,
     received: u64,
     sent: u64,
-    /// Its timer's wait is since something was read or sent.
+    /// Its place among the connection's requests, whose timer waits since something was read or sent.
     one: One,
 }
 

@@ -386,6 +386,20 @@ async fn silence_ends_a_wait_for_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timer_that_a_request_has_left_ends_the_next_ones_wait_in_its_own_time() {
+    let mut client = connect(settings()).await;
+    let (response, keep) = client.send(request("/hang"), true).await;
+    assert!(timeout(Duration::from_secs(1000), response).await.is_err());
+    // The client gives it up.
+    drop(keep);
+    client.handler.next_end().await.unwrap_err();
+    let (_response, _keep) = client.send(request("/hang"), true).await;
+    let start = Instant::now();
+    client.handler.next_end().await.unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 3600);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_at_work_keeps_the_connection() {
     let mut client = connect(settings()).await;
     let (response, _keep) = client.send(request("/hang"), true).await;
