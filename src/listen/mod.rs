@@ -29,5 +29,9 @@ pub use socket::BindError;
 pub use stream::Stream;
 pub use transport::{Accepting, Bound, Listening, Place, Transport};
 
+/// Requests of a connection that are begun before other connections have their turn: whoever asks for a hundred at once is
+/// not served a hundred times before anybody else.
+const AT_ONCE: usize = 4;
+
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,21 @@
 //! A handler for tests, which does what the path says and tells what happened.
 
 use std::{
+    future::poll_fn,
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH, request::Parts};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::{
     error::Reason,
     http::connection::Connection,
     proxy::session::{ClientError, Handler, Session},
+    tls::{self, Handshake, Resolver, SINCE_TLS13, SelfSigned, Tickets, provider},
 };
 
 /// What was asked, and how each exchange ended.
@@ -22,6 +26,8 @@ pub(super) struct Scripted {
     pub(super) refusals: Mutex<Vec<Reason>>,
     /// One permit per exchange that has begun, and one per that has ended.
     pub(super) begun: Count,
+    /// What `/gate` waits for.
+    pub(super) gate: tokio::sync::Notify,
     pub(super) ended: Count,
 }
 
@@ -53,6 +59,10 @@ impl Scripted {
             "/hang" => {
                 session.closed(Duration::from_secs(3600)).await;
                 Err(ClientError::Gone)
+            }
+            "/gate" => {
+                self.gate.notified().await;
+                respond(session, 200, Some("open")).await
             }
             "/hints" => hints(session).await,
             "/reset" => {
@@ -137,4 +147,39 @@ async fn hints<S: Session>(session: &mut S) -> Result<(), ClientError> {
     fields.insert("link", HeaderValue::from_static("</a.css>; rel=preload"));
     session.send_informational(StatusCode::EARLY_HINTS, &fields).await?;
     respond(session, 200, Some("hinted")).await
+}
+
+/// The two sides of TLS for `a.test`, speaking these protocols.
+pub(super) fn tls(alpn: &[&str]) -> (Arc<ClientConfig>, tls::Server) {
+    let certificate = SelfSigned::default().certificate(&["a.test".into()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.chain()[0].clone()).unwrap();
+    let alpn: Vec<_> = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let client = ClientConfig::builder_with_provider(provider()).with_protocol_versions(SINCE_TLS13).unwrap();
+    let mut client = client.with_root_certificates(roots).with_no_client_auth();
+    client.alpn_protocols.clone_from(&alpn);
+    let handshake = Handshake {
+        resolver: Resolver::new(&[certificate], []),
+        versions: SINCE_TLS13,
+        alpn,
+        session_tickets: true,
+        early_data: false,
+        quic: None,
+        client_auth: None,
+        hosts: Vec::new(),
+    };
+    (Arc::new(client), tls::Server::new(handshake, &Tickets::default()).unwrap())
+}
+
+/// Lets every task run that can, and no more: `yield_now` would wait for the sockets, too.
+pub(super) async fn next_turn() {
+    let mut turned = false;
+    poll_fn(|cx| match std::mem::replace(&mut turned, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }

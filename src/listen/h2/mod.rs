@@ -1,12 +1,14 @@
 //! HTTP/2: one connection, a task for each of its requests, and the rules by which it ends.
 
 mod blocks;
+mod corked;
 mod judged;
 mod requests;
 mod rules;
 mod session;
 
 use std::{
+    fmt::Display,
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -20,8 +22,8 @@ use h2::{
 use http::Request;
 use tokio::time::timeout;
 
-use self::{judged::Judged, requests::Requests, session::Http2};
-use super::{deadline::Deadline, head, stream::Stream};
+use self::{corked::Corked, judged::Judged, requests::Requests, session::Http2};
+use super::{AT_ONCE, deadline::Deadline, head, stream::Stream};
 use crate::{
     error::Reason,
     http::connection::Connection,
@@ -40,9 +42,6 @@ const SEND_BUFFER: usize = 128 << 10;
 const CANCELLED_UNSEEN: usize = 32;
 const CANCELLED_REMEMBERED: usize = 64;
 const MALFORMED: usize = 128;
-/// Requests that are begun before other connections have their turn: whoever asks for a hundred at once is not served a
-/// hundred times before anybody else.
-const AT_ONCE: usize = 4;
 
 type Incoming = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
 
@@ -53,14 +52,16 @@ pub(super) async fn serve<H: Handler>(
     settings: Arc<Listener>,
     handler: Arc<H>,
 ) {
-    match timeout(settings.timeouts.handshake, builder(&settings).handshake(Judged::new(stream))).await {
+    let stream = Corked::new(stream);
+    let handshake = builder(&settings).handshake(Judged::new(stream.handle()));
+    match timeout(settings.timeouts.handshake, handshake).await {
         Err(_) => {
             tracing::debug!(listener = %settings.name, peer = %connection.peer, "no HTTP/2 preface in time")
         }
         Ok(Err(error)) => {
             tracing::debug!(listener = %settings.name, peer = %connection.peer, %error, "no HTTP/2");
         }
-        Ok(Ok(h2)) => Serving::new(h2, Served { connection, settings, handler }).run().await,
+        Ok(Ok(h2)) => Serving::new(h2, stream, Served { connection, settings, handler }).run().await,
     }
 }
 
@@ -90,7 +91,9 @@ struct Served<H> {
 }
 
 struct Serving<H> {
-    h2: server::Connection<Judged<Stream>, Bytes>,
+    h2: server::Connection<Judged<Corked<Stream>>, Bytes>,
+    /// What h2 writes to.
+    stream: Corked<Stream>,
     served: Arc<Served<H>>,
     /// Never more than the streams that the client is allowed.
     requests: Requests,
@@ -98,13 +101,28 @@ struct Serving<H> {
     /// The client has been told to ask for nothing more.
     closing: bool,
     quiet: Deadline,
+    /// Other tasks have had their turn since it was woken.
+    has_waited: bool,
 }
 
 impl<H: Handler> Serving<H> {
-    fn new(h2: server::Connection<Judged<Stream>, Bytes>, served: Served<H>) -> Self {
+    fn new(
+        h2: server::Connection<Judged<Corked<Stream>>, Bytes>,
+        stream: Corked<Stream>,
+        served: Served<H>,
+    ) -> Self {
+        stream.cork();
         let most = usize::try_from(served.settings.limits.streams).unwrap_or(usize::MAX);
-        let (requests, quiet) = (Requests::new(most), Deadline::default());
-        Self { h2, served: Arc::new(served), requests, seen: 0, closing: false, quiet }
+        Self {
+            h2,
+            stream,
+            served: Arc::new(served),
+            requests: Requests::new(most),
+            seen: 0,
+            closing: false,
+            quiet: Deadline::default(),
+            has_waited: false,
+        }
     }
 
     async fn run(mut self) {
@@ -114,8 +132,25 @@ impl<H: Handler> Serving<H> {
         self.end().await;
     }
 
-    /// Moves everything on, to the connection's end.
+    /// Moves everything on, to the connection's end, and sends what came of it.
     fn poll(&mut self, drain: &mut Signal, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waits_for_others() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.requests.took_over();
+        let polled = self.poll_all(drain, cx);
+        match self.stream.poll_send(cx) {
+            Poll::Ready(Err(error)) => {
+                self.log_end(&error);
+                Poll::Ready(())
+            }
+            // What the client does not take is kept: h2 is told as it hands over more.
+            Poll::Ready(Ok(())) | Poll::Pending => polled,
+        }
+    }
+
+    fn poll_all(&mut self, drain: &mut Signal, cx: &mut Context<'_>) -> Poll<()> {
         let turn = self.seen + AT_ONCE;
         loop {
             if self.seen == turn {
@@ -151,6 +186,15 @@ impl<H: Handler> Serving<H> {
             }
             self.close();
         }
+    }
+
+    /// A request wakes the connection at each piece of its response, and tokio runs next what was woken last: those that wait
+    /// for their turn shall add theirs first, so that all goes to the client as one. What fills a record does not wait: it
+    /// would leave the processor's cache.
+    fn waits_for_others(&mut self) -> bool {
+        self.has_waited =
+            !self.has_waited && self.requests.at_work() > 1 && self.requests.handed_over() < corked::MOST;
+        self.has_waited
     }
 
     /// Moves the connection on. While as many requests are at work as may be, new ones wait inside, where
@@ -203,7 +247,7 @@ impl<H: Handler> Serving<H> {
         poll_fn(|cx| requests.poll_none(cx)).await;
     }
 
-    fn log_end(&self, error: &h2::Error) {
+    fn log_end(&self, error: &dyn Display) {
         let Served { connection, settings, .. } = &*self.served;
         tracing::debug!(listener = %settings.name, peer = %connection.peer, %error, "connection ended");
     }

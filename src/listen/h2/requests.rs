@@ -24,6 +24,8 @@ struct Shared {
     most: usize,
     /// Of who waits until there are none, or room for one more.
     waiting: AtomicWaker,
+    /// Bytes of bodies handed over to h2 since the connection's last turn.
+    handed_over: AtomicUsize,
     /// Of those that are over: to arm a timer costs more than to have an armed one wait for longer.
     timers: Mutex<Vec<Deadline>>,
 }
@@ -40,8 +42,9 @@ const MOST_TIMERS: usize = 8;
 
 impl Requests {
     pub fn new(most: usize) -> Self {
-        let (at_work, waiting) = (AtomicUsize::new(0), AtomicWaker::new());
-        Self(Arc::new(Shared { at_work, most, waiting, timers: Mutex::default() }))
+        let (at_work, handed_over) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (waiting, timers) = (AtomicWaker::new(), Mutex::default());
+        Self(Arc::new(Shared { at_work, most, waiting, handed_over, timers }))
     }
 
     pub fn begin(&self) -> One {
@@ -52,6 +55,16 @@ impl Requests {
 
     pub fn at_work(&self) -> usize {
         self.0.at_work.load(Ordering::Acquire)
+    }
+
+    /// How much of bodies there is to send, in bytes.
+    pub fn handed_over(&self) -> usize {
+        self.0.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// All that there was is on its way.
+    pub fn took_over(&self) {
+        self.0.handed_over.store(0, Ordering::Relaxed);
     }
 
     pub fn is_full(&self) -> bool {
@@ -87,6 +100,10 @@ impl Drop for One {
 }
 
 impl One {
+    pub fn hands_over(&self, count: usize) {
+        self.shared.handed_over.fetch_add(count, Ordering::Relaxed);
+    }
+
     fn leave_timer(&mut self) {
         self.timer.clear();
         let mut timers = self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -200,6 +200,7 @@ impl Http2 {
     fn push(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
         let Some(response) = &mut self.response else { return Err(ClientError::Gone) };
         self.one.timer.clear();
+        self.one.hands_over(data.len());
         self.sent += data.len() as u64;
         response.send_data(data, end).map_err(|error| client_error(&error))?;
         self.response_ended = end;

@@ -1,3 +1,5 @@
+mod together;
+
 use std::time::Duration;
 
 use h2::client::{self, SendRequest};
@@ -17,7 +19,10 @@ use crate::{
         connection::{Peer, Protocol},
         forwarded::Hop,
     },
-    listen::{stream::Io, testing::Scripted},
+    listen::{
+        stream::Io,
+        testing::{Scripted, next_turn},
+    },
     proxy::session::ClientError,
     value::Bind,
 };
@@ -38,6 +43,11 @@ fn settings() -> Listener {
 
 fn start(settings: Listener) -> (UnixStream, JoinHandle<()>, Arc<Scripted>, watch::Sender<bool>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    let (server, handler, drain) = start_on(Stream::plain(Io::Unix(theirs), Bytes::new()), settings);
+    (ours, server, handler, drain)
+}
+
+fn start_on(stream: Stream, settings: Listener) -> (JoinHandle<()>, Arc<Scripted>, watch::Sender<bool>) {
     let handler = Arc::new(Scripted::default());
     let (drain, draining) = watch::channel(false);
     let connection = Arc::new(Connection {
@@ -52,9 +62,8 @@ fn start(settings: Listener) -> (UnixStream, JoinHandle<()>, Arc<Scripted>, watc
         leaving: watch::channel(None).1,
         kept: Default::default(),
     });
-    let stream = Stream::plain(Io::Unix(theirs), Bytes::new());
     let server = tokio::spawn(serve(stream, connection, Arc::new(settings), handler.clone()));
-    (ours, server, handler, drain)
+    (server, handler, drain)
 }
 
 async fn connect(settings: Listener) -> Client {
@@ -437,19 +446,6 @@ async fn a_connection_ends_after_its_number_of_requests() {
     assert_eq!(client.get("/").await.unwrap().status(), 200);
     client.driver.await.unwrap().unwrap();
     client.server.await.unwrap();
-}
-
-/// Lets every task run that can, and no more: `yield_now` would wait for the sockets, too.
-async fn next_turn() {
-    let mut turned = false;
-    poll_fn(|cx| match std::mem::replace(&mut turned, true) {
-        true => Poll::Ready(()),
-        false => {
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::{
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinSet, yield_now},
     time::timeout,
 };
 
@@ -29,7 +29,7 @@ pub use self::{
     message::{Message, Part},
 };
 use self::{control::Critical, head::NoHead, session::Http3};
-use super::deadline::Deadline;
+use super::{AT_ONCE, deadline::Deadline};
 use crate::{
     http::connection::Connection,
     proxy::{session::Handler, signal::Signal},
@@ -182,7 +182,12 @@ impl<H: Handler> Serving<H> {
             let limit = self.quiet_limit();
             tokio::select! {
                 stream = quic.accept_bi(), if self.requests.len() < most => match stream {
-                    Ok(streams) => self.begin(streams),
+                    Ok(streams) => {
+                        self.begin(streams);
+                        if self.seen.is_multiple_of(AT_ONCE) {
+                            yield_now().await;
+                        }
+                    }
                     Err(error) => break self.log_end(&error),
                 },
                 stream = quic.accept_uni() => match stream {
@@ -329,3 +334,6 @@ fn reject((mut respond, mut request): (SendStream, RecvStream)) {
     let _ = respond.reset(Code::RequestRejected.into());
     let _ = request.stop(Code::RequestRejected.into());
 }
+
+#[cfg(test)]
+mod tests;
