@@ -74,6 +74,7 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", 405, Client, "http_request_denied", "The method is not allowed here.";
     IpRefused = "ip_refused", 403, Client, "http_request_denied", "Access from this address is not allowed.";
     Unauthorized = "unauthorized", 401, Client, "http_request_denied", "Who asks for this has to say who they are.";
+    ProxyUnauthorized = "proxy_unauthorized", 407, Client, "http_request_denied", "Who wants to go through this proxy has to say who they are.";
     CertificateRequired = "certificate_required", 403, Client, "http_request_denied", "Who asks for this has to show a certificate.";
     Forbidden = "forbidden", 403, Client, "http_request_denied", "This is not allowed to those who ask for it.";
     TargetRefused = "target_refused", 403, Client, "destination_ip_prohibited", "There is no way to there from here.";

@@ -29,11 +29,13 @@ pub struct TlsStream {
     early: Early,
     /// Session tickets are all that there is to send: they wait for the first response.
     tickets: Option<Deadline>,
+    /// The client has said something, to which there will be an answer.
+    has_asked: bool,
     /// The end has been announced.
     closed: bool,
 }
 
-/// How long session tickets wait for a response to go with.
+/// How long session tickets wait for a request, with whose response they go.
 const TICKETS: Duration = Duration::from_millis(50);
 
 /// Shakes hands up to where requests may come: to the end, or to where early data was accepted.
@@ -49,7 +51,8 @@ pub(super) async fn accept(io: Io, server: &Server) -> io::Result<(Box<TlsStream
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
     };
-    let stream = TlsStream { io, session, early: Early::default(), tickets: None, closed: false };
+    let stream =
+        TlsStream { io, session, early: Early::default(), tickets: None, has_asked: false, closed: false };
     let mut stream = Box::new(stream);
     // What came behind the hello has been read with it.
     poll_fn(|cx| Poll::Ready(stream.process(cx))).await?;
@@ -171,6 +174,9 @@ impl TlsStream {
     /// Sends what there is to send while something is waited for.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(tickets) = &mut self.tickets {
+            if self.has_asked {
+                return Poll::Pending;
+            }
             ready!(tickets.poll(TICKETS, cx));
         }
         self.poll_write_tls(cx)
@@ -211,7 +217,10 @@ impl AsyncRead for TlsStream {
         let this = self.get_mut();
         loop {
             match this.read_ready(buf) {
-                Ok(()) => return Poll::Ready(Ok(())),
+                Ok(()) => {
+                    this.has_asked = true;
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -402,7 +411,9 @@ mod tests {
         client.session.writer().write_all(b"ask").unwrap();
         client.send();
         assert_eq!(server.read(&mut [0; 16]).await.unwrap(), 3);
-        assert!(client.nothing_came());
+        // Not even where the answer takes its time.
+        let more = tokio::time::timeout(TICKETS * 4, server.read(&mut [0; 16])).await;
+        assert!(more.is_err() && client.nothing_came());
         server.write_all(b"answer").await.unwrap();
         client.receive().await;
         let mut answer = [0; 16];

@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, Refusal,
-    auth::{Found, Line, Public, Seal, Source, Tag, Vouched, challenge, lines},
+    auth::{Found, Line, Public, Seal, Source, Tag, Vouched, challenge, lines, unauthorized},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
-    error::Reason,
     value::{FieldName, FilePath, Map, OneOrMany, Spanned},
 };
 
@@ -93,11 +92,9 @@ impl ApiKey {
         }
     }
 
-    fn refusal(&self, cause: &'static str) -> Refusal {
+    fn refusal(&self, exchange: &Exchange, cause: &'static str) -> Refusal {
         // RFC 9110 section 15.5.2 asks for a challenge; there is no registered scheme to name.
-        Refusal::new(Reason::Unauthorized)
-            .with(header::WWW_AUTHENTICATE, self.challenge.clone())
-            .because(cause)
+        unauthorized(exchange, &self.challenge).because(cause)
     }
 }
 
@@ -110,11 +107,11 @@ impl OnRequest for ApiKey {
             return Next::Continue;
         }
         let name = match self.from.find(exchange) {
-            Found::Nothing => return self.refusal("no_key").into(),
-            Found::Several => return self.refusal("several_keys").into(),
+            Found::Nothing => return self.refusal(exchange, "no_key").into(),
+            Found::Several => return self.refusal(exchange, "several_keys").into(),
             Found::One(key) => self.keys.name(&key),
         };
-        let Some(name) = name.cloned() else { return self.refusal("unknown_key").into() };
+        let Some(name) = name.cloned() else { return self.refusal(exchange, "unknown_key").into() };
         self.from.take_out(exchange);
         if let Some(field) = &self.forward_name {
             field.set(&mut exchange.head.headers, name.clone());

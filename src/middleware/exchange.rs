@@ -51,6 +51,8 @@ pub struct Exchange {
     pub has_body: bool,
     /// Whether it came as extended CONNECT: a success would make a tunnel of the answer (RFC 8441 section 5).
     pub connects: bool,
+    /// Whether it is asked of us as of a forward proxy.
+    pub to_proxy: bool,
     /// The values of the route's captures, in their order.
     pub captures: Params,
     pub routed: Arc<Routed>,
@@ -121,6 +123,7 @@ impl Exchange {
             head_size: None,
             has_body: false,
             connects: false,
+            to_proxy: false,
             captures: Params::default(),
             routed,
             request_id: None,

@@ -45,6 +45,13 @@ pub(super) enum Plan {
     Refuse(Reason, Option<Allow>),
 }
 
+impl Plan {
+    /// Whether it is what is asked of a forward proxy.
+    pub(super) fn is_of_a_proxy(&self, action: &Action) -> bool {
+        matches!((self, action), (Self::Send(_), _) | (Self::Act, Action::Forward(_)))
+    }
+}
+
 impl Arrival {
     /// Finds the route of a head; where there is none, the one whose chain a refusal passes.
     pub(super) fn of(listener: &Listener, connection: &Connection, head: &mut request::Parts) -> Self {

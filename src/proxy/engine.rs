@@ -283,6 +283,7 @@ impl Handler for Engine {
         (exchange.host, exchange.path, exchange.query, exchange.captures) = (host, path, query, params);
         (exchange.head_size, exchange.trace, exchange.accept) = (head_size, trace, accept);
         (exchange.has_body, exchange.connects) = (!session.body_is_empty() && !connects, connects);
+        exchange.to_proxy = plan.is_of_a_proxy(&route.action);
         let mut downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         downstream.is_proxied = matches!(plan, Plan::Send(_));
         self.carry_out(downstream, &route, place, plan, asked).await

@@ -71,7 +71,7 @@ def nginx_command(place, workers="daemon off; worker_processes 1;"):
         events {{ worker_connections 16384; }}
         http {{
           access_log off; keepalive_requests 1000000000; proxy_max_temp_file_size 0; {temporary(place, "nginx")}
-          ssl_certificate {place.certificate}; ssl_certificate_key {place.key};
+          ssl_certificate {place.certificate}; ssl_certificate_key {place.key}; ssl_protocols TLSv1.2 TLSv1.3;
           upstream origin {{ server 127.0.0.1:{place.origin}; keepalive 512; keepalive_requests 1000000000; }}
           server {{
             listen 127.0.0.1:{place.http} backlog=4096; listen 127.0.0.1:{place.https} ssl http2 backlog=4096;

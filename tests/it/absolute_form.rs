@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::{
+    auth::BCRYPT,
     http3::{Secure, field},
     support::{
         Certificates, Client, H2Client, Origin, Proxy, Reaction, Response, Tree, config, curl, free_port,
@@ -119,7 +120,7 @@ fn what_a_chain_says_goes_with_it() {
         format!(", middleware: [{key}, {tells}, {{ response_headers: {{ set: {{ X-Seen: here }} }} }}]");
     let proxy = start(&[origin.address()], "", &route);
     let mut client = proxy.client();
-    assert_eq!(get(&mut client, &origin, "/a").status, 401);
+    assert_eq!(get(&mut client, &origin, "/a").status, 407);
     assert_eq!(origin.connections(), 0, "the chain goes before the target");
     let response = get(&mut client, &origin, "//a?x=1&key=swordfish&y=2");
     assert_eq!((response.status, response.field("x-seen")), (200, Some("here")));
@@ -206,9 +207,55 @@ fn a_key_may_stand_where_proxies_are_told_it() {
             format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: {key}\r\n\r\n");
         client.send(head).response().status
     };
-    assert_eq!((ask("swordfish"), ask("other")), (200, 401));
+    assert_eq!((ask("swordfish"), ask("other")), (200, 407));
     let request = origin.request();
     assert_eq!((request.field("x-me"), request.field("proxy-authorization")), (Some("me"), None));
+}
+
+/// curl's answers of a proxy, and of who is behind it: statuses, and what the proxy asks for.
+fn curl_with(proxy: &Proxy, url: &str, arguments: &[&str]) -> (String, String) {
+    let by = proxy.url("web", "");
+    let say = "%{http_connect} %{http_code} %header{proxy-authenticate}%header{www-authenticate}";
+    let always = ["--noproxy", "", "--proxy", &by, "-o", "/dev/null", "-w", say];
+    let run = curl(&[&always[..], arguments, &[url]].concat());
+    (run.stdout, run.stderr)
+}
+
+#[test]
+fn users_of_a_proxy_say_who_they_are_to_it_and_not_to_the_origin() {
+    let origin = Origin::saying("reached");
+    let users = format!(", middleware: [basic_auth: {{ users: {{ ann: \"{BCRYPT}\" }}, realm: Out }}]");
+    let proxy = start(&[origin.address()], "", &users);
+    let url = format!("http://{}/", origin.address());
+    let asks = "Basic realm=\"Out\", charset=\"UTF-8\"";
+    let with = |arguments: &[&str]| curl_with(&proxy, &url, arguments).0;
+
+    assert_eq!(with(&[]), format!("000 407 {asks}"));
+    assert_eq!(with(&["--proxy-user", "ann:wrong"]), format!("000 407 {asks}"));
+    assert_eq!(with(&["--user", "ann:secret"]), format!("000 407 {asks}"), "these are the origin's");
+    assert_eq!(with(&["-p"]), "407 000 ");
+    assert_eq!(with(&["-p", "--proxy-user", "ann:secret"]), "200 200 ");
+    assert_eq!(origin.request().field("proxy-authorization"), None);
+    assert_eq!(with(&["--proxy-user", "ann:secret", "--user", "bob:other"]), "000 200 ");
+    let [_, request] = &origin.requests()[..] else { panic!("not one request each") };
+    assert_eq!(request.field("proxy-authorization"), None);
+    assert_eq!(request.field("authorization"), Some("Basic Ym9iOm90aGVy"));
+    assert_eq!(with(&["--proxy-anyauth", "--proxy-user", "ann:secret"]), "000 200 ", "once it is asked");
+
+    let line = proxy.access_line(|line| line["cause"] == "wrong_password");
+    assert_eq!((&line["status"], &line["reason"]), (&407.into(), &"proxy_unauthorized".into()));
+}
+
+#[test]
+fn a_token_for_a_proxy_stands_where_proxies_are_told_it() {
+    let origin = Origin::saying("reached");
+    let route = ", middleware: [jwt: { secret: 0123456789abcdef0123456789abcdef }]";
+    let proxy = start(&[origin.address()], "", route);
+    let url = format!("http://{}/", origin.address());
+    let (missing, _) = curl_with(&proxy, &url, &["-H", "Authorization: Bearer e30.e30.e30"]);
+    assert_eq!(missing, "000 407 Bearer realm=\"portolan\"");
+    let (wrong, _) = curl_with(&proxy, &url, &["--proxy-header", "Proxy-Authorization: Bearer e30.e30.e30"]);
+    assert_eq!(wrong, "000 407 Bearer realm=\"portolan\", error=\"invalid_token\"");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::support::{Origin, Proxy, Tree, config, curl, until};
 
 /// By `htpasswd -nbB -C 4 ann secret` and `argon2 -id`, both of "secret".
-const BCRYPT: &str = "$2y$04$8DnHYFmuNA1L0eW3O2EBoODVmcfXlA/XPFj44XBH/1WehrElwZ./W";
+pub const BCRYPT: &str = "$2y$04$8DnHYFmuNA1L0eW3O2EBoODVmcfXlA/XPFj44XBH/1WehrElwZ./W";
 const ARGON2ID: &str =
     "$argon2id$v=19$m=256,t=1,p=1$c29tZXNhbHQxMjM0$hMVqguGLO0b1lqHtVDG2/0oTOpuE+TLT+p5Oc3Svmus";
 

@@ -5,6 +5,7 @@ use std::{borrow::Cow, str::FromStr};
 use http::{HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
 use percent_encoding::percent_decode;
 
+use super::authorization;
 use crate::{middleware::Exchange, value::FieldName};
 
 /// Where a secret stands.
@@ -36,6 +37,7 @@ impl Source {
         let headers = &exchange.head.headers;
         match self {
             Self::Header(name) => {
+                let name = for_whom(name, exchange);
                 Found::of(headers.get_all(name).iter().map(|value| Cow::Borrowed(value.as_bytes())))
             }
             Self::Cookie(name) => {
@@ -53,7 +55,10 @@ impl Source {
     /// Takes it out of what goes upstream.
     pub fn take_out(&self, exchange: &mut Exchange) {
         match self {
-            Self::Header(name) => drop(exchange.head.headers.remove(name)),
+            Self::Header(name) => {
+                let name = for_whom(name, exchange).clone();
+                exchange.head.headers.remove(name);
+            }
             Self::Cookie(name) => take_cookie(name, exchange),
             Self::Query(name) => take_parameter(name, exchange),
         }
@@ -80,6 +85,14 @@ impl FromStr for Source {
             Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.into())),
             _ => Err(format!("{text:?} is no place of a secret: header:NAME, query:NAME or cookie:NAME")),
         }
+    }
+}
+
+/// What says Authorization to an origin is in Proxy-Authorization to a proxy.
+fn for_whom<'a>(name: &'a HeaderName, exchange: &Exchange) -> &'a HeaderName {
+    match name == header::AUTHORIZATION {
+        true => authorization(exchange),
+        false => name,
     }
 }
 

@@ -6,7 +6,7 @@ mod register;
 mod seen;
 mod vouched;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, header};
 
 pub use credential::{Found, Source, conceal};
 pub use public::Public;
@@ -14,14 +14,37 @@ pub use register::{Line, lines};
 pub use seen::{Seal, Seen, Tag};
 pub use vouched::{Vouched, take_away};
 
-use super::Context;
+use super::{Context, Exchange, Refusal};
 use crate::{
     diagnostic::{Code, Diagnostic},
+    error::Reason,
     value::Spanned,
 };
 
 /// The realm where none is given.
 const REALM: &str = "portolan";
+
+/// Where credentials stand: a proxy is told its own, apart from those for the origin (RFC 9110 section 11.7.2).
+pub fn authorization(exchange: &Exchange) -> &'static HeaderName {
+    match exchange.to_proxy {
+        true => &header::PROXY_AUTHORIZATION,
+        false => &header::AUTHORIZATION,
+    }
+}
+
+/// Asks for credentials: 401, or 407 where they are for a proxy (RFC 9110 sections 15.5.2 and 15.5.8).
+pub fn unauthorized(exchange: &Exchange, challenge: &HeaderValue) -> Refusal {
+    challenged(exchange, challenge, Reason::Unauthorized)
+}
+
+/// Refuses for a reason, with a challenge.
+pub fn challenged(exchange: &Exchange, challenge: &HeaderValue, reason: Reason) -> Refusal {
+    match (exchange.to_proxy, reason) {
+        (false, reason) => Refusal::new(reason).with(header::WWW_AUTHENTICATE, challenge.clone()),
+        (true, Reason::Unauthorized) => challenged(exchange, challenge, Reason::ProxyUnauthorized),
+        (true, reason) => Refusal::new(reason).with(header::PROXY_AUTHENTICATE, challenge.clone()),
+    }
+}
 
 /// What WWW-Authenticate says: a scheme, the realm and further parameters (RFC 9110 section 11.6.1).
 pub fn challenge(

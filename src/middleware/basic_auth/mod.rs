@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::digest;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -16,11 +16,10 @@ use serde::Deserialize;
 use self::password::Hash;
 use super::{
     Builder, Context, Exchange, HeavyWork, Mode, Next, OnRequest, Refusal, Verdict,
-    auth::{Line, Public, Seal, Seen, Tag, Vouched, challenge, lines},
+    auth::{Line, Public, Seal, Seen, Tag, Vouched, authorization, challenge, lines, unauthorized},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
-    error::Reason,
     value::{FieldName, FilePath, Map, OneOrMany, Spanned, Weaks},
 };
 
@@ -131,7 +130,7 @@ impl BasicAuth {
     async fn check(&self, exchange: &mut Exchange, given: Credentials, tag: Tag) -> Verdict {
         let known = self.users.by_name.get(given.name());
         let Some(user) = known.or_else(|| self.users.somebody(given.name())).cloned() else {
-            return Verdict::Refuse(Box::new(self.refusal("unknown_user")));
+            return Verdict::Refuse(Box::new(self.refusal(exchange, "unknown_user")));
         };
         let is_known = known.is_some();
         let (seen, held_against) = (self.seen.clone(), user.clone());
@@ -149,15 +148,16 @@ impl BasicAuth {
                 self.admit(exchange, &user);
                 Verdict::Continue
             }
-            (true, false) => Verdict::Refuse(Box::new(self.refusal("wrong_password"))),
-            (false, _) => Verdict::Refuse(Box::new(self.refusal("unknown_user"))),
+            (true, false) => Verdict::Refuse(Box::new(self.refusal(exchange, "wrong_password"))),
+            (false, _) => Verdict::Refuse(Box::new(self.refusal(exchange, "unknown_user"))),
         }
     }
 
     fn admit(&self, exchange: &mut Exchange, user: &User) {
+        let field = authorization(exchange);
         let headers = &mut exchange.head.headers;
         if self.strip {
-            headers.remove(header::AUTHORIZATION);
+            headers.remove(field);
         }
         if let Some(field) = &self.forward_user {
             field.set(headers, user.name.clone());
@@ -165,10 +165,8 @@ impl BasicAuth {
         exchange.user = Some(Box::new(user.name.clone()));
     }
 
-    fn refusal(&self, cause: &'static str) -> Refusal {
-        Refusal::new(Reason::Unauthorized)
-            .with(header::WWW_AUTHENTICATE, self.challenge.clone())
-            .because(cause)
+    fn refusal(&self, exchange: &Exchange, cause: &'static str) -> Refusal {
+        unauthorized(exchange, &self.challenge).because(cause)
     }
 }
 
@@ -180,9 +178,9 @@ impl OnRequest for BasicAuth {
         if self.public.covers(exchange) {
             return Next::Continue;
         }
-        let given = match Credentials::of(&exchange.head.headers) {
+        let given = match Credentials::of(&exchange.head.headers, authorization(exchange)) {
             Ok(given) => given,
-            Err(cause) => return self.refusal(cause).into(),
+            Err(cause) => return self.refusal(exchange, cause).into(),
         };
         let tag = self.seen.tag(&given.text);
         if let Some(user) = self.seen.get(&tag) {
@@ -231,9 +229,9 @@ const HASH: &str = "htpasswd -B FILE NAME hashes by bcrypt";
 const RENAME: &str = "give each user one line with a name of its own";
 
 impl Credentials {
-    /// What the one Authorization field holds, or why it holds nothing.
-    fn of(headers: &HeaderMap) -> Result<Self, &'static str> {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    /// What the one field of this name holds, or why it holds nothing.
+    fn of(headers: &HeaderMap, name: &HeaderName) -> Result<Self, &'static str> {
+        let mut fields = headers.get_all(name).iter();
         let (field, None) = (fields.next().ok_or("no_credentials")?, fields.next()) else {
             return Err("several_credentials");
         };
@@ -258,6 +256,8 @@ impl Credentials {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     fn given(fields: &[&str]) -> Result<(String, String), &'static str> {
@@ -266,7 +266,8 @@ mod tests {
             headers.append(header::AUTHORIZATION, field.parse().unwrap());
         }
         let text = |bytes: &[u8]| String::from_utf8(bytes.into()).unwrap();
-        Credentials::of(&headers).map(|given| (text(given.name()), text(given.password())))
+        Credentials::of(&headers, &header::AUTHORIZATION)
+            .map(|given| (text(given.name()), text(given.password())))
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use self::{
 };
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, Refusal, Verdict,
-    auth::{Found, Public, Seen, Source, Vouched, challenge},
+    auth::{Found, Public, Seen, Source, Vouched, challenge, challenged, unauthorized},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -217,14 +217,14 @@ impl Jwt {
     fn token<'a>(&self, exchange: &'a Exchange) -> Result<Cow<'a, [u8]>, Box<Refusal>> {
         let is_bearer = self.from == Source::Header(header::AUTHORIZATION);
         match self.from.find(exchange) {
-            Found::Nothing => Err(self.missing()),
-            Found::Several => Err(self.invalid("several_tokens")),
+            Found::Nothing => Err(self.missing(exchange)),
+            Found::Several => Err(self.invalid(exchange, "several_tokens")),
             Found::One(token) if !is_bearer => Ok(token),
             Found::One(field) => match field.split_at_checked("bearer ".len()) {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
                     Ok(Cow::Owned(token.trim_ascii().to_vec()))
                 }
-                _ => Err(self.missing()),
+                _ => Err(self.missing(exchange)),
             },
         }
     }
@@ -275,18 +275,18 @@ impl Jwt {
     /// Lets the request pass, or says why not.
     fn judge(&self, exchange: &mut Exchange) -> Result<(), (Box<Refusal>, Option<Failed>)> {
         let token = self.token(exchange).map_err(|refusal| (refusal, None))?;
-        let verified = self.verify(&token).map_err(|failed| (self.failed(failed), Some(failed)))?;
+        let verified = self.verify(&token).map_err(|failed| (self.failed(exchange, failed), Some(failed)))?;
         if !verified.suffices {
-            let refusal = refusal(Reason::Forbidden, &self.challenges.insufficient, "insufficient_claims");
-            return Err((refusal, None));
+            let refusal = challenged(exchange, &self.challenges.insufficient, Reason::Forbidden);
+            return Err((Box::new(refusal.because("insufficient_claims")), None));
         }
         self.admit(exchange, &verified);
         Ok(())
     }
 
-    fn failed(&self, failed: Failed) -> Box<Refusal> {
+    fn failed(&self, exchange: &Exchange, failed: Failed) -> Box<Refusal> {
         match failed {
-            Failed::Invalid(cause) => self.invalid(cause),
+            Failed::Invalid(cause) => self.invalid(exchange, cause),
             Failed::NoKeys => Box::new(Refusal::new(Reason::KeysUnavailable).because("no_keys")),
         }
     }
@@ -303,12 +303,12 @@ impl Jwt {
         }
     }
 
-    fn missing(&self) -> Box<Refusal> {
-        refusal(Reason::Unauthorized, &self.challenges.missing, "no_token")
+    fn missing(&self, exchange: &Exchange) -> Box<Refusal> {
+        Box::new(unauthorized(exchange, &self.challenges.missing).because("no_token"))
     }
 
-    fn invalid(&self, cause: &'static str) -> Box<Refusal> {
-        refusal(Reason::Unauthorized, &self.challenges.invalid, cause)
+    fn invalid(&self, exchange: &Exchange, cause: &'static str) -> Box<Refusal> {
+        Box::new(unauthorized(exchange, &self.challenges.invalid).because(cause))
     }
 }
 
@@ -378,10 +378,6 @@ impl FromStr for KeySet {
             false => text.parse().map(Self::File),
         }
     }
-}
-
-fn refusal(reason: Reason, challenge: &HeaderValue, cause: &'static str) -> Box<Refusal> {
-    Box::new(Refusal::new(reason).with(header::WWW_AUTHENTICATE, challenge.clone()).because(cause))
 }
 
 /// The keys of the one place that they come from, for the algorithms pinned.
