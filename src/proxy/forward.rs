@@ -17,6 +17,7 @@ use pingora::{
     protocols::http::ServerSession,
     proxy::{HttpProxy, http_proxy},
     server::configuration::ServerConf,
+    time::fast_timeout::set_fast_timeout_to_tokio_threshold,
 };
 use tokio::sync::watch;
 
@@ -50,6 +51,8 @@ pub struct Limits {
 impl Forwarder {
     /// `idle_connections`: how many unused upstream connections are kept in all.
     pub fn new(idle_connections: usize) -> Self {
+        // Those of less than a second are Pingora's own: a thread of its wakes a hundred times a second from the first one on.
+        set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
         let conf = ServerConf { upstream_keepalive_pool_size: idle_connections, ..ServerConf::default() };
         let trailing = Trailing::new(ConnectorOptions::from_server_conf(&conf));
         let proxy = Arc::new(http_proxy(&Arc::new(conf), Gateway));

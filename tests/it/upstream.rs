@@ -382,3 +382,15 @@ fn tally(proxy: &Proxy, requests: usize) -> BTreeMap<String, usize> {
     }
     counts
 }
+
+#[test]
+fn kept_connections_cost_no_thread_of_their_own() {
+    let origin = Origin::saying("hello");
+    let proxy = with(&[&origin.address()], "");
+    assert_eq!(proxy.client().get("/").status, 200);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
+    let names = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
+    let names: Vec<String> = names.map(|name| name.trim_end().to_owned()).collect();
+    // Pingora's, which wakes a hundred times a second.
+    assert!(!names.iter().any(|name| name == "Timer thread"), "{names:?}");
+}

@@ -20,7 +20,10 @@ use h2::{
     server::{self, SendResponse},
 };
 use http::Request;
-use tokio::time::timeout;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    time::timeout,
+};
 
 use self::{corked::Corked, judged::Judged, requests::Requests, session::Http2};
 use super::{AT_ONCE, deadline::Deadline, head, stream::Stream};
@@ -101,6 +104,8 @@ struct Serving<H> {
     /// The client has been told to ask for nothing more.
     closing: bool,
     quiet: Deadline,
+    /// The runtime is one that runs next what was woken last.
+    last_is_first: bool,
     /// Other tasks have had their turn since it was woken.
     has_waited: bool,
 }
@@ -121,6 +126,7 @@ impl<H: Handler> Serving<H> {
             seen: 0,
             closing: false,
             quiet: Deadline::default(),
+            last_is_first: Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
             has_waited: false,
         }
     }
@@ -188,12 +194,14 @@ impl<H: Handler> Serving<H> {
         }
     }
 
-    /// A request wakes the connection at each piece of its response, and tokio runs next what was woken last: those that wait
-    /// for their turn shall add theirs first, so that all goes to the client as one. What fills a record does not wait: it
-    /// would leave the processor's cache.
+    /// A request wakes the connection at each piece of its response, and tokio's threads run next what was woken last: those
+    /// that wait for their turn shall add theirs first, so that all goes to the client as one. What fills a record does not
+    /// wait: it would leave the processor's cache.
     fn waits_for_others(&mut self) -> bool {
-        self.has_waited =
-            !self.has_waited && self.requests.at_work() > 1 && self.requests.handed_over() < corked::MOST;
+        self.has_waited = self.last_is_first
+            && !self.has_waited
+            && self.requests.at_work() > 1
+            && self.requests.handed_over() < corked::MOST;
         self.has_waited
     }
 
