@@ -156,14 +156,19 @@ impl Arrival {
         Ok(())
     }
 
-    /// A request for a URI goes to that one's origin, where the route that was found does that.
+    /// A request for a URI goes to that one's origin, where the route that was found does that; none goes further than it
+    /// may.
     fn send_on(&mut self, head: &mut request::Parts, uri: Option<&Uri>) {
         if let (Plan::Act, Action::Forward(forward), Some(uri)) = (&self.plan, &self.route.action, uri) {
-            self.plan = match Errand::of(forward, uri, head) {
-                Err(reason) => Plan::Refuse(reason, None),
-                Ok(errand) if !absolute::ends_here(head) => Plan::Send(errand),
-                Ok(_) if head.method == Method::OPTIONS => Plan::Options(None),
-                Ok(_) => Plan::Refuse(Reason::MethodNotAllowed, Some(Allow::default())),
+            self.plan =
+                Errand::of(forward, uri, head).map_or_else(|reason| Plan::Refuse(reason, None), Plan::Send);
+        }
+        let goes_on =
+            matches!((&self.plan, &self.route.action), (Plan::Send(_), _) | (Plan::Act, Action::Proxy(_)));
+        if goes_on && absolute::ends_here(head) {
+            self.plan = match head.method {
+                Method::OPTIONS => Plan::Options(None),
+                _ => Plan::Refuse(Reason::MethodNotAllowed, Some(Allow::default())),
             };
         }
     }

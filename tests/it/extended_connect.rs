@@ -2,6 +2,7 @@
 //! HTTP/2 (hyper-h2).
 
 use super::{
+    absolute_form,
     support::{Origin, Proxy, Python, Reply, TrailerOrigin, config, to, until},
     websocket::{CLIENT, HELD, MANY, echo},
     websocket_cases::switching,
@@ -121,6 +122,20 @@ fn an_http_2_origin_is_asked_by_extended_connect() {
     assert!(proxy.access_line_of("/ws")["reason"].is_null());
     assert_eq!(said("many", &proxy, "/ws"), "all");
     assert_eq!(said("answer", &proxy, "/refused"), "403");
+}
+
+#[test]
+fn a_forward_proxy_is_asked_for_one_to_an_http_uri() {
+    let (_server, address) = echo();
+    let proxy = absolute_form::start(&[address.parse().unwrap()], "", "");
+    let ask = |target: &str, what: &str| {
+        let client = H2_CLIENT.replace("\"localhost\"", &format!("\"{target}\""));
+        Python::run(&client, &[what, &proxy.port("web").to_string(), "/ws"]).finish().trim().to_owned()
+    };
+    assert_eq!(ask(&address, "echo"), "4321 done ended");
+    let line = proxy.access_line_of("/ws");
+    assert_eq!((&line["status"], &line["endpoint"]), (&200.into(), &address.as_str().into()), "{line}");
+    assert!(ask("127.0.0.1:1", "answer").starts_with("403 "), "it is not listed");
 }
 
 #[test]

@@ -86,6 +86,27 @@ fn the_forwarded_field_is_understood_too() {
 }
 
 #[test]
+fn what_may_go_no_further_is_answered_here() {
+    let origin = Origin::saying("");
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    let mut ask = |method: &str, left: &str| {
+        client
+            .send(format!("{method} /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: {left}\r\n\r\n"))
+            .response()
+            .status
+    };
+    assert_eq!((ask("OPTIONS", "0"), ask("TRACE", "0")), (204, 405));
+    assert_eq!(origin.requests().len(), 0);
+    for (method, left) in [("OPTIONS", "1"), ("TRACE", "8"), ("OPTIONS", "many"), ("GET", "0")] {
+        assert_eq!(ask(method, left), 200, "{method} {left}");
+    }
+    let passed: Vec<_> =
+        origin.requests().iter().map(|one| one.field("max-forwards").unwrap().to_owned()).collect();
+    assert_eq!(passed, ["0", "7", "many", "0"]);
+}
+
+#[test]
 fn the_path_is_rewritten_by_a_template() {
     let origin = Origin::saying("");
     let words: [(&str, &dyn std::fmt::Display); 3] = [

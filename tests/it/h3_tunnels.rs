@@ -105,6 +105,21 @@ fn an_http_2_origin_is_asked_by_extended_connect() {
 }
 
 #[test]
+fn a_forward_proxy_is_asked_for_one_to_an_http_uri() {
+    let (_origin, address) = echo();
+    let server = Server::before(&address, "");
+    let ask = |target: &str| json!({ "path": "/", "scheme": "http", "authority": target });
+    let said = server.run("ws_echo", ask(&address)).all().pop().unwrap();
+    assert_eq!(
+        (&said["code"], &said["reason"], &said["reset"]),
+        (&json!(4321), &json!("done"), &Value::Null)
+    );
+    let line = server.proxy.access_line(|line| line["route"] == "tunnels");
+    assert_eq!((&line["status"], &line["endpoint"]), (&200.into(), &address.as_str().into()), "{line}");
+    assert_eq!(server.status(ask("127.0.0.1:1")), 403, "it is not listed");
+}
+
+#[test]
 fn many_tunnels_share_a_connection_with_requests() {
     let (_origin, server) = Server::echoing();
     assert_eq!(server.said("ws_many", "/ws"), json!({ "tunnels": 50, "status": 200 }));
