@@ -250,8 +250,8 @@ impl<H: Handler> Serving<H> {
 
     /// Lets the requests see that the client has gone, and waits for them.
     async fn end(self) {
-        let Self { h2, requests, .. } = self;
-        drop(h2);
+        let Self { h2, stream, requests, .. } = self;
+        drop((h2, stream));
         poll_fn(|cx| requests.poll_none(cx)).await;
     }
 

@@ -326,6 +326,20 @@ async fn fields_of_a_connection_are_refused() {
 }
 
 #[tokio::test]
+async fn a_broken_connection_does_not_wait_for_its_requests_to_close() {
+    let (mut io, _server, handler, _drain) = start(settings());
+    let head = [&[0x82, 0x87, 0x04, 5][..], b"/gate", &[0x01, 6], b"a.test"].concat();
+    let request = frame(HEADERS, END_STREAM_AND_HEADERS, 1, &head);
+    let begin = [&crate::listen::preface::PREFACE[..], &frame(SETTINGS, 0, 0, &[]), &request].concat();
+    io.write_all(&begin).await.unwrap();
+    handler.next_begin().await;
+    // Of a length that no PING has.
+    io.write_all(&frame(6, 0, 0, &[0])).await.unwrap();
+    let closed = async { while io.write_all(&[0]).await.is_ok() { next_turn().await } };
+    timeout(Duration::from_secs(10), closed).await.expect("the socket is closed");
+}
+
+#[tokio::test]
 async fn a_flood_of_cancelled_requests_ends_the_connection() {
     let mut flood = Vec::new();
     for stream in (1..400).step_by(2) {
