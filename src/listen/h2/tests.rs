@@ -335,7 +335,11 @@ async fn a_broken_connection_does_not_wait_for_its_requests_to_close() {
     handler.next_begin().await;
     // Of a length that no PING has.
     io.write_all(&frame(6, 0, 0, &[0])).await.unwrap();
-    let closed = async { while io.write_all(&[0]).await.is_ok() { next_turn().await } };
+    let closed = async {
+        while io.write_all(&[0]).await.is_ok() {
+            next_turn().await
+        }
+    };
     timeout(Duration::from_secs(10), closed).await.expect("the socket is closed");
 }
 
