@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderValue, Method, Uri, header, request,
+    HeaderValue, Uri, header, request,
     uri::{PathAndQuery, Scheme},
 };
 
@@ -48,20 +48,6 @@ impl Errand {
             head.uri = as_it_came(uri)?;
         }
         Ok(Self { forward: forward.clone(), authority })
-    }
-}
-
-/// Whether the last proxy that it may be sent on to is this one; else it may go one proxy less far (RFC 9110 section 7.6.2).
-pub(super) fn ends_here(head: &mut request::Parts) -> bool {
-    let is_counted = matches!(head.method, Method::OPTIONS | Method::TRACE);
-    let left = head.headers.get(header::MAX_FORWARDS).filter(|_| is_counted);
-    match left.and_then(|left| left.to_str().ok()?.parse::<u32>().ok()) {
-        Some(0) => true,
-        Some(left) => {
-            head.headers.insert(header::MAX_FORWARDS, (left - 1).into());
-            false
-        }
-        None => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
 
-use super::absolute::{self, Errand};
+use super::absolute::Errand;
 use crate::{
     error::Reason,
     http::{
@@ -46,6 +46,11 @@ pub(super) enum Plan {
 }
 
 impl Plan {
+    /// Whether the request goes on to somebody else, as a request.
+    pub(super) fn goes_on(&self, action: &Action) -> bool {
+        matches!((self, action), (Self::Send(_), _) | (Self::Act, Action::Proxy(_)))
+    }
+
     /// Whether it is what is asked of a forward proxy.
     pub(super) fn is_of_a_proxy(&self, action: &Action) -> bool {
         matches!((self, action), (Self::Send(_), _) | (Self::Act, Action::Forward(_)))
@@ -163,9 +168,7 @@ impl Arrival {
             self.plan =
                 Errand::of(forward, uri, head).map_or_else(|reason| Plan::Refuse(reason, None), Plan::Send);
         }
-        let goes_on =
-            matches!((&self.plan, &self.route.action), (Plan::Send(_), _) | (Plan::Act, Action::Proxy(_)));
-        if goes_on && absolute::ends_here(head) {
+        if self.plan.goes_on(&self.route.action) && ends_here(head) {
             self.plan = match head.method {
                 Method::OPTIONS => Plan::Options(None),
                 _ => Plan::Refuse(Reason::MethodNotAllowed, Some(Allow::default())),
@@ -228,6 +231,23 @@ impl Arrival {
             }
             _ => None,
         }
+    }
+}
+
+/// Whether this is the last that it may be sent on to; else it may go one less far (RFC 9110 section 7.6.2).
+fn ends_here(head: &mut request::Parts) -> bool {
+    // Before a field is looked for: it is asked of every request that goes on.
+    if !matches!(head.method, Method::OPTIONS | Method::TRACE) {
+        return false;
+    }
+    let left = head.headers.get(header::MAX_FORWARDS);
+    match left.and_then(|left| left.to_str().ok()?.parse::<u32>().ok()) {
+        Some(0) => true,
+        Some(left) => {
+            head.headers.insert(header::MAX_FORWARDS, (left - 1).into());
+            false
+        }
+        None => false,
     }
 }
 

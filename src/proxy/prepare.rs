@@ -9,7 +9,7 @@ use crate::{
         forwarded::{self, Hop},
         hop_by_hop, websocket,
     },
-    snapshot::{Action, Listener},
+    snapshot::Listener,
     trace::{TRACEPARENT, Trace},
 };
 
@@ -23,7 +23,7 @@ pub(super) fn prepare(
     trace: Option<&Trace>,
 ) {
     let is_proxied = matches!(arrival.plan, Plan::Send(_));
-    if !is_proxied && !matches!((&arrival.plan, &arrival.route.action), (Plan::Act, Action::Proxy(_))) {
+    if !arrival.plan.goes_on(&arrival.route.action) {
         return;
     }
     let upgrade = match head.version {

@@ -5,11 +5,11 @@
 //! refused request no byte may reach the origin (with `then`: never the whole of it). Of the others, `origin` must stand in
 //! what the last of them is there, and `origin_lacks` must not.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::support::{Client, Origin, Proxy, cases, unescape};
+use super::support::{Client, Origin, Proxy, cases, unescape, waited};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,7 +157,8 @@ impl Trial {
         // The proxy may refuse and close before all is sent.
         let _ = client.try_send(&sent);
         if !case.then.is_empty() {
-            waited(|| (self.origin.bytes() > before).then_some(())).ok_or("nothing came to the origin")?;
+            waited(PATIENCE, || (self.origin.bytes() > before).then_some(()))
+                .ok_or("nothing came to the origin")?;
             let _ = client.try_send(unescape(&case.then));
         }
         let method = String::from_utf8_lossy(&sent).split(' ').next().unwrap_or_default().to_owned();
@@ -170,7 +171,8 @@ impl Trial {
 
     /// The reason in the line of the log that is the last, once there are as many as there were answers.
     fn reason(&mut self) -> Result<Option<String>, String> {
-        let lines = waited(|| Some(self.proxy.access_log()).filter(|lines| lines.len() > self.logged));
+        let lines =
+            waited(PATIENCE, || Some(self.proxy.access_log()).filter(|lines| lines.len() > self.logged));
         let lines = lines.ok_or("it is not logged")?;
         self.logged = lines.len();
         Ok(lines.last().and_then(|line| line["reason"].as_str()).map(str::to_owned))
@@ -208,17 +210,6 @@ impl Gives {
         match &self.status {
             Statuses::One(status) => vec![*status],
             Statuses::Several(list) => list.clone(),
-        }
-    }
-}
-
-/// What `probe` yields, if it does in time.
-fn waited<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match probe() {
-            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
-            found => return found,
         }
     }
 }

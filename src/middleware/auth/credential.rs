@@ -56,7 +56,7 @@ impl Source {
     pub fn take_out(&self, exchange: &mut Exchange) {
         match self {
             Self::Header(name) => {
-                let name = for_whom(name, exchange).clone();
+                let name = for_whom(name, exchange);
                 exchange.head.headers.remove(name);
             }
             Self::Cookie(name) => take_cookie(name, exchange),

@@ -34,16 +34,20 @@ pub fn authorization(exchange: &Exchange) -> &'static HeaderName {
 
 /// Asks for credentials: 401, or 407 where they are for a proxy (RFC 9110 sections 15.5.2 and 15.5.8).
 pub fn unauthorized(exchange: &Exchange, challenge: &HeaderValue) -> Refusal {
-    challenged(exchange, challenge, Reason::Unauthorized)
+    let reason = match exchange.to_proxy {
+        true => Reason::ProxyUnauthorized,
+        false => Reason::Unauthorized,
+    };
+    challenged(exchange, challenge, reason)
 }
 
 /// Refuses for a reason, with a challenge.
 pub fn challenged(exchange: &Exchange, challenge: &HeaderValue, reason: Reason) -> Refusal {
-    match (exchange.to_proxy, reason) {
-        (false, reason) => Refusal::new(reason).with(header::WWW_AUTHENTICATE, challenge.clone()),
-        (true, Reason::Unauthorized) => challenged(exchange, challenge, Reason::ProxyUnauthorized),
-        (true, reason) => Refusal::new(reason).with(header::PROXY_AUTHENTICATE, challenge.clone()),
-    }
+    let field = match exchange.to_proxy {
+        true => header::PROXY_AUTHENTICATE,
+        false => header::WWW_AUTHENTICATE,
+    };
+    Refusal::new(reason).with(field, challenge.clone())
 }
 
 /// What WWW-Authenticate says: a scheme, the realm and further parameters (RFC 9110 section 11.6.1).

@@ -59,7 +59,8 @@ class Tunnel:
 class WebSocket(Tunnel):
     async def begin(self, c, protocol="websocket", method="CONNECT"):
         head = [(":method", method), (":protocol", protocol), (":path", SPEC["path"])]
-        head += [(":scheme", SPEC.get("scheme", "https")), (":authority", SPEC.get("authority", "localhost")), ("sec-websocket-version", "13"), *SPEC.get("fields", [])]
+        head += [(":scheme", SPEC.get("scheme", "https")), (":authority", SPEC.get("authority", "localhost"))]
+        head += [("sec-websocket-version", "13"), *SPEC.get("fields", [])]
         await self.open(c, head)
         self.ws, self.events = Connection(ConnectionType.CLIENT), self.incoming()
         return self

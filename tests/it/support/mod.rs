@@ -58,14 +58,18 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 #[track_caller]
-pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn within<T>(limit: Duration, what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    waited(limit, probe).unwrap_or_else(|| panic!("not within {limit:?}: {what}"))
+}
+
+/// What `probe` yields, if it does in time.
+pub fn waited<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
-        if let Some(found) = probe() {
-            return found;
+        match probe() {
+            None if Instant::now() < end => std::thread::sleep(POLL),
+            found => return found,
         }
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        std::thread::sleep(POLL);
     }
 }
 
