@@ -10,7 +10,7 @@
 //! | 3 | [`compile`], [`snapshot`] | from what was written to what is served; what is swapped |
 //! | 2 | [`config`] | what a person wrote, parsed, united and checked |
 //! | 1 | [`routing`], [`action`], [`middleware`], [`matcher`], [`upstream`], [`store`], [`trace`], [`telemetry`], [`tls`] | what it is made of, each with its part of the configuration |
-//! | 0 | [`value`], [`http`], [`diagnostic`], [`error`] | words and rules, no I/O |
+//! | 0 | [`value`], [`http`], [`diagnostic`], [`error`], [`wire`] | words and rules, codecs, no I/O |
 //!
 //! A configuration's life is `server::reload`: load, compile, test, acquire sockets, commit, retire. A request's life is
 //! `listen` (limits, PROXY protocol, TLS or QUIC, a session), then [`proxy`]: the route, the chain, the action, the chain
@@ -39,3 +39,4 @@ pub mod tls;
 pub mod trace;
 pub mod upstream;
 pub mod value;
+pub mod wire;

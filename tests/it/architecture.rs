@@ -14,12 +14,13 @@ const ARROWS: &[(&str, &str)] = &[
     ("http", "value"),
     ("diagnostic", "value"),
     ("error", "http value"),
+    ("wire", "error http value"),
     // L1a
     ("telemetry", "error http value"),
     ("tls", "diagnostic error http value"),
     // L1b
     ("matcher", "diagnostic http tls value"),
-    ("upstream", "diagnostic error http telemetry tls value"),
+    ("upstream", "diagnostic error http telemetry tls value wire"),
     ("trace", "http telemetry upstream value"),
     ("store", "telemetry value"),
     // L1c
@@ -38,9 +39,12 @@ const ARROWS: &[(&str, &str)] = &[
          upstream value",
     ),
     // L4
-    ("proxy", "action error http matcher middleware routing snapshot telemetry tls trace upstream value"),
+    (
+        "proxy",
+        "action error http matcher middleware routing snapshot telemetry tls trace upstream value wire",
+    ),
     // L5
-    ("listen", "config error http proxy snapshot telemetry tls value"),
+    ("listen", "config error http proxy snapshot telemetry tls value wire"),
     ("admin", "diagnostic http snapshot telemetry value"),
     // L6
     (

@@ -3,6 +3,8 @@
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, StatusCode, header, response};
 
+use crate::wire::h1::write::write_field;
+
 /// What of the request decides its response's framing.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
@@ -94,22 +96,6 @@ pub fn write_informational(out: &mut BytesMut, status: StatusCode, fields: &Head
     out.put_slice(b"\r\n");
 }
 
-/// Writes the last chunk with the trailers.
-pub fn write_trailers(out: &mut BytesMut, trailers: &HeaderMap) {
-    out.put_slice(b"0\r\n");
-    trailers.iter().for_each(|(name, value)| write_field(out, name.as_str(), value.as_bytes()));
-    out.put_slice(b"\r\n");
-}
-
-/// Writes a chunk's size line.
-pub fn write_chunk_size(out: &mut BytesMut, size: usize) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
-    out.reserve(20);
-    (0..digits).rev().for_each(|digit| out.put_u8(HEX[(size >> (digit * 4)) & 15]));
-    out.put_slice(b"\r\n");
-}
-
 /// RFC 9110 section 8.6: no Content-Length with 1xx and 204.
 fn forbids_length(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT
@@ -123,29 +109,12 @@ fn write_status(out: &mut BytesMut, status: StatusCode) {
     out.put_slice(b"\r\n");
 }
 
-/// Names are written as people are used to see them: `Content-Type`. Their case has no meaning.
 /// The room that the body takes behind the head, where it is so small that both go out together.
 fn small_body(framing: Framing) -> usize {
     match framing {
         Framing::Exact(length) if length <= COALESCE as u64 => length as usize,
         _ => 0,
     }
-}
-
-fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    let start = out.len();
-    out.extend_from_slice(name.as_bytes());
-    let mut first = true;
-    for byte in &mut out[start..] {
-        if first {
-            byte.make_ascii_uppercase();
-        }
-        first = *byte == b'-';
-    }
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
@@ -198,14 +167,5 @@ mod tests {
             written(&switching, false, GET, false),
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         );
-    }
-
-    #[test]
-    fn chunk_sizes_are_hexadecimal() {
-        for (size, text) in [(0, "0\r\n"), (15, "f\r\n"), (16, "10\r\n"), (65536, "10000\r\n")] {
-            let mut out = BytesMut::new();
-            write_chunk_size(&mut out, size);
-            assert_eq!(&out[..], text.as_bytes());
-        }
     }
 }

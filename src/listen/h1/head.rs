@@ -6,7 +6,7 @@ use http::{
     request::{self, Parts},
 };
 
-use crate::{error::Reason, http::target::WholeServer};
+use crate::{error::Reason, http::target::WholeServer, wire::h1::body::BodyLength};
 
 /// What a connection takes of a head.
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +26,6 @@ pub struct Head {
     /// Whether the client lets the connection live on (RFC 9112 section 9.3).
     pub keep_alive: bool,
     pub expects_continue: bool,
-}
-
-/// How the request's body is framed (RFC 9112 section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyLength {
-    Empty,
-    Exact(u64),
-    Chunked,
 }
 
 /// Fields that httparse is given room for; past the configured number they are refused with 431.

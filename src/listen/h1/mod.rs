@@ -1,7 +1,6 @@
 //! HTTP/1.1 and 1.0: one connection's requests, one after the other.
 
 mod answer;
-pub mod body;
 pub mod head;
 mod session;
 

@@ -16,12 +16,15 @@ use tokio_util::io::poll_read_buf;
 use super::{
     Io, Patience,
     answer::{self, Asked, Framing},
-    body::{Body, Piece},
 };
 use crate::{
     error::Reason,
     listen::{deadline::Deadline, pace::Pace},
     proxy::session::{ClientError, Closed, Session},
+    wire::h1::{
+        body::{Body, BodyLength, Piece},
+        write,
+    },
 };
 
 /// What came of reading ahead.
@@ -97,7 +100,7 @@ impl<I: Io> Http1<I> {
         let has_come = body.look_ahead(&mut self.input).map_err(|_| Reason::BadChunk)?;
         self.exchange = Exchange {
             body,
-            body_is_empty: head.length == super::head::BodyLength::Empty,
+            body_is_empty: head.length == BodyLength::Empty,
             asked: Asked {
                 head_only: head.parts.method == http::Method::HEAD,
                 http11: head.parts.version == http::Version::HTTP_11,
@@ -403,7 +406,7 @@ impl<I: Io> Session for Http1<I> {
             }
             Framing::Chunked => {
                 if !data.is_empty() {
-                    answer::write_chunk_size(&mut self.output, data.len());
+                    write::write_chunk_size(&mut self.output, data.len());
                     self.put(data).await?;
                     self.output.extend_from_slice(b"\r\n");
                 }
@@ -437,7 +440,7 @@ impl<I: Io> Session for Http1<I> {
 
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
         if self.exchange.framing == Some(Framing::Chunked) {
-            answer::write_trailers(&mut self.output, &trailers);
+            write::write_trailers(&mut self.output, &trailers);
             self.exchange.framing = Some(Framing::None);
             return Ok(());
         }
@@ -477,7 +480,7 @@ impl<I: Io> Drop for Http1<I> {
 impl Exchange {
     fn idle() -> Self {
         Self {
-            body: Body::new(super::head::BodyLength::Empty),
+            body: Body::new(BodyLength::Empty),
             body_is_empty: true,
             asked: Asked { head_only: false, http11: true, connect: false },
             framing: None,

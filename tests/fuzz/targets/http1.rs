@@ -5,9 +5,9 @@
 use bytes::BytesMut;
 use http::{HeaderMap, header};
 use libfuzzer_sys::fuzz_target;
-use portolan::listen::h1::{
-    body::{Body, Piece},
-    head::{self, BodyLength, Head, Limits},
+use portolan::{
+    listen::h1::head::{self, Head, Limits},
+    wire::h1::body::{Body, BodyLength, Piece},
 };
 
 const LIMITS: Limits = Limits { size: 4096, fields: 64, target: 1024 };

@@ -1,11 +1,19 @@
-//! Reads a request's body by its framing; the chunked coding (RFC 9112 section 7.1) without any leniency.
+//! Reads a message body by its framing (RFC 9112 section 6), the chunked coding (section 7.1) without any leniency.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::BodyLength;
+/// The framing of a message body (RFC 9112 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    Empty,
+    Exact(u64),
+    Chunked,
+    /// Until the connection ends: responses alone.
+    UntilClose,
+}
 
 /// Where in the body the reading stands.
 #[derive(Debug)]
@@ -24,6 +32,8 @@ enum State {
     Chunk(u64),
     ChunkEnd,
     Trailers,
+    /// A response without a length: bytes until the connection ends.
+    UntilClose,
     /// After an upgrade: bytes until the connection ends.
     Tunnel,
 }
@@ -47,6 +57,7 @@ impl Body {
             BodyLength::Empty => State::Done,
             BodyLength::Exact(length) => State::Exact(length),
             BodyLength::Chunked => State::ChunkSize,
+            BodyLength::UntilClose => State::UntilClose,
         };
         Self { state, ahead: VecDeque::new(), trailers: None }
     }
@@ -67,6 +78,11 @@ impl Body {
     pub fn end(&mut self) {
         self.state = State::Done;
         self.ahead.clear();
+    }
+
+    /// Whether the connection's end is the body's.
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(self.state, State::UntilClose | State::Tunnel)
     }
 
     pub fn is_tunnel(&self) -> bool {
@@ -104,7 +120,7 @@ impl Body {
             match self.state {
                 State::Done => return Ok(Piece::End),
                 _ if buffer.is_empty() => return Ok(Piece::More),
-                State::Tunnel => return Ok(Piece::Data(buffer.split().freeze())),
+                State::UntilClose | State::Tunnel => return Ok(Piece::Data(buffer.split().freeze())),
                 State::Exact(left) => {
                     let data = take_up_to(buffer, left);
                     self.state = match left - data.len() as u64 {

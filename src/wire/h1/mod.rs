@@ -1,0 +1,4 @@
+//! HTTP/1 as both sides read and write it (RFC 9112).
+
+pub mod body;
+pub mod write;
