@@ -192,11 +192,47 @@ struct FieldScan {
     refusal: Option<Reason>,
 }
 
-/// What Transfer-Encoding says.
-#[derive(Clone, Copy)]
+/// What the Transfer-Encoding fields say so far; several lines are one list (RFC 9110 section 5.3).
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Coding {
+    /// Chunked alone.
     Chunked,
-    Unknown,
+    /// Other codings, and then chunked.
+    OthersThenChunked,
+    /// Other codings alone: nothing tells where the body ends.
+    Others,
+}
+
+/// The name of a transfer coding (RFC 9112 section 7). Chunked takes no parameters.
+fn coding_name(element: &[u8]) -> Option<&[u8]> {
+    let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let name = parts.next().filter(|name| is_token(name))?;
+    let mut has_parameters = false;
+    for parameter in parts {
+        has_parameters = true;
+        let equals = memchr::memchr(b'=', parameter)?;
+        let (key, value) = (parameter[..equals].trim_ascii(), parameter[equals + 1..].trim_ascii());
+        (is_token(key) && !value.is_empty() && value.iter().all(is_graphic)).then_some(())?;
+    }
+    let is_chunked = name.eq_ignore_ascii_case(b"chunked");
+    (!is_chunked || !has_parameters).then_some(name)
+}
+
+fn is_graphic(byte: &u8) -> bool {
+    byte.is_ascii_graphic()
+}
+
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| is_tchar(*byte))
+}
+
+/// RFC 9110 section 5.6.2.
+pub(super) const fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
 }
 
 impl FieldScan {
@@ -227,22 +263,19 @@ impl FieldScan {
         Ok(())
     }
 
-    /// Exactly one "chunked" and no other coding.
+    /// Chunked is applied last, and once (RFC 9112 section 6.1). An element that is no coding makes the framing ambiguous,
+    /// an empty one too.
     fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Reason> {
-        if self.coding.is_some() {
-            return Err(Reason::AmbiguousFraming);
+        for element in value.split(|byte| *byte == b',') {
+            let coding = coding_name(element.trim_ascii()).ok_or(Reason::AmbiguousFraming)?;
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.coding = Some(match self.coding {
+                None if is_chunked => Coding::Chunked,
+                Some(Coding::Others) if is_chunked => Coding::OthersThenChunked,
+                None | Some(Coding::Others) => Coding::Others,
+                Some(Coding::Chunked | Coding::OthersThenChunked) => return Err(Reason::AmbiguousFraming),
+            });
         }
-        if value.eq_ignore_ascii_case(b"chunked") {
-            self.coding = Some(Coding::Chunked);
-            return Ok(());
-        }
-        let token = |coding: &[u8]| !coding.is_empty() && coding.iter().all(u8::is_ascii_alphanumeric);
-        let known_shape = value.split(|b| *b == b',').all(|coding| token(coding.trim_ascii()));
-        let ends_chunked = value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked");
-        if !known_shape || ends_chunked {
-            return Err(Reason::AmbiguousFraming);
-        }
-        self.coding = Some(Coding::Unknown);
         Ok(())
     }
 
@@ -258,8 +291,10 @@ impl FieldScan {
         let length = match (self.coding, self.length) {
             (Some(_), Some(_)) => return Err(Reason::AmbiguousFraming),
             (Some(_), None) if !http11 => return Err(Reason::AmbiguousFraming),
+            // RFC 9112 section 6.3: the length cannot be determined.
+            (Some(Coding::Others), None) => return Err(Reason::AmbiguousFraming),
             // RFC 9112 section 6.1 asks for 501.
-            (Some(Coding::Unknown), None) => return Err(Reason::UnsupportedTransferCoding),
+            (Some(Coding::OthersThenChunked), None) => return Err(Reason::UnsupportedTransferCoding),
             (Some(Coding::Chunked), None) => BodyLength::Chunked,
             (None, Some(0) | None) => BodyLength::Empty,
             (None, Some(length)) => BodyLength::Exact(length),
@@ -363,12 +398,24 @@ mod tests {
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: , chunked\r\n",
             "Transfer-Encoding: chunked, chunked\r\n",
-            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked, gzip\r\n",
+            "Transfer-Encoding: gzip\r\n",
+            "Transfer-Encoding: gzip, chunked, gzip\r\n",
+            "Transfer-Encoding: chunked;a=b\r\n",
+            "Transfer-Encoding: gzip;, chunked\r\n",
+            "Transfer-Encoding: gzip;q, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
             "Transfer-Encoding: \"chunked\"\r\n",
         ] {
             assert_eq!(framed(wrong), Err(Reason::AmbiguousFraming), "{wrong:?}");
         }
-        assert_eq!(framed("Transfer-Encoding: gzip\r\n"), Err(Reason::UnsupportedTransferCoding));
+        for unsupported in [
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: br;level=9, gzip , Chunked\r\n",
+            "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            assert_eq!(framed(unsupported), Err(Reason::UnsupportedTransferCoding), "{unsupported:?}");
+        }
     }
 
     #[test]
