@@ -50,6 +50,8 @@ enum Failed {
     Silent,
     #[error("the listener goes")]
     Draining,
+    #[error("the connection does not begin with the HTTP/2 preface")]
+    NoPreface,
     #[error("the client's certificate cannot be read: {0}")]
     ClientCertificate(#[from] tls::ClientCertificateError),
     #[error("{0}")]
@@ -89,6 +91,10 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
         }
         None => cleartext(io, read, &told, &settings, accepted.ending.draining.clone()).await?,
     };
+    // Without TLS nothing has been agreed on, and a client of another protocol need not know HTTP/1 either.
+    if first == First::Other && tls.is_none() && !settings.protocols.h1 {
+        return Err(Failed::NoPreface);
+    }
     let (protocol, counted) = match first {
         First::Http2 => (Protocol::Http2, metrics::Protocol::H2),
         First::Other => (Protocol::Http1, metrics::Protocol::H1),
@@ -109,7 +115,7 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
     match first {
         // In a box: connections of HTTP/1 would make room for it.
         First::Http2 => Box::pin(h2::serve(stream, connection, settings, handler)).await,
-        // Where that is not spoken the client is told so in its own protocol.
+        // Over TLS without ALPN, where HTTP/1 is not spoken, the client is told so in its own protocol.
         First::Other => h1::serve(stream, connection, settings, handler).await,
     }
     Ok(())

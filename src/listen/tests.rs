@@ -131,12 +131,14 @@ async fn http1_is_served_from_its_first_byte_on() {
 }
 
 #[tokio::test]
-async fn http1_is_refused_where_only_http2_is_spoken() {
+async fn what_is_not_http2_is_closed_without_a_byte_where_only_h2c_is_spoken() {
     let started = start(Listener { protocols: only_h2(), ..settings() });
-    let mut io = started.connect().await;
-    io.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    let answer = read_all(io).await;
-    assert!(answer.starts_with(b"HTTP/1.1 505 "), "{}", String::from_utf8_lossy(&answer));
+    for first in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"P", b"PRI * HTTP/1.1\r\n", b"\x16\x03\x01"] {
+        let mut io = started.connect().await;
+        io.write_all(first).await.unwrap();
+        io.shutdown().await.unwrap();
+        assert_eq!(read_all(io).await, b"", "{}", first.escape_ascii());
+    }
     assert!(started.handler.heads.lock().unwrap().is_empty());
 }
 

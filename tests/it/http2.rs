@@ -43,7 +43,7 @@ impl Secure {
 }
 
 #[test]
-fn http1_is_told_that_it_is_not_spoken_where_only_http2_is() {
+fn http1_is_told_over_tls_and_closed_in_the_clear_where_only_http2_is_spoken() {
     let tree = Tree::new();
     let certificates = Certificates::new(&tree);
     certificates.sign("web", &["localhost"]);
@@ -58,25 +58,25 @@ defaults: { middleware: [{ response_headers: { set: { X-Chain: passed } } }] }
 hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok } } } } }
 "#,
     );
-    let secure = Client::tls(proxy.port("secure"), "localhost", certificates.client(&[])).unwrap();
-    for (listener, mut client) in [("web", proxy.client()), ("secure", secure)] {
-        let answer = client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").response();
-        assert_eq!((answer.status, answer.field("x-chain")), (505, Some("passed")));
-        assert!(answer.field("proxy-status").unwrap().contains("http_request_error"), "{answer:?}");
-        assert!(client.is_closed());
-        let line = proxy.access_line(|line| line["listener"] == listener);
-        assert_eq!(
-            (&line["status"], &line["reason"]),
-            (&505.into(), &"unsupported_version".into()),
-            "{line}"
-        );
-        let of_listener = format!("listener=\"{listener}\"");
-        until("it is counted", || {
-            let text = proxy.metrics();
-            let mut counts = text.lines().filter(|line| line.starts_with("portolan_requests_total{"));
-            counts.any(|line| line.contains(&of_listener) && line.contains("5xx") && line.ends_with(" 1"))
-        });
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
+    for other in [request, "PRI * HTTP/1.1\r\n\r\n", "\u{16}\u{3}\u{1}", "PROXY UNKNOWN\r\n"] {
+        assert_eq!(proxy.client().send(other).read_to_end(), b"", "{other:?} is answered");
     }
+    let mut client = Client::tls(proxy.port("secure"), "localhost", certificates.client(&[])).unwrap();
+    let answer = client.send(request).response();
+    assert_eq!((answer.status, answer.field("x-chain")), (505, Some("passed")));
+    assert!(answer.field("proxy-status").unwrap().contains("http_request_error"), "{answer:?}");
+    assert!(client.is_closed());
+    let line = proxy.access_line(|line| line["listener"] == "secure");
+    assert_eq!((&line["status"], &line["reason"]), (&505.into(), &"unsupported_version".into()), "{line}");
+    assert!(proxy.access_log().iter().all(|line| line["listener"] == "secure"));
+    until("it is counted", || {
+        let text = proxy.metrics();
+        let mut counts = text.lines().filter(|line| line.starts_with("portolan_requests_total{"));
+        counts.any(|line| {
+            line.contains("listener=\"secure\"") && line.contains("5xx") && line.ends_with(" 1")
+        })
+    });
     assert_eq!(curl(&["--http2-prior-knowledge", &proxy.url("web", "/")]).stdout, "ok");
 }
 
