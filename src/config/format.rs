@@ -12,7 +12,7 @@ use crate::{
     store,
     upstream::{DeniedAddress, config::BalanceKey},
     value::{
-        Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, Method, Name, Percent, Rate, Size,
+        Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, LeastRate, Method, Name, Percent, Rate, Size,
         Status, StatusRange, Subject, Url,
     },
 };
@@ -37,6 +37,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:field-name", parses::<FieldName>),
     ("portolan:jwk-set", parses::<KeySet>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),
+    ("portolan:least-rate", parses::<LeastRate>),
     ("portolan:limit-key", parses::<LimitKey>),
     ("portolan:method", parses::<Method>),
     ("portolan:name", parses::<Name>),
@@ -54,7 +55,7 @@ const FORMATS: &[(&str, Check)] = &[
 
 /// Formats whose values are written with a unit.
 pub const WITH_UNIT: &[&str] =
-    &["portolan:bandwidth", "portolan:duration", "portolan:size", "portolan:rate", "portolan:percent"];
+    &["portolan:bandwidth", "portolan:duration", "portolan:least-rate", "portolan:size", "portolan:rate", "portolan:percent"];
 
 /// The check of a format; one without takes any text.
 pub fn check_of(format: &str) -> Option<Check> {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::document::{Chain, File};
 use crate::{
     telemetry::access_log,
-    value::{Bandwidth, Bind, Cidr, Duration, Name, OneOrMany, Size, Spanned, Status},
+    value::{LeastRate, Bind, Cidr, Duration, Name, OneOrMany, Size, Spanned, Status},
 };
 
 /// A listener: addresses, protocols, TLS, limits.
@@ -307,7 +307,7 @@ pub struct Limits {
     pub uri: Option<Spanned<Size>>,
     /// Requests of one connection. Default 10000.
     pub requests_per_connection: Option<std::num::NonZeroU32>,
-    /// The bytes of a request's body that have to come for each second that they are waited for, on average and after ten
-    /// seconds. Default: no limit of its own.
-    pub body_rate: Option<Bandwidth>,
+    /// The bytes of a request body that must arrive per second of waiting for it, on average and after the first ten seconds.
+    /// `off` turns it off. Default 240B/s, after the first `body_idle` of waiting, and not for gRPC.
+    pub body_rate: Option<LeastRate>,
 }

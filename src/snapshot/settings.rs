@@ -12,7 +12,7 @@ use crate::{
     http::connection::ClientRules,
     telemetry::metrics,
     tls::{self, Remembered},
-    value::{Cidr, Name, Size, Spanned},
+    value::{Cidr, LeastRate, Name, Size, Spanned},
 };
 
 /// What new connections of a listener are held to.
@@ -84,10 +84,18 @@ pub struct Limits {
     pub headers: usize,
     pub uri: usize,
     pub requests_per_connection: usize,
-    /// The bytes of a body that have to come in a second that they are waited for. `None`: no limit of its own.
-    pub body_rate: Option<NonZeroU64>,
+    pub body_rate: BodyRate,
     /// HTTP/2 requests at once per connection.
     pub streams: u32,
+}
+
+/// The bytes of a request body that must arrive per second of waiting for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyRate {
+    Off,
+    /// What holds where the configuration says nothing.
+    Default,
+    Configured(NonZeroU64),
 }
 
 /// Compiles a listener's settings; `tls` is what was made of its `tls` section.
@@ -236,7 +244,11 @@ fn limits(config: &config::Listener) -> Limits {
         headers: limits.headers.map_or(128, |number| number.get().into()),
         uri: limits.uri.as_ref().map_or(8 << 10, |size| bytes(size.value.0)),
         requests_per_connection: limits.requests_per_connection.map_or(10_000, count),
-        body_rate: limits.body_rate.map(|rate| rate.0),
+        body_rate: match limits.body_rate {
+            None => BodyRate::Default,
+            Some(LeastRate::Off) => BodyRate::Off,
+            Some(LeastRate::Rate(rate)) => BodyRate::Configured(rate.0),
+        },
         streams: config.http2.as_ref().and_then(|http2| http2.max_streams).map_or(128, |number| number.get()),
     }
 }
@@ -281,5 +293,6 @@ mod tests {
         assert_eq!(listener.limits.header_size, 65536);
         assert_eq!((listener.limits.headers, listener.limits.streams), (128, 128));
         assert_eq!(listener.limits.connections_per_ip, None);
+        assert_eq!(listener.limits.body_rate, BodyRate::Default);
     }
 }

@@ -31,6 +31,6 @@ pub use subject::{Attribute, Subject};
 pub use template::{Piece, Template, TemplateError, Variable, Variables, meant, pieces};
 pub(crate) use text::text_value;
 pub use timestamp::Timestamp;
-pub use unit::{Bandwidth, Duration, Rate, RatePeriod, Size};
+pub use unit::{Bandwidth, Duration, LeastRate, Rate, RatePeriod, Size};
 pub use url::Url;
 pub use weaks::Weaks;

@@ -14,6 +14,13 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bandwidth(pub NonZeroU64);
 
+/// The least bytes per second, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeastRate {
+    Off,
+    Rate(Bandwidth),
+}
+
 /// A count in a time: a whole number from 1 and /s, /m or /h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
@@ -58,6 +65,14 @@ super::text_value!(
     "A number of bytes in a second, with its unit: B/s, KB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s.",
     "64KiB/s",
     "50MiB/s"
+);
+
+super::text_value!(
+    LeastRate,
+    "least-rate",
+    "A number of bytes per second, with its unit: B/s, KB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s; off for none.",
+    "240B/s",
+    "off"
 );
 
 // === impl Duration ===
@@ -145,6 +160,28 @@ impl FromStr for Bandwidth {
 impl fmt::Display for Bandwidth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/s", Size(self.0.get()))
+    }
+}
+
+// === impl LeastRate ===
+
+impl FromStr for LeastRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::Rate),
+        }
+    }
+}
+
+impl fmt::Display for LeastRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Rate(rate) => rate.fmt(f),
+        }
     }
 }
 

@@ -27,12 +27,16 @@ fn reader() -> Origin {
 }
 
 fn before(origin: &Origin, rate: &str) -> Proxy {
+    limited(origin, &format!("limits: {{ body_rate: {rate} }}"))
+}
+
+fn limited(origin: &Origin, settings: &str) -> Proxy {
     let yaml = r#"
-listeners: { web: { bind: "127.0.0.1:0", protocols: [h1, h2c], limits: { body_rate: RATE } } }
+listeners: { web: { bind: "127.0.0.1:0", protocols: [h1, h2c], SETTINGS } }
 upstreams: { origin: { endpoints: ["ORIGIN"] } }
 hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: origin } } } } }
 "#;
-    Proxy::start(&config(yaml, &[("RATE", &rate), ("ORIGIN", &origin.address())]))
+    Proxy::start(&config(yaml, &[("SETTINGS", &settings), ("ORIGIN", &origin.address())]))
 }
 
 #[track_caller]
@@ -80,6 +84,24 @@ fn a_slow_body_is_cut_over_http_3() {
     let told = secure.run("slow_body", json!({ "path": "/slow" })).next();
     assert_eq!(told["status"], 408, "{told}");
     check_cut(&secure.proxy);
+}
+
+/// The default counts after the longest pause that is allowed.
+#[test]
+fn without_the_key_a_trickling_body_is_cut() {
+    let origin = reader();
+    let proxy = limited(&origin, "timeouts: { body_idle: 11s }");
+    let mut client = proxy.client();
+    client.send("POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    let mut polls = 0..;
+    until("it is cut", || {
+        // Some five bytes per second.
+        if polls.next().is_some_and(|poll: u32| poll.is_multiple_of(20)) {
+            let _ = client.try_send("x");
+        }
+        is_logged(&proxy)
+    });
+    check_cut(&proxy);
 }
 
 /// What comes at the rate goes on past the time that is given to all.

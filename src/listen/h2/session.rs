@@ -79,7 +79,10 @@ impl Http2 {
             owes_continue: !body_is_empty && head::expects_continue(&head.headers),
             connects: head.method == Method::CONNECT,
             is_tunnel: false,
-            pace: Pace::new(Rule::of(settings)),
+            pace: Pace::new(match body_is_empty {
+                true => Rule::of(settings),
+                false => Rule::of_stream(settings, &head.headers),
+            }),
             write_idle: settings.timeouts.write_idle,
             read_deadline: Deadline::default(),
             write_deadline: Deadline::default(),

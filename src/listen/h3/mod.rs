@@ -29,7 +29,7 @@ pub use self::{
     message::{Message, Part},
 };
 use self::{control::Critical, head::NoHead, session::Http3};
-use super::{AT_ONCE, deadline::Deadline};
+use super::{AT_ONCE, deadline::Deadline, pace::Rule};
 use crate::{
     http::connection::Connection,
     proxy::{session::Handler, signal::Signal},
@@ -321,6 +321,9 @@ async fn serve_request<H: Handler>(
         super::head::read(&mut head, &settings.limits).map_err(NoHead::Refuse)?;
         Ok(head)
     });
+    if let Ok(head) = &read {
+        session.expect_pace(Rule::of_stream(&settings, &head.headers));
+    }
     let session = match read {
         Ok(head) => handler.handle(&connection, head, session).await,
         Err(NoHead::Refuse(reason)) => handler.refuse(&connection, reason, session).await,

@@ -119,6 +119,11 @@ impl Http3 {
         }
     }
 
+    /// What is required of the body, once the head is known.
+    pub(super) fn expect_pace(&mut self, rule: Rule) {
+        self.pace = Pace::new(rule);
+    }
+
     /// Reads the head, for at most `limit`.
     pub(super) async fn read_head(&mut self, limit: Duration) -> Result<Parts, NoHead> {
         let read = self.try_head(limit).await;
