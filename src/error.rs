@@ -57,6 +57,7 @@ reasons! {
     UnsupportedVersion = "unsupported_version", 505, Client, "http_request_error", "The request's HTTP version is not supported.";
     UnsupportedProtocol = "unsupported_protocol", 501, Client, "http_request_error", "The protocol that was asked for is not spoken here.";
     ExpectationFailed = "expectation_failed", 417, Client, "http_request_error", "The request's expectation is not supported.";
+    MethodTooLong = "method_too_long", 501, Client, "http_request_error", "The request's method is too long.";
     UriTooLong = "uri_too_long", 414, Client, "http_request_error", "The request's target is too long.";
     HeaderTooLarge = "header_too_large", 431, Client, "http_request_error", "The request's header section is too large.";
     HeaderTimeout = "header_timeout", 408, Client, "http_request_error", "The request took too long to arrive.";

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{proxy::template, target};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
+    http::target::encoded,
     value::{Spanned, Status, Template, Variable, Variables},
 };
 
@@ -80,7 +81,11 @@ impl Redirect {
             variables.variable(Variable::RequestQuery, &mut query);
             if !query.is_empty() {
                 to.push('?');
-                to.push_str(&query);
+                // A URI reference holds less than a query that came (RFC 3986 section 3.4).
+                match encoded(query.as_bytes()) {
+                    None => to.push_str(&query),
+                    Some(encoded) => to.push_str(&String::from_utf8_lossy(&encoded)),
+                }
             }
         }
         if let Some(fragment) = fragment {
@@ -117,6 +122,7 @@ mod tests {
         assert_eq!(location("/new/{rest}", None), "/new/a");
         assert_eq!(location("/new/{rest}", Some("x=1")), "/new/a?x=1");
         assert_eq!(location("/new?from={rest}", Some("x=1")), "/new?from=a");
+        assert_eq!(location("/new", Some("x=\"<`>\"&{y}")), "/new?x=%22%3C%60%3E%22&{y}");
         assert_eq!(location("/new#{rest}", Some("x=1")), "/new?x=1#a");
         assert_eq!(
             location("https://www.{request.host}{request.path}", None),

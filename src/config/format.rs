@@ -12,8 +12,8 @@ use crate::{
     store,
     upstream::{DeniedAddress, config::BalanceKey},
     value::{
-        Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, LeastRate, Method, Name, Percent, Rate, Size,
-        Status, StatusRange, Subject, Url,
+        Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, LeastRate, Method, Name, Percent,
+        Rate, Size, Status, StatusRange, Subject, Url,
     },
 };
 
@@ -54,8 +54,14 @@ const FORMATS: &[(&str, Check)] = &[
 ];
 
 /// Formats whose values are written with a unit.
-pub const WITH_UNIT: &[&str] =
-    &["portolan:bandwidth", "portolan:duration", "portolan:least-rate", "portolan:size", "portolan:rate", "portolan:percent"];
+pub const WITH_UNIT: &[&str] = &[
+    "portolan:bandwidth",
+    "portolan:duration",
+    "portolan:least-rate",
+    "portolan:size",
+    "portolan:rate",
+    "portolan:percent",
+];
 
 /// The check of a format; one without takes any text.
 pub fn check_of(format: &str) -> Option<Check> {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::document::{Chain, File};
 use crate::{
     telemetry::access_log,
-    value::{LeastRate, Bind, Cidr, Duration, Name, OneOrMany, Size, Spanned, Status},
+    value::{Bind, Cidr, Duration, LeastRate, Name, OneOrMany, Size, Spanned, Status},
 };
 
 /// A listener: addresses, protocols, TLS, limits.

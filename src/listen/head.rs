@@ -13,9 +13,12 @@ use http::{
 
 use crate::{
     error::Reason,
-    http::{hop_by_hop, websocket},
+    http::{hop_by_hop, target, websocket},
     snapshot::settings::Limits,
 };
+
+/// The longest method, in bytes. Longer ones are rejected with 501 (RFC 9112 section 3).
+pub(super) const MOST_METHOD: usize = 128;
 
 /// Makes the head what goes on, or says why it does not.
 pub(super) fn read(parts: &mut Parts, limits: &Limits) -> Result<(), Reason> {
@@ -59,8 +62,10 @@ fn make_room(headers: &mut HeaderMap) {
 }
 
 fn check_limits(parts: &Parts, limits: &Limits) -> Result<(), Reason> {
-    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if target > limits.uri {
+    if parts.method.as_str().len() > MOST_METHOD {
+        return Err(Reason::MethodTooLong);
+    }
+    if target::of(parts).len() > limits.uri {
         return Err(Reason::UriTooLong);
     }
     // As the same section would measure in HTTP/1: name, colon, space, value, line end.
@@ -253,6 +258,9 @@ mod tests {
 
     #[test]
     fn limits_have_their_own_statuses() {
+        let mut method = head("https://a.test/", &[]);
+        method.method = Method::from_bytes(&[b'A'; MOST_METHOD + 1]).unwrap();
+        assert_eq!(read(method, &limits()).unwrap_err(), Reason::MethodTooLong);
         let long = format!("https://a.test/{}", "x".repeat(9000));
         assert_eq!(read(head(&long, &[]), &limits()).unwrap_err(), Reason::UriTooLong);
         let many = vec![("x", "y"); 129];

@@ -105,10 +105,10 @@ mod tests {
     #[test]
     fn the_default_spares_streams_of_messages_and_first_pauses() {
         let mut settings = Listener::for_tests("web");
-        let headers = |text: &'static str| {
-            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(text))])
-        };
-        let least = |settings: &Listener, text| Rule::of_stream(settings, &headers(text)).least.map(NonZeroU64::get);
+        let headers =
+            |text: &'static str| HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(text))]);
+        let least =
+            |settings: &Listener, text| Rule::of_stream(settings, &headers(text)).least.map(NonZeroU64::get);
         assert_eq!(Rule::of(&settings).grace, settings.timeouts.body_idle);
         assert_eq!(least(&settings, "text/plain"), Some(240));
         assert_eq!(least(&settings, "application/grpc+proto"), None);

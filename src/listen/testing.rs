@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::{
     error::Reason,
-    http::connection::Connection,
+    http::{connection::Connection, seen::Seen},
     proxy::session::{ClientError, Handler, Session},
     tls::{self, Handshake, Resolver, SINCE_TLS13, SelfSigned, Tickets, provider},
 };
@@ -103,7 +103,13 @@ impl Handler for Scripted {
         session
     }
 
-    async fn refuse<S: Session>(&self, _: &Arc<Connection>, reason: Reason, mut session: S) -> S {
+    async fn refuse<S: Session>(
+        &self,
+        _: &Arc<Connection>,
+        reason: Reason,
+        _: Box<Seen>,
+        mut session: S,
+    ) -> S {
         self.refusals.lock().unwrap().push(reason);
         let _ = respond(&mut session, reason.status().as_u16(), Some("refused")).await;
         session

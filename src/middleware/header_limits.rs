@@ -10,6 +10,7 @@ use super::{Builder, Context, Exchange, Mode, Next, OnRequest, Refusal};
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
+    http::target,
     value::Size,
 };
 
@@ -64,7 +65,7 @@ impl HeadSize {
         Self {
             fields: head.headers.iter().map(line).sum(),
             lines: head.headers.len(),
-            target: head.uri.path_and_query().map_or(0, |target| target.as_str().len()),
+            target: target::of(head).len(),
         }
     }
 }

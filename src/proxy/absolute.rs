@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{
-    HeaderValue, Uri, header, request,
-    uri::{PathAndQuery, Scheme},
-};
+use http::{HeaderValue, Uri, header, request, uri::Scheme};
 
 use super::{
     call::Call,
@@ -18,7 +15,10 @@ use super::{
 use crate::{
     action::forward::Forward,
     error::Reason,
-    http::{path, target::WholeServer},
+    http::{
+        path,
+        target::{self, WholeServer},
+    },
 };
 
 /// Where a request is to be sent on to.
@@ -28,9 +28,22 @@ pub(super) struct Errand {
     pub authority: HeaderValue,
 }
 
+/// The URI that a request names, and its path and query as they came.
+pub(super) struct Named {
+    uri: Uri,
+    target: String,
+}
+
+impl Named {
+    pub fn of(head: &request::Parts) -> Self {
+        Self { uri: head.uri.clone(), target: target::of(head).to_owned() }
+    }
+}
+
 impl Errand {
     /// Makes of a request for a URI the one that the URI's origin is sent.
-    pub fn of(forward: &Arc<Forward>, uri: &Uri, head: &mut request::Parts) -> Result<Self, Reason> {
+    pub fn of(forward: &Arc<Forward>, named: &Named, head: &mut request::Parts) -> Result<Self, Reason> {
+        let uri = &named.uri;
         if uri.scheme() != Some(&Scheme::HTTP) {
             // TLS is between the client and the origin: CONNECT leads there.
             return Err(Reason::UnsupportedProtocol);
@@ -41,22 +54,15 @@ impl Errand {
         head.headers.insert(header::HOST, authority.clone());
         if uri.path() == "*" || head.extensions.get() == Some(&WholeServer) {
             // RFC 9112 section 3.2.4.
-            head.uri = PathAndQuery::from_static("*").into();
+            target::set(head, "*".to_owned()).map_err(|_| Reason::BadPath)?;
         } else if forward.takes_all_paths && !path::has_dot_segments(uri.path()) {
             // The origin's own spelling is not ours to change (RFC 9110 section 7.7), where nothing was decided by another
             // and none leads elsewhere.
-            head.uri = as_it_came(uri)?;
+            // Written out, it has a slash before its query.
+            let slash = if named.target.starts_with('/') { "" } else { "/" };
+            target::set(head, format!("{slash}{}", named.target)).map_err(|_| Reason::BadPath)?;
         }
         Ok(Self { forward: forward.clone(), authority })
-    }
-}
-
-fn as_it_came(uri: &Uri) -> Result<Uri, Reason> {
-    let target = uri.path_and_query().ok_or(Reason::BadPath)?;
-    match target.as_str().starts_with('/') {
-        true => Ok(target.clone().into()),
-        // Written out, it has a slash before its query.
-        false => Ok(PathAndQuery::try_from(target.to_string()).map_err(|_| Reason::BadPath)?.into()),
     }
 }
 

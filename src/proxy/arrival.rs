@@ -3,9 +3,9 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderValue, Method, Uri, Version, header, request, uri::PathAndQuery};
+use http::{HeaderValue, Method, Version, header, request};
 
-use super::absolute::Errand;
+use super::absolute::{Errand, Named};
 use crate::{
     error::Reason,
     http::{
@@ -13,7 +13,7 @@ use crate::{
         connection::Connection,
         cors,
         forwarded::{self, Client},
-        hop_by_hop, path, websocket,
+        hop_by_hop, path, target, websocket,
     },
     matcher,
     routing::{Allow, Found},
@@ -69,7 +69,7 @@ impl Arrival {
             client,
             host: String::new(),
             path: String::new(),
-            query: head.uri.query().map(str::to_owned),
+            query: target::query(head).map(str::to_owned),
             params: Params::default(),
             early: connection.is_early(),
         };
@@ -120,7 +120,7 @@ impl Arrival {
                 Some(_) => Err(Reason::UnsupportedProtocol),
             };
         }
-        let uri = names_uri(head).then(|| head.uri.clone());
+        let uri = names_uri(head).then(|| Named::of(head));
         if head.uri.path() == "*" {
             return self.find_asterisk(listener, head, uri.as_ref());
         }
@@ -146,7 +146,7 @@ impl Arrival {
         &mut self,
         listener: &Listener,
         head: &mut request::Parts,
-        uri: Option<&Uri>,
+        uri: Option<&Named>,
     ) -> Result<(), Reason> {
         if uri.is_some() && listener.redirect.is_none() {
             self.path.push('/');
@@ -163,7 +163,7 @@ impl Arrival {
 
     /// A request for a URI goes to that one's origin, where the route that was found does that; none goes further than it
     /// may.
-    fn send_on(&mut self, head: &mut request::Parts, uri: Option<&Uri>) {
+    fn send_on(&mut self, head: &mut request::Parts, uri: Option<&Named>) {
         if let (Plan::Act, Action::Forward(forward), Some(uri)) = (&self.plan, &self.route.action, uri) {
             self.plan =
                 Errand::of(forward, uri, head).map_or_else(|reason| Plan::Refuse(reason, None), Plan::Send);
@@ -293,18 +293,20 @@ fn normalise(listener: &Listener, head: &mut request::Parts) -> Result<String, R
     let path = path::normalise(head.uri.path(), listener.encoded_slash).map_err(|_| Reason::BadPath)?;
     let unchanged = matches!(path, Cow::Borrowed(_));
     let path = path.into_owned();
+    // The path of a target that was kept as it came is not this one.
+    let unchanged = unchanged && head.extensions.get::<target::Raw>().is_none();
     if unchanged && head.uri.authority().is_none() {
         return Ok(path);
     }
-    let target = head.uri.path_and_query().filter(|target| unchanged && target.as_str().starts_with('/'));
-    if let Some(target) = target.cloned() {
+    let whole = head.uri.path_and_query().filter(|target| unchanged && target.as_str().starts_with('/'));
+    if let Some(target) = whole.cloned() {
         head.uri = target.into();
     } else {
-        let target = match head.uri.query() {
+        let target = match target::query(head) {
             Some(query) => format!("{path}?{query}"),
             None => path.clone(),
         };
-        head.uri = PathAndQuery::try_from(target).map_err(|_| Reason::BadPath)?.into();
+        target::set(head, target).map_err(|_| Reason::BadPath)?;
     }
     Ok(path)
 }

@@ -4,21 +4,20 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request, uri::PathAndQuery,
-};
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::{
     absolute::{self, Errand},
     adapter::Waits,
     answers,
     arrival::{Arrival, Plan},
+    asked::{Asked, Target},
     call::Call,
     connect,
     destination::{Destination, Pool},
@@ -40,15 +39,12 @@ use crate::{
         accept::Accept,
         connection::{Connection, Peer},
         errors::Errors,
-        websocket,
+        seen::Seen,
+        target, websocket,
     },
     middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
-    telemetry::{
-        access_log::{AccessLog, Chosen},
-        metrics,
-    },
-    trace::Trace,
+    telemetry::metrics,
     upstream,
     value::Bind,
 };
@@ -58,20 +54,6 @@ pub struct Engine {
     /// Nothing before the first configuration is published.
     current: ArcSwapOption<Snapshot>,
     forwarder: Forwarder,
-}
-
-/// What the access record needs of a request, kept while the request itself is edited.
-pub(super) struct Asked {
-    pub authority: Option<HeaderValue>,
-    pub target: http::Uri,
-    pub version: Version,
-    pub referer: Option<HeaderValue>,
-    pub user_agent: Option<HeaderValue>,
-    /// Those that its log asks for.
-    pub fields: Vec<Option<HeaderValue>>,
-    pub at: SystemTime,
-    /// `None`: it is not logged, whatever becomes of it.
-    pub chosen: Option<Chosen>,
 }
 
 impl Engine {
@@ -177,8 +159,8 @@ impl Engine {
         let exchange = &mut downstream.exchange;
         if proxy.rewrites() {
             let target = proxy.target(&exchange.path, exchange.query.as_deref(), exchange);
-            match target.map(PathAndQuery::try_from) {
-                Some(Ok(target)) => exchange.head.uri = target.into(),
+            match target.map(|target| target::set(&mut exchange.head, target)) {
+                Some(Ok(())) => {}
                 // Escaped as it is, only its length can make it unfit.
                 Some(Err(_)) => exchange.reason = Some(Reason::UriTooLong),
                 None => exchange.reason = Some(Reason::BadPath),
@@ -266,7 +248,7 @@ impl Handler for Engine {
         let Some(listener) = self.listener(connection) else {
             return refuse_plainly(session, Reason::ListenerGone).await;
         };
-        let target = head.uri.clone();
+        let target = Target::of(&head);
         let arrival = Arrival::of(&listener, connection, &mut head);
         let trace = listener.tracer.as_ref().map(|tracer| tracer.begin(&mut head.headers));
         let asked = Asked::of(&head, target, &arrival.route, trace.as_ref());
@@ -289,41 +271,25 @@ impl Handler for Engine {
         self.carry_out(downstream, &route, place, plan, asked).await
     }
 
-    async fn refuse<S: Session>(&self, connection: &Arc<Connection>, reason: Reason, session: S) -> S {
+    async fn refuse<S: Session>(
+        &self,
+        connection: &Arc<Connection>,
+        reason: Reason,
+        seen: Box<Seen>,
+        session: S,
+    ) -> S {
+        // The chain sees nothing of a head that is not sound.
         let mut head = http::Request::new(()).into_parts().0;
-        head.method = Method::GET;
+        head.method = seen.method.clone().unwrap_or(Method::GET);
         let Some(listener) = self.listener(connection) else { return refuse_plainly(session, reason).await };
         let route = listener.unmatched.clone();
         let trace = listener.tracer.as_ref().map(|tracer| tracer.begin(&mut head.headers));
-        let asked = Asked::of(&head, head.uri.clone(), &route, trace.as_ref());
+        let asked = Asked::of_seen(*seen, &route, trace.as_ref());
         let exchange = Exchange { trace, ..Exchange::new(connection.clone(), head, route.names.clone()) };
         let place = listener.place;
         drop(listener);
         let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         self.carry_out(downstream, &route, place, Plan::Refuse(reason, None), asked).await
-    }
-}
-
-impl Asked {
-    /// `None` where it is neither logged nor recorded, whatever becomes of it.
-    fn of(head: &request::Parts, target: http::Uri, route: &Route, trace: Option<&Trace>) -> Option<Self> {
-        let log = route.access_log.as_ref();
-        let chosen = log.and_then(|log| log.selection().choose());
-        if chosen.is_none() && !trace.is_some_and(Trace::is_recorded) {
-            return None;
-        }
-        let fields = log.filter(|_| chosen.is_some()).map_or(&[][..], AccessLog::fields);
-        let field = |name: &HeaderName| head.headers.get(name).cloned();
-        Some(Self {
-            authority: field(&header::HOST),
-            target,
-            version: head.version,
-            referer: field(&header::REFERER),
-            user_agent: field(&header::USER_AGENT),
-            fields: fields.iter().map(field).collect(),
-            at: SystemTime::now(),
-            chosen,
-        })
     }
 }
 

@@ -32,7 +32,7 @@ use super::{
     trailing::Trailing,
     tunnel::Tunnel,
 };
-use crate::error::Reason;
+use crate::{error::Reason, http::target};
 
 /// Pingora with its pool of upstream connections.
 pub struct Forwarder {
@@ -161,7 +161,7 @@ struct Sight {
 
 impl Sight {
     fn of(head: &request::Parts) -> Self {
-        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let target = target::of(head).len();
         let mut sight = Self { length: target, upgrades: false, takes: false, announces: false };
         for (name, value) in &head.headers {
             sight.length += name.as_str().len() + value.len() + 4;
@@ -181,7 +181,7 @@ struct Outgoing {
     request: RequestHeader,
     /// The tunnel that it asks for.
     tunnel: Option<Tunnel>,
-    /// Whether trailers are to pass that Pingora would leave behind.
+    /// Whether trailers or a target are to pass that Pingora would leave behind.
     trailing: bool,
 }
 
@@ -194,7 +194,9 @@ fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &AtomicRefCell<Cal
     let tunnel = if upgrades { call.borrow_mut().ask_tunnel(&mut head, bodiless) } else { None };
     // The client takes trailers, or its request brings some (RFC 9110 sections 6.6.2 and 10.1.4).
     let asked = takes || (announces && !bodiless);
-    let trailing = tunnel.is_none() && asked && call.borrow().is_http1();
+    // Pingora writes the target of the URI.
+    let is_raw = head.extensions.get::<target::Raw>().is_some();
+    let trailing = tunnel.is_none() && (asked || is_raw) && call.borrow().is_http1();
     if bodiless && tunnel.is_none() && length <= WRITTEN_AT_ONCE {
         call.borrow_mut().write_at_once();
     }

@@ -3,12 +3,7 @@
 use atomic_refcell::AtomicRefCell;
 use http::{HeaderName, HeaderValue, Version};
 
-use super::{
-    call::Call,
-    downstream::Downstream,
-    engine::{Asked, NOTHING_SENT},
-    session::Session,
-};
+use super::{asked::Asked, call::Call, downstream::Downstream, engine::NOTHING_SENT, session::Session};
 use crate::{
     middleware::conceal,
     snapshot::Route,
@@ -45,9 +40,9 @@ pub(super) fn write<S: Session>(
     }
     let exchange = &downstream.exchange;
     let call = call.map(AtomicRefCell::borrow);
-    let target = asked.target.path_and_query().map_or("", |target| target.as_str());
     let secrets = downstream.chain.secret_parameters();
     blot_out(&mut asked.fields, log.fields(), downstream.chain.secret_fields());
+    let target = asked.target().map(|target| conceal(target, secrets));
     let referer = asked.referer.as_ref().map(|value| conceal(value.as_bytes(), secrets));
     let endpoint = call.as_ref().and_then(|call| call.endpoint());
     let trace_id = exchange.trace.as_ref().map(Trace::id);
@@ -56,11 +51,11 @@ pub(super) fn write<S: Session>(
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
         trace_id: trace_id.as_ref().map(|id| id as &dyn std::fmt::Display),
         client_ip: exchange.client_ip,
-        method: exchange.method.as_str(),
+        method: asked.method.as_ref().map(|method| method.as_str()),
         scheme: exchange.scheme,
         authority: asked.authority.as_ref().map(|value| value.as_bytes()),
-        target: &conceal(target.as_bytes(), secrets),
-        protocol: protocol(asked.version),
+        target: target.as_deref(),
+        protocol: asked.version.map(protocol),
         status: ended.status.as_u16(),
         received: ended.received,
         sent: ended.sent,

@@ -5,7 +5,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, request, response};
 
-use crate::{error::Reason, http::connection::Connection};
+use crate::{
+    error::Reason,
+    http::{connection::Connection, seen::Seen},
+};
 
 /// One request and its response. Every future may be dropped and asked for again without loss, except
 /// that a write dropped half-way leaves the session fit for [`Session::reset`] alone.
@@ -163,11 +166,12 @@ pub trait Handler: Send + Sync + 'static {
         session: S,
     ) -> impl Future<Output = S> + Send;
 
-    /// Answers and logs a request whose head could not be read.
+    /// Answers and logs a request whose head is not sound.
     fn refuse<S: Session>(
         &self,
         connection: &Arc<Connection>,
         reason: Reason,
+        seen: Box<Seen>,
         session: S,
     ) -> impl Future<Output = S> + Send;
 }

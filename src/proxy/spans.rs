@@ -6,7 +6,7 @@ use std::time::Instant;
 use atomic_refcell::AtomicRefCell;
 use http::{HeaderValue, Method, StatusCode, Version};
 
-use super::{call::Call, downstream::Downstream, engine::Asked, session::Session};
+use super::{asked::Asked, call::Call, downstream::Downstream, session::Session};
 use crate::{
     error::Reason,
     middleware::conceal,
@@ -111,16 +111,18 @@ pub(super) fn end<S: Session>(
 fn server<S: Session>(downstream: &Downstream<S>, ended: &Outcome, asked: Option<&Asked>) -> Attributes {
     let exchange = &downstream.exchange;
     let mut said = Attributes::default();
-    method(&mut said, &exchange.method);
+    if asked.is_none_or(|asked| asked.method.is_some()) {
+        method(&mut said, &exchange.method);
+    }
     said.text("url.scheme", exchange.scheme);
     if let Some(asked) = asked {
-        let target = asked.target.path_and_query().map_or("", |target| target.as_str());
-        let target = conceal(target.as_bytes(), downstream.chain.secret_parameters());
-        let mut parts = target.splitn(2, |byte| *byte == b'?');
+        let secrets = downstream.chain.secret_parameters();
+        let target = asked.target().map(|target| conceal(target, secrets));
+        let mut parts = target.iter().flat_map(|target| target.splitn(2, |byte| *byte == b'?'));
         said.told("url.path", parts.next());
         said.told("url.query", parts.next());
         said.told("user_agent.original", asked.user_agent.as_ref().map(HeaderValue::as_bytes));
-        said.text("network.protocol.version", version(asked.version));
+        said.some("network.protocol.version", asked.version.map(version));
     }
     said.told("server.address", Some(exchange.host.as_bytes()).filter(|host| !host.is_empty()));
     said.text("client.address", exchange.client_ip.to_string());

@@ -1,5 +1,5 @@
-//! Exchanges with trailers over HTTP/1.1: Pingora makes and keeps the connections, hyper speaks on them, since
-//! Pingora's own HTTP/1 client reads past trailers and cannot send any.
+//! Exchanges over HTTP/1.1 that Pingora's own HTTP/1 client cannot carry out: it reads past trailers and cannot send any, and
+//! cannot write every target. Pingora makes and keeps the connections, hyper speaks on them.
 
 use std::{
     future::{Future, ready},
@@ -33,6 +33,7 @@ use super::{
     downstream::{Downstream, Progress},
     patience::patiently,
     replay::Replay,
+    request_line::RequestLine,
     session::{Closed, Session},
 };
 use crate::{error::Reason, http::hop_by_hop};
@@ -79,7 +80,7 @@ enum Client {
     Unheard,
 }
 
-type Driven = std::result::Result<http1::Parts<TokioIo<Stream>>, hyper::Error>;
+type Driven = std::result::Result<http1::Parts<TokioIo<RequestLine<Stream>>>, hyper::Error>;
 
 /// As many as Pingora's own client reads.
 const MOST_FIELDS: usize = 256;
@@ -178,12 +179,14 @@ impl Sent {
 impl<S: Session> Attempt<'_, S> {
     /// Gives back the connection where it can be used again.
     async fn run(mut self, stream: Stream) -> Result<Option<Stream>> {
-        let handshake = http1::Builder::new().max_headers(MOST_FIELDS).handshake(TokioIo::new(stream)).await;
+        let (interim, mut hints) = mpsc::channel(INTERIM_WAITING);
+        let request = self.request(interim)?;
+        let stream = TokioIo::new(RequestLine::new(stream, &request));
+        let handshake = http1::Builder::new().max_headers(MOST_FIELDS).handshake(stream).await;
         let (mut sender, connection) = handshake.map_err(|error| failure(&error))?;
         let mut connection = pin!(connection.without_shutdown());
         let mut driven: Option<Driven> = None;
-        let (interim, mut hints) = mpsc::channel(INTERIM_WAITING);
-        let mut answer = pin!(sender.send_request(self.request(interim)?));
+        let mut answer = pin!(sender.send_request(request));
         let mut response: Option<Incoming> = None;
         let mut unsent = false;
         while self.upload.is_some() || self.downstream.progress() != Progress::Ended {
@@ -362,7 +365,7 @@ async fn settled(
     }
     drop(sender);
     let parts = connection.await.ok()?;
-    parts.read_buf.is_empty().then(|| parts.io.into_inner())
+    parts.read_buf.is_empty().then(|| parts.io.into_inner().into_inner())
 }
 
 /// Hyper's error as Pingora would have it.
@@ -419,7 +422,8 @@ mod tests {
         let (stream, accepted) = tokio::join!(socket.connect(origin.local_addr().unwrap()), origin.accept());
         let (mut far, _) = accepted.unwrap();
         let stream: Stream = Box::new(l4::stream::Stream::from(stream.unwrap()));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let stream = TokioIo::new(RequestLine::new(stream, &Request::new(())));
+        let (mut sender, connection) = http1::handshake(stream).await.unwrap();
         let mut connection = pin!(connection.without_shutdown());
         let (upload, frames) = mpsc::channel(64);
         for _ in 0..64 {

@@ -302,7 +302,11 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::{error::Reason, http::connection::Connection, proxy::session::Session};
+    use crate::{
+        error::Reason,
+        http::{connection::Connection, seen::Seen},
+        proxy::session::Session,
+    };
 
     /// Leaves every request unanswered.
     struct Silent;
@@ -312,7 +316,7 @@ mod tests {
             session
         }
 
-        async fn refuse<S: Session>(&self, _: &Arc<Connection>, _: Reason, session: S) -> S {
+        async fn refuse<S: Session>(&self, _: &Arc<Connection>, _: Reason, _: Box<Seen>, session: S) -> S {
             session
         }
     }

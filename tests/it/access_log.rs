@@ -7,7 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::support::{Client, Held, Origin, Proxy, Tree, config, to, until};
+use serde_json::json;
+
+use super::{
+    http3,
+    support::{Client, H2Client, Held, Origin, Proxy, Reaction, Tree, config, to, until},
+};
 
 #[test]
 fn a_line_says_what_became_of_a_request() {
@@ -25,6 +30,102 @@ fn a_line_says_what_became_of_a_request() {
     assert_eq!(line["endpoint"], origin.address().to_string());
     assert_eq!(line["listener"], "web");
     assert!(line.get("reason").is_none_or(serde_json::Value::is_null), "{line}");
+}
+
+/// A head that is rejected: what is sent, and what the log says of method, path, authority and protocol.
+type Rejected = (&'static str, &'static str, [Option<&'static str>; 4]);
+
+const REJECTED: &[Rejected] = &[
+    (
+        "POST /both?x=y HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "ambiguous_framing",
+        [Some("POST"), Some("/both"), Some("a:1"), Some("HTTP/1.1")],
+    ),
+    (
+        "PUT /field HTTP/1.1\r\nHost: a\r\nA\u{0}: b\r\n\r\n",
+        "malformed_request",
+        [Some("PUT"), Some("/field"), Some("a"), Some("HTTP/1.1")],
+    ),
+    ("GET /hostless HTTP/1.1\r\n\r\n", "bad_host", [Some("GET"), Some("/hostless"), None, Some("HTTP/1.1")]),
+    (
+        "PUT /expect HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n",
+        "expectation_failed",
+        [Some("PUT"), Some("/expect"), Some("a"), Some("HTTP/1.1")],
+    ),
+    (
+        "GET /two HTTP/2.0\r\nHost: a\r\n\r\n",
+        "unsupported_version",
+        [Some("GET"), Some("/two"), Some("a"), None],
+    ),
+    (
+        "DELETE /half HTTP/1.1\r\nHost: a\r\nB\u{1}",
+        "malformed_request",
+        [Some("DELETE"), Some("/half"), Some("a"), Some("HTTP/1.1")],
+    ),
+    ("GET /\u{1}", "malformed_request", [Some("GET"), Some("/\u{1}"), None, None]),
+    ("\u{16}\u{3}\u{1}", "malformed_request", [None, None, None, None]),
+    (
+        "POST /chunk HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "bad_chunk",
+        [Some("POST"), Some("/chunk"), Some("a"), Some("HTTP/1.1")],
+    ),
+];
+
+#[test]
+fn a_line_of_a_rejected_request_says_what_was_read_and_no_more() {
+    let origin = Origin::saying("hello");
+    let proxy = Proxy::before(&origin);
+    for (nth, (sent, reason, read)) in REJECTED.iter().enumerate() {
+        let status = proxy.client().send(sent).response().status;
+        assert!(status >= 400, "{sent:?} gets {status}");
+        until("its line", || proxy.access_log().len() == nth + 1);
+        let line = proxy.access_log().pop().unwrap();
+        assert_eq!(line["reason"], *reason, "{sent:?}: {line}");
+        let said = ["method", "path", "authority", "protocol"].map(|key| line[key].as_str());
+        assert_eq!(said, *read, "{sent:?}: {line}");
+    }
+}
+
+#[test]
+fn other_forms_of_the_log_have_a_dash_for_what_was_not_read() {
+    for (format, expected) in [
+        (
+            "{request.method} {request.target} {request.authority} {request.protocol} {reason}",
+            "- - - - malformed_request\n",
+        ),
+        ("combined", "\"-\" 400"),
+    ] {
+        let proxy = logging(&format!("{{ format: \"{format}\", to: access.log }}"));
+        assert_eq!(proxy.client().send("\u{1}").response().status, 400);
+        until("a line", || proxy.tree().read("access.log").ends_with('\n'));
+        let line = proxy.tree().read("access.log");
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
+#[test]
+fn a_line_of_a_rejected_request_over_http_2_says_what_was_read() {
+    let yaml = to(&[&"127.0.0.1:1"]).replace("\"127.0.0.1:0\"", "\"127.0.0.1:0\", protocols: [h2c]");
+    let proxy = Proxy::start(&yaml);
+    let mut client = H2Client::tcp(proxy.port("web"));
+    let fields =
+        [(":method", "PUT"), (":scheme", "http"), (":path", "/x?y"), (":authority", "a:1"), ("expect", "z")];
+    client.headers(1, &fields.map(|(name, value)| (name.into(), value.into())), true);
+    assert_eq!(client.reaction(1).unwrap(), Reaction::Answered);
+    let line = proxy.access_line(|line| line["reason"] == "expectation_failed");
+    let said = ["method", "path", "query", "authority", "protocol"].map(|key| line[key].as_str());
+    assert_eq!(said, [Some("PUT"), Some("/x"), Some("y"), Some("a:1"), Some("HTTP/2")], "{line}");
+}
+
+#[test]
+fn a_line_of_a_rejected_request_over_http_3_says_what_was_read() {
+    let secure = http3::start(&Origin::saying("ok").address(), "[h3]", "");
+    let answer = secure.ask_one(json!({ "method": "PUT", "path": "/x?y", "fields": [["expect", "z"]] }));
+    assert_eq!(answer["status"], 417, "{answer}");
+    let line = secure.proxy.access_line(|line| line["reason"] == "expectation_failed");
+    let said = ["method", "path", "query", "protocol"].map(|key| line[key].as_str());
+    assert_eq!(said, [Some("PUT"), Some("/x"), Some("y"), Some("HTTP/3")], "{line}");
+    assert!(line["authority"].as_str().is_some_and(|host| host.starts_with("localhost")), "{line}");
 }
 
 #[test]

@@ -73,9 +73,8 @@ hosts: { all: { names: ["*"], routes: { all: { path: "/**", respond: { body: ok 
     until("it is counted", || {
         let text = proxy.metrics();
         let mut counts = text.lines().filter(|line| line.starts_with("portolan_requests_total{"));
-        counts.any(|line| {
-            line.contains("listener=\"secure\"") && line.contains("5xx") && line.ends_with(" 1")
-        })
+        counts
+            .any(|line| line.contains("listener=\"secure\"") && line.contains("5xx") && line.ends_with(" 1"))
     });
     assert_eq!(curl(&["--http2-prior-knowledge", &proxy.url("web", "/")]).stdout, "ok");
 }

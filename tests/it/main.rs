@@ -61,6 +61,7 @@ mod spans;
 mod streaming;
 mod strictness;
 mod support;
+mod targets;
 mod tenants;
 mod tls;
 mod tls_profile;

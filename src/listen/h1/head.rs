@@ -6,7 +6,17 @@ use http::{
     request::{self, Parts},
 };
 
-use crate::{error::Reason, http::target::WholeServer, wire::h1::body::BodyLength};
+use super::partial::Partial;
+use crate::{
+    error::Reason,
+    http::{
+        seen::Seen,
+        target::{self, Raw, WholeServer},
+        token::is_token,
+    },
+    listen::head::MOST_METHOD,
+    wire::h1::body::BodyLength,
+};
 
 /// What a connection takes of a head.
 #[derive(Clone, Copy, Debug)]
@@ -31,16 +41,50 @@ pub struct Head {
 /// Fields that httparse is given room for; past the configured number they are refused with 431.
 const MOST_FIELDS: usize = 256;
 
-/// Takes a head off the buffer: `None` while it is not whole. `scanned` remembers how far it was looked at.
-pub fn take(buffer: &mut BytesMut, scanned: &mut usize, limits: &Limits) -> Result<Option<Head>, Reason> {
-    match find_end(buffer, scanned)? {
-        Some(end) if end > limits.size => Err(too_large(&buffer[..end], limits)),
-        Some(end) => {
-            *scanned = 0;
-            parse(behind_empty_line(buffer.split_to(end).freeze()), limits).map(Some)
+/// How far a buffer was looked at for the end of a head.
+#[derive(Debug, Default)]
+pub struct Scan {
+    at: usize,
+    partial: Partial,
+}
+
+/// Why there is no head, and what was read of it.
+#[derive(Debug)]
+pub struct Rejected {
+    pub reason: Reason,
+    pub seen: Box<Seen>,
+}
+
+impl Rejected {
+    fn new(reason: Reason, head: &[u8]) -> Self {
+        Self { reason, seen: Seen::of_bytes(head) }
+    }
+}
+
+/// Takes a head off the buffer: `None` while it is not whole and can still become one.
+pub fn take(buffer: &mut BytesMut, scan: &mut Scan, limits: &Limits) -> Result<Option<Head>, Rejected> {
+    match find_end(buffer, scan, limits) {
+        Ok(Some(end)) => {
+            *scan = Scan::default();
+            let head = buffer.split_to(end).freeze();
+            parse(behind_empty_line(head.clone()), limits)
+                .map(Some)
+                .map_err(|reason| Rejected::new(reason, &head))
         }
-        None if buffer.len() >= limits.size => Err(too_large(buffer, limits)),
-        None => Ok(None),
+        Ok(None) => Ok(None),
+        Err(reason) => Err(Rejected::new(reason, buffer)),
+    }
+}
+
+/// Where the head ends, if it does within its limits.
+fn find_end(buffer: &[u8], scan: &mut Scan, limits: &Limits) -> Result<Option<usize>, Reason> {
+    match find_empty_line(buffer, &mut scan.at)? {
+        Some(end) if end > limits.size => Err(too_large(&buffer[..end], limits)),
+        Some(end) => Ok(Some(end)),
+        None => {
+            scan.partial.check(buffer, limits.target)?;
+            if buffer.len() >= limits.size { Err(too_large(buffer, limits)) } else { Ok(None) }
+        }
     }
 }
 
@@ -59,7 +103,7 @@ pub fn is_empty_line(bytes: &[u8]) -> bool {
 }
 
 /// Where the head ends; a line feed without its carriage return is refused on the way.
-fn find_end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reason> {
+fn find_empty_line(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reason> {
     while let Some(at) = memchr::memchr(b'\n', &buffer[*scanned..]).map(|at| *scanned + at) {
         if at == 0 || buffer[at - 1] != b'\r' {
             return Err(Reason::MalformedRequest);
@@ -73,12 +117,15 @@ fn find_end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reason>
     Ok(None)
 }
 
-/// 414 where the target alone is past its limit, 431 else.
+/// The answer to a head past its size: 501 where the method alone is too long, 414 where the target is, 431 else.
 fn too_large(buffer: &[u8], limits: &Limits) -> Reason {
-    let line = memchr::memchr(b'\r', buffer).unwrap_or(buffer.len());
-    match line > limits.target.saturating_add(32) {
-        true => Reason::UriTooLong,
-        false => Reason::HeaderTooLarge,
+    let start = buffer.strip_prefix(b"\r\n").unwrap_or(buffer);
+    let line = &start[..memchr::memchr(b'\r', start).unwrap_or(start.len())];
+    let mut words = line.split(|byte| *byte == b' ').map(<[u8]>::len);
+    match (words.next(), words.next()) {
+        (Some(method), _) if method > MOST_METHOD => Reason::MethodTooLong,
+        (_, Some(target)) if target > limits.target => Reason::UriTooLong,
+        _ => Reason::HeaderTooLarge,
     }
 }
 
@@ -96,6 +143,9 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Reason::MalformedRequest);
     };
+    if method.len() > MOST_METHOD {
+        return Err(Reason::MethodTooLong);
+    }
     if target.len() > limits.target {
         return Err(Reason::UriTooLong);
     }
@@ -103,7 +153,7 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
         return Err(Reason::HeaderTooLarge);
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
-    let uri = uri(&method, &head, target)?;
+    let (uri, raw) = uri(&method, &head, target)?;
     let asks_whole_server = method == Method::OPTIONS && is_without_path(target);
     let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut scan = FieldScan::default();
@@ -118,6 +168,9 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
     let mut head = scan.finish(method, uri, version, map)?;
     if asks_whole_server {
         head.parts.extensions.insert(WholeServer);
+    }
+    if let Some(raw) = raw {
+        head.parts.extensions.insert(raw);
     }
     Ok(head)
 }
@@ -138,19 +191,16 @@ fn version_refused(head: &[u8]) -> Reason {
     }
 }
 
-/// The target in one of the forms of RFC 9112 section 3.2; raw characters outside ASCII are refused.
-fn uri(method: &Method, head: &Bytes, target: &str) -> Result<Uri, Reason> {
-    let graphic = target.bytes().all(|b| b.is_ascii_graphic());
+/// The target in one of the forms of RFC 9112 section 3.2.
+fn uri(method: &Method, head: &Bytes, target: &str) -> Result<(Uri, Option<Raw>), Reason> {
     let form = match target.as_bytes() {
         b"*" => *method == Method::OPTIONS,
         [b'/', ..] => *method != Method::CONNECT,
         _ if *method == Method::CONNECT => names_port(target),
         _ => is_absolute(target),
     };
-    if !graphic || !form || target.contains('#') {
-        return Err(Reason::MalformedRequest);
-    }
-    Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Reason::MalformedRequest)
+    let read = if form { target::read_any(head.slice_ref(target.as_bytes())) } else { None };
+    read.ok_or(Reason::MalformedRequest)
 }
 
 /// The authority form says which port is meant (RFC 9112 section 3.2.3).
@@ -220,19 +270,6 @@ fn coding_name(element: &[u8]) -> Option<&[u8]> {
 
 fn is_graphic(byte: &u8) -> bool {
     byte.is_ascii_graphic()
-}
-
-fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| is_tchar(*byte))
-}
-
-/// RFC 9110 section 5.6.2.
-pub(super) const fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        )
 }
 
 impl FieldScan {
@@ -322,12 +359,14 @@ impl FieldScan {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     const LIMITS: Limits = Limits { size: 4096, fields: 8, target: 256 };
 
     fn read(text: &str) -> Result<Option<Head>, Reason> {
-        take(&mut BytesMut::from(text), &mut 0, &LIMITS)
+        take(&mut BytesMut::from(text), &mut Scan::default(), &LIMITS).map_err(|rejected| rejected.reason)
     }
 
     fn framed(fields: &str) -> Result<BodyLength, Reason> {
@@ -339,13 +378,13 @@ mod tests {
     fn a_head_is_read_whole_or_not_at_all() {
         let text = "GET /a?b HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\nrest";
         let mut buffer = BytesMut::new();
-        let mut scanned = 0;
+        let mut scan = Scan::default();
         for byte in text[..text.len() - 5].bytes() {
             buffer.extend_from_slice(&[byte]);
-            assert!(take(&mut buffer, &mut scanned, &LIMITS).unwrap().is_none());
+            assert!(take(&mut buffer, &mut scan, &LIMITS).unwrap().is_none());
         }
         buffer.extend_from_slice(b"\nrest");
-        let head = take(&mut buffer, &mut scanned, &LIMITS).unwrap().unwrap();
+        let head = take(&mut buffer, &mut scan, &LIMITS).unwrap().unwrap();
         assert_eq!(head.parts.uri, "/a?b");
         assert_eq!(head.parts.headers["a"], "b");
         assert_eq!(&buffer[..], b"rest");
@@ -354,10 +393,10 @@ mod tests {
     #[test]
     fn one_empty_line_may_come_before_in_whatever_pieces() {
         let refused = |text: &str, size: usize| {
-            let (mut buffer, mut scanned) = (BytesMut::new(), 0);
+            let (mut buffer, mut scan) = (BytesMut::new(), Scan::default());
             text.as_bytes().chunks(size).find_map(|piece| {
                 buffer.extend_from_slice(piece);
-                take(&mut buffer, &mut scanned, &LIMITS).transpose().map(|taken| taken.is_err())
+                take(&mut buffer, &mut scan, &LIMITS).transpose().map(|taken| taken.is_err())
             })
         };
         for size in [1, 2, 3, 100] {
@@ -462,6 +501,42 @@ mod tests {
             Err(Reason::HeaderTooLarge)
         );
         assert_eq!(read(&format!("GET /{huge}")).map(drop), Err(Reason::UriTooLong));
+        assert_eq!(read(&huge).map(drop), Err(Reason::MethodTooLong));
+        assert_eq!(
+            read(&format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", &huge[..200])).map(drop),
+            Err(Reason::MethodTooLong)
+        );
+        assert_eq!(
+            read(&format!("{huge} / HTTP/1.1\r\nHost: a\r\n\r\n")).map(drop),
+            Err(Reason::MethodTooLong)
+        );
+        let fields = format!("GET /{} HTTP/1.1\r\nHost: a\r\nA: {huge}\r\n\r\n", "x".repeat(240));
+        assert_eq!(read(&fields).map(drop), Err(Reason::HeaderTooLarge));
+    }
+
+    proptest! {
+        /// No beginning of a head that is taken is rejected.
+        #[test]
+        fn what_is_taken_whole_is_taken_in_pieces(
+            method in "[!-~]{1,6}",
+            target in "/[!-~]{0,12}",
+            value in vec(any::<u8>(), 0..12),
+            size in 1..60_usize,
+        ) {
+            let line = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nA: ");
+            let head = [line.as_bytes(), &value, b"\r\n\r\n"].concat();
+            let whole = take(&mut BytesMut::from(&head[..]), &mut Scan::default(), &LIMITS);
+            let (mut buffer, mut scan) = (BytesMut::new(), Scan::default());
+            let taken = head.chunks(size).find_map(|piece| {
+                buffer.extend_from_slice(piece);
+                take(&mut buffer, &mut scan, &LIMITS).transpose()
+            });
+            let method = |head: &Head| head.parts.method.clone();
+            prop_assert_eq!(
+                whole.map(|head| head.as_ref().map(method)).map_err(|rejected| rejected.reason),
+                taken.transpose().map(|head| head.as_ref().map(method)).map_err(|rejected| rejected.reason)
+            );
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod head;
+mod partial;
 mod session;
 
 use std::{
@@ -13,10 +14,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::head::Head;
+use self::head::{Head, Rejected};
 use crate::{
     error::Reason,
-    http::connection::Connection,
+    http::{connection::Connection, seen::Seen},
     listen::pace::Rule,
     proxy::{session::Handler, signal::Signal},
     snapshot::settings::Listener,
@@ -67,20 +68,21 @@ pub async fn serve<I: Io, H: Handler>(
                 session = match session.begin(&head, !head.keep_alive || last) {
                     // RFC 9110 section 15.6.6.
                     Ok(()) if !spoken => {
-                        let reason = Reason::UnsupportedVersion;
-                        Box::pin(handler.refuse(&connection, reason, session)).await
+                        let (reason, seen) = (Reason::UnsupportedVersion, Seen::of(&head.parts));
+                        Box::pin(handler.refuse(&connection, reason, seen, session)).await
                     }
                     // In a box: between requests a connection would keep the room that one needs.
                     Ok(()) => Box::pin(handler.handle(&connection, head.parts, session)).await,
                     Err(reason) => {
                         session.begin_refusal();
-                        Box::pin(handler.refuse(&connection, reason, session)).await
+                        let seen = Seen::of(&head.parts);
+                        Box::pin(handler.refuse(&connection, reason, seen, session)).await
                     }
                 };
             }
-            Next::Refuse(reason) => {
+            Next::Refuse(Rejected { reason, seen }) => {
                 session.begin_refusal();
-                session = Box::pin(handler.refuse(&connection, reason, session)).await;
+                session = Box::pin(handler.refuse(&connection, reason, seen, session)).await;
             }
             Next::Close => return,
         }
@@ -100,7 +102,7 @@ pub async fn serve<I: Io, H: Handler>(
 )]
 enum Next {
     Request(Head),
-    Refuse(Reason),
+    Refuse(Rejected),
     Close,
 }
 
@@ -113,15 +115,15 @@ async fn next<I: Io>(
     served: usize,
     drain: &mut Signal,
 ) -> Next {
-    let mut scanned = 0;
+    let mut scan = head::Scan::default();
     let timeouts = &settings.timeouts;
     let first_wait = if served == 0 { timeouts.header } else { timeouts.idle };
     session.read_deadline.clear();
     loop {
-        match head::take(&mut session.input, &mut scanned, limits) {
+        match head::take(&mut session.input, &mut scan, limits) {
             Ok(Some(head)) => return Next::Request(head),
             Ok(None) => {}
-            Err(reason) => return Next::Refuse(reason),
+            Err(rejected) => return Next::Refuse(rejected),
         }
         let begun = !session.input.is_empty() && !head::is_empty_line(&session.input);
         let filled = poll_fn(|cx| match begun {
@@ -131,7 +133,10 @@ async fn next<I: Io>(
         match filled.await {
             Filled::Some if !begun => session.read_deadline.clear(),
             Filled::Some => {}
-            Filled::Late if begun => return Next::Refuse(Reason::HeaderTimeout),
+            Filled::Late if begun => {
+                let seen = Seen::of_bytes(&session.input);
+                return Next::Refuse(Rejected { reason: Reason::HeaderTimeout, seen });
+            }
             Filled::Late | Filled::Closed => return Next::Close,
         }
     }

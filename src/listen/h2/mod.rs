@@ -29,7 +29,7 @@ use self::{corked::Corked, judged::Judged, requests::Requests, session::Http2};
 use super::{AT_ONCE, deadline::Deadline, head, stream::Stream};
 use crate::{
     error::Reason,
-    http::connection::Connection,
+    http::{connection::Connection, seen::Seen},
     proxy::{session::Handler, signal::Signal},
     snapshot::settings::Listener,
 };
@@ -233,7 +233,7 @@ impl<H: Handler> Serving<H> {
             };
             let session = match read {
                 Ok(()) => handler.handle(connection, parts, session).await,
-                Err(reason) => handler.refuse(connection, reason, session).await,
+                Err(reason) => handler.refuse(connection, reason, Seen::of(&parts), session).await,
             };
             session.finish().await;
         }));

@@ -7,7 +7,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, TE},
     request::Parts,
-    uri::{Authority, PathAndQuery, Scheme},
+    uri::{Authority, Scheme},
 };
 
 use super::{
@@ -15,7 +15,14 @@ use super::{
     frame,
     qpack::{self, Broken, Field, Fields},
 };
-use crate::{error::Reason, http::hop_by_hop};
+use crate::{
+    error::Reason,
+    http::{
+        hop_by_hop,
+        seen::Seen,
+        target::{self, Raw},
+    },
+};
 
 /// Why a section is no head and no trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +36,19 @@ pub enum Unfit {
 }
 
 /// Why there is no head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum NoHead {
     /// The client is told why in an answer.
-    Refuse(Reason),
+    Refuse(Reason, Box<Seen>),
     /// It has gone, or was told by a code.
     Over,
+}
+
+impl NoHead {
+    /// An answer to a request of which nothing was read.
+    pub(super) fn unread(reason: Reason) -> Self {
+        Self::Refuse(reason, Box::new(Seen { version: Some(Version::HTTP_3), ..Seen::default() }))
+    }
 }
 
 impl Unfit {
@@ -91,7 +105,11 @@ pub fn request(section: Bytes, most: usize) -> Result<Head, Unfit> {
         // As an HTTP/2 head says it, so that both are read alike from here on.
         parts.extensions.insert(protocol);
     }
-    (parts.method, parts.uri) = pseudo.request_line(&headers)?;
+    let raw;
+    (parts.method, parts.uri, raw) = pseudo.request_line(&headers)?;
+    if let Some(raw) = raw {
+        parts.extensions.insert(raw);
+    }
     parts.version = Version::HTTP_3;
     let content_length = content_length(&headers)?;
     parts.headers = headers;
@@ -166,14 +184,14 @@ impl Pseudo {
         }
     }
 
-    fn request_line(self, headers: &HeaderMap) -> Result<(Method, Uri), Unfit> {
+    fn request_line(self, headers: &HeaderMap) -> Result<(Method, Uri, Option<Raw>), Unfit> {
         let method =
             self.method.and_then(|method| Method::from_bytes(&method).ok()).ok_or(Unfit::Malformed)?;
         let authority = match self.authority {
             Some(authority) => Some(Authority::from_maybe_shared(authority).map_err(|_| Unfit::Malformed)?),
             None => None,
         };
-        let mut uri = http::uri::Parts::default();
+        let (mut uri, mut raw) = (http::uri::Parts::default(), None);
         if method == Method::CONNECT && self.protocol.is_none() {
             // It names whom to connect to, and nothing else (RFC 9114 section 4.4).
             if self.scheme.is_some() || self.path.is_some() || authority.is_none() {
@@ -185,19 +203,19 @@ impl Pseudo {
             if authority.is_none() && headers.get(HOST).is_none_or(HeaderValue::is_empty) {
                 return Err(Unfit::Malformed);
             }
-            uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).map_err(|_| Unfit::Malformed)?);
+            let (target, as_it_came) = target::read(path).ok_or(Unfit::Malformed)?;
+            (uri.path_and_query, raw) = (Some(target), as_it_came);
             let scheme = Scheme::try_from(&scheme[..]).map_err(|_| Unfit::Malformed)?;
             uri.scheme = authority.is_some().then_some(scheme);
         }
         uri.authority = authority;
-        Ok((method, Uri::from_parts(uri).map_err(|_| Unfit::Malformed)?))
+        Ok((method, Uri::from_parts(uri).map_err(|_| Unfit::Malformed)?, raw))
     }
 }
 
 /// A path, with a query perhaps; for OPTIONS also the asterisk.
 fn is_target(path: &[u8], method: &Method) -> bool {
-    let is_path = path.starts_with(b"/") || *method == Method::OPTIONS && path == b"*";
-    is_path && path.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#')
+    path.starts_with(b"/") || *method == Method::OPTIONS && path == b"*"
 }
 
 /// One number (RFC 9110 section 8.6).

@@ -29,9 +29,13 @@ pub use self::{
     message::{Message, Part},
 };
 use self::{control::Critical, head::NoHead, session::Http3};
-use super::{AT_ONCE, deadline::Deadline, pace::Rule};
+use super::{
+    AT_ONCE,
+    deadline::Deadline,
+    pace::{Pace, Rule},
+};
 use crate::{
-    http::connection::Connection,
+    http::{connection::Connection, seen::Seen},
     proxy::{session::Handler, signal::Signal},
     snapshot::settings::Listener,
 };
@@ -317,16 +321,19 @@ async fn serve_request<H: Handler>(
     settings: Arc<Listener>,
     handler: Arc<H>,
 ) -> Ended {
-    let read = session.read_head(settings.timeouts.header).await.and_then(|mut head| {
-        super::head::read(&mut head, &settings.limits).map_err(NoHead::Refuse)?;
-        Ok(head)
-    });
+    let read =
+        session.read_head(settings.timeouts.header).await.and_then(|mut head| {
+            match super::head::read(&mut head, &settings.limits) {
+                Ok(()) => Ok(head),
+                Err(reason) => Err(NoHead::Refuse(reason, Seen::of(&head))),
+            }
+        });
     if let Ok(head) = &read {
-        session.expect_pace(Rule::of_stream(&settings, &head.headers));
+        session.pace = Pace::new(Rule::of_stream(&settings, &head.headers));
     }
     let session = match read {
         Ok(head) => handler.handle(&connection, head, session).await,
-        Err(NoHead::Refuse(reason)) => handler.refuse(&connection, reason, session).await,
+        Err(NoHead::Refuse(reason, seen)) => handler.refuse(&connection, reason, seen, session).await,
         Err(NoHead::Over) => return Ended::Spoilt,
     };
     session.finish().await

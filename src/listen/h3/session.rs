@@ -65,7 +65,7 @@ pub(super) struct Http3 {
     heads: BytesMut,
     /// Ends when the client wants no response any more.
     refused: Option<Refused>,
-    pace: Pace,
+    pub(super) pace: Pace,
     write_idle: Duration,
     read_deadline: Deadline,
     write_deadline: Deadline,
@@ -119,15 +119,10 @@ impl Http3 {
         }
     }
 
-    /// What is required of the body, once the head is known.
-    pub(super) fn expect_pace(&mut self, rule: Rule) {
-        self.pace = Pace::new(rule);
-    }
-
     /// Reads the head, for at most `limit`.
     pub(super) async fn read_head(&mut self, limit: Duration) -> Result<Parts, NoHead> {
         let read = self.try_head(limit).await;
-        if let Err(NoHead::Refuse(_)) = read {
+        if let Err(NoHead::Refuse(..)) = read {
             self.refuse_rest();
         }
         read
@@ -139,20 +134,20 @@ impl Http3 {
             ready => ready.map(Some),
         });
         let part = match part.await {
-            None => return Err(NoHead::Refuse(Reason::HeaderTimeout)),
+            None => return Err(NoHead::unread(Reason::HeaderTimeout)),
             Some(part) => part.map_err(|_| NoHead::Over)?,
         };
         self.read_deadline.clear();
         let Head { parts, content_length } = match part {
             Some(Part::Head(section)) => match head::request(section, self.most_fields) {
                 Ok(head) => head,
-                Err(Unfit::TooLarge) => return Err(NoHead::Refuse(Reason::HeaderTooLarge)),
+                Err(Unfit::TooLarge) => return Err(NoHead::unread(Reason::HeaderTooLarge)),
                 Err(unfit) => {
                     self.fail(unfit.fault());
                     return Err(NoHead::Over);
                 }
             },
-            Some(Part::TooLarge) => return Err(NoHead::Refuse(Reason::HeaderTooLarge)),
+            Some(Part::TooLarge) => return Err(NoHead::unread(Reason::HeaderTooLarge)),
             // No other part comes before the head, and no end.
             _ => return Err(NoHead::Over),
         };

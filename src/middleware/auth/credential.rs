@@ -2,11 +2,11 @@
 
 use std::{borrow::Cow, str::FromStr};
 
-use http::{HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode;
 
 use super::authorization;
-use crate::{middleware::Exchange, value::FieldName};
+use crate::{http::target, middleware::Exchange, value::FieldName};
 
 /// Where a secret stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,10 +147,10 @@ fn take_parameter(name: &str, exchange: &mut Exchange) {
     let rest = Some(rest.join("&")).filter(|rest| !rest.is_empty());
     let path = exchange.head.uri.path();
     let target = rest.as_ref().map_or_else(|| path.to_owned(), |rest| format!("{path}?{rest}"));
-    let mut parts = exchange.head.uri.clone().into_parts();
-    parts.path_and_query = PathAndQuery::try_from(target).ok();
-    // A part of what was a target is one.
-    exchange.head.uri = Uri::from_parts(parts).unwrap_or_default();
+    if target::set(&mut exchange.head, target).is_err() {
+        // A part of what was a target is one: rather nothing than the credential.
+        exchange.head.uri = Uri::default();
+    }
     exchange.query = rest;
 }
 

@@ -9,14 +9,15 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     line.extend_from_slice(b" - - [");
     time(line, record.time);
     line.extend_from_slice(b"] \"");
-    if record.method.is_empty() {
-        line.push(b'-');
-    } else {
-        escaped(line, record.method.as_bytes());
-        line.push(b' ');
-        escaped(line, record.target);
-        line.push(b' ');
-        escaped(line, record.protocol.as_bytes());
+    match record.method {
+        None => line.push(b'-'),
+        Some(method) => {
+            escaped(line, method.as_bytes());
+            line.push(b' ');
+            escaped(line, record.target.unwrap_or(b"-"));
+            line.push(b' ');
+            escaped(line, record.protocol.unwrap_or("-").as_bytes());
+        }
     }
     line.extend_from_slice(b"\" ");
     put::number(line, record.status.into());
@@ -59,7 +60,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_a_dash_and_quotes_cannot_be_closed() {
         let record =
-            Record { method: "", sent: 0, user_agent: Some(b"a\"b\\c\n\xff"), ..Record::for_tests() };
+            Record { method: None, sent: 0, user_agent: Some(b"a\"b\\c\n\xff"), ..Record::for_tests() };
         let expected = r#"192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "-" 200 - "-" "a\"b\\c\x0a\xff""#;
         assert_eq!(text(&record), expected);
     }

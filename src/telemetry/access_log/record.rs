@@ -17,15 +17,15 @@ pub struct Record<'a> {
     pub request_id: Option<&'a str>,
     pub trace_id: Option<&'a dyn std::fmt::Display>,
     pub client_ip: IpAddr,
-    /// Empty where the head could not be read.
-    pub method: &'a str,
+    /// The method, the target and the protocol are `None` where they were not read.
+    pub method: Option<&'a str>,
     pub scheme: &'a str,
     /// The host that was asked for, its port included where it has one.
     pub authority: Option<&'a [u8]>,
     /// Path and query as they came.
-    pub target: &'a [u8],
+    pub target: Option<&'a [u8]>,
     /// `HTTP/1.1`, `HTTP/2.0`.
-    pub protocol: &'a str,
+    pub protocol: Option<&'a str>,
     pub status: u16,
     /// Bytes of the request's body.
     pub received: u64,
@@ -63,10 +63,11 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     /// The target's path and its query.
-    pub(super) fn path_and_query(&self) -> (&[u8], Option<&[u8]>) {
-        match self.target.iter().position(|byte| *byte == b'?') {
-            Some(at) => (&self.target[..at], Some(&self.target[at + 1..])),
-            None => (self.target, None),
+    pub(super) fn path_and_query(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        let Some(target) = self.target else { return (None, None) };
+        match target.iter().position(|byte| *byte == b'?') {
+            Some(at) => (Some(&target[..at]), Some(&target[at + 1..])),
+            None => (Some(target), None),
         }
     }
 }
@@ -93,11 +94,11 @@ impl Record<'static> {
             request_id: Some("id-1"),
             trace_id: Some(&"0af7651916cd43dd8448eb211c80319c"),
             client_ip: IpAddr::from([192, 0, 2, 1]),
-            method: "GET",
+            method: Some("GET"),
             scheme: "https",
             authority: Some(b"www.example.com"),
-            target: b"/a/b?c=d",
-            protocol: "HTTP/1.1",
+            target: Some(b"/a/b?c=d"),
+            protocol: Some("HTTP/1.1"),
             status: 200,
             received: 0,
             sent: 5,

@@ -163,6 +163,9 @@ impl Value {
                 let field = record.fields.get(place).and_then(Option::as_ref);
                 escaped(line, field.map_or(&[], |value| value.as_bytes()));
             }
+            Self::Variable(Variable::RequestMethod) => {
+                escaped(line, record.method.unwrap_or_default().as_bytes());
+            }
             // The record's own has no secrets in it.
             Self::Variable(Variable::RequestQuery) => {
                 escaped(line, record.path_and_query().1.unwrap_or_default());
@@ -180,7 +183,7 @@ impl Logged {
     fn write(self, line: &mut Vec<u8>, record: &Record<'_>) {
         let mut text = |text: Option<&str>| escaped(line, text.unwrap_or_default().as_bytes());
         match self {
-            Self::Protocol => text(Some(record.protocol)),
+            Self::Protocol => text(record.protocol),
             Self::Listener => text(Some(record.listener)),
             Self::Host => text(record.host),
             Self::Tenant => text(record.tenant),
@@ -190,7 +193,7 @@ impl Logged {
             Self::Reason => text(record.reason),
             Self::Cause => text(record.cause),
             Self::TraceId => record.trace_id.into_iter().for_each(|id| put::text(line, format_args!("{id}"))),
-            Self::Target => escaped(line, record.target),
+            Self::Target => escaped(line, record.target.unwrap_or_default()),
             Self::Authority => escaped(line, record.authority.unwrap_or_default()),
             Self::Time => put::time(line, record.time),
             Self::Status => put::number(line, record.status.into()),
@@ -231,8 +234,7 @@ mod tests {
         let record = Record::for_tests();
         let template = "{client.ip} {request.method} {request.path} {response.status} {duration_ms} {request.id} \
                         {route} {upstream} \"{request.header.user-agent}\"";
-        let said =
-            "<client.ip> <request.method> <request.path> 200 1234.567 <request.id> all origin \"curl/8\"";
+        let said = "<client.ip> GET <request.path> 200 1234.567 <request.id> all origin \"curl/8\"";
         assert_eq!(line(template, &record), said);
         assert_eq!(line("{time}\t{{{sent}}}", &record), "2023-11-14T22:13:20.123Z\t{5}");
         assert_eq!(line("{request.target} {request.query}", &record), "/a/b?c=d c=d");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
-/// Answers every request with `abc` and the trailer `x-sum: 42`.
+/// Answers every request with `abc`, its target in `x-path` and the trailer `x-sum: 42`.
 pub struct TrailerOrigin {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
@@ -41,8 +41,10 @@ async fn serve(listener: TcpListener) {
         tokio::spawn(async move {
             let mut connection = h2::server::handshake(socket).await?;
             while let Some(request) = connection.accept().await {
-                let (_, mut respond) = request?;
-                let mut body = respond.send_response(Response::new(()), false)?;
+                let (request, mut respond) = request?;
+                let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+                let response = Response::builder().header("x-path", path).body(()).expect("a response");
+                let mut body = respond.send_response(response, false)?;
                 body.send_data(Bytes::from_static(b"abc"), false)?;
                 body.send_trailers(HeaderMap::from_iter([(
                     http::HeaderName::from_static("x-sum"),
