@@ -71,7 +71,7 @@ crate::value::text_value!(
 pub struct Forward {
     targets: Box<[Target]>,
     denied: Denied,
-    /// What the operator denies to whoever wrote the route: no list of theirs goes before it.
+    /// The admin API, and what the operator denies to whoever wrote the route: no list of theirs goes before it.
     forbidden: Denied,
     /// Whether networks among the targets go before what is denied.
     lists_over_denied: bool,
@@ -197,7 +197,7 @@ impl Forward {
         };
         found.retain(|address| {
             let is_listed = of_port().any(|target| target.place.holds_address(address.ip()));
-            let is_in = |denied: &Denied| denied.admit(Address::Tcp(*address)).is_err();
+            let is_in = |denied: &Denied| denied.check(&Address::Tcp(*address)).is_err();
             let is_denied = is_in(&self.denied) && !(is_listed && self.lists_over_denied);
             (is_named || is_listed) && !is_denied && !is_in(&self.forbidden)
         });

@@ -11,7 +11,7 @@ use crate::{
     config::{Delegated, Document, Inputs, document::File},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
     middleware::Files,
-    upstream::Denied,
+    upstream::{AdminAddresses, Denied},
     value::{FileId, FilePath, Name, Span, Spanned},
 };
 
@@ -106,9 +106,22 @@ impl<'a> Context<'a> {
         all.find(|delegated| delegated.grant.tenant.as_str() == tenant)
     }
 
-    /// Where nothing of whom this name belongs to may lead.
+    /// Where no upstream of this owner may lead.
     pub fn denied_to(&self, name: &Name) -> Denied {
-        self.delegated_by(name).map(|delegated| delegated.denied.clone()).unwrap_or_default()
+        let delegated = self.delegated_by(name);
+        delegated.map(|delegated| delegated.denied.and_admin(&self.admin())).unwrap_or_default()
+    }
+
+    /// Where no forward target of this owner may lead: clients choose them, so the admin API is denied to the operator's
+    /// routes as well.
+    pub fn denied_to_clients_of(&self, name: &Name) -> Denied {
+        let delegated = self.delegated_by(name);
+        delegated.map(|delegated| delegated.denied.clone()).unwrap_or_default().and_admin(&self.admin())
+    }
+
+    fn admin(&self) -> AdminAddresses {
+        let configured = self.document.admin.as_ref().map(|admin| &admin.bind.value);
+        self.registries.admin.and(configured)
     }
 
     /// Reports a regular expression that is none, at the characters meant where these can be told.

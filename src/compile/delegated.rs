@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::context::Context;
 use crate::{
+    config::delegated::Grant,
     diagnostic::{Code, Diagnostic},
     routing::HostPattern,
     value::{Name, Span},
@@ -24,10 +25,22 @@ pub(super) fn allowed<'a>(cx: &Context<'a>) -> Allowed<'a> {
                 Diagnostic::error(Code::MissingKey, grant.tenant.span, message).help("hosts: [acme.example]"),
             );
         }
+        check_allowed(cx, grant);
         let patterns = grant.hosts.iter().filter_map(|written| super::hosts::pattern(cx, written));
         (grant.tenant.as_str(), patterns.collect())
     });
     Allowed(allowed.collect())
+}
+
+/// Reports what stands in `allow_upstreams` without being denied, or without being to be had.
+fn check_allowed(cx: &Context<'_>, grant: &Grant) {
+    for allowed in grant.allow_upstreams.iter().filter(|allowed| !allowed.can_be_allowed()) {
+        let message = format!("allow_upstreams has no effect for {}", allowed.value);
+        let reason = "it allows loopback addresses and unix sockets only";
+        let help = "remove it: other addresses are allowed unless deny_upstreams has them; link-local addresses and \
+                    the admin API are always denied to delegated files";
+        cx.report.push(Diagnostic::error(Code::NoEffect, allowed.span, message).reason(reason).help(help));
+    }
 }
 
 impl Allowed<'_> {

@@ -60,7 +60,7 @@ pub(super) fn draft<'a>(
     listeners: &[listeners::Draft<'a>],
     errors: &Arc<Errors>,
 ) -> Vec<Draft<'a>> {
-    let own_routes = |owner: &Name, written| routes(cx, upstreams, &cx.denied_to(owner), written);
+    let own_routes = |owner: &Name, written| routes(cx, upstreams, &cx.denied_to_clients_of(owner), written);
     let sets = cx.document.route_sets.iter().map(|set| own_routes(&set.name, &set.value));
     let sets = RouteSets(sets.collect());
     let allowed = delegated::allowed(cx);

@@ -58,6 +58,8 @@ pub struct Registries {
     pub metrics: Arc<Metrics>,
     pub heavy_work: HeavyWork,
     pub windows: Windows,
+    /// Where the admin API listens: delegated upstreams and forward targets do not lead there.
+    pub admin: upstream::AdminAddresses,
 }
 
 impl Default for Registries {
@@ -76,6 +78,7 @@ impl Default for Registries {
             metrics,
             heavy_work: HeavyWork::default(),
             windows: Windows::default(),
+            admin: upstream::AdminAddresses::default(),
         }
     }
 }

@@ -49,9 +49,14 @@ pub struct Grant {
     /// Directories that the files lie under which they name, those of `${file:}` included. Default: none.
     #[serde(default)]
     pub roots: Vec<File>,
-    /// Addresses that its upstreams and tunnels may not have: networks, and "unix:*" for all unix sockets. Default: none.
+    /// Addresses that its upstreams and forward targets may not have, beside those denied to every delegated file: networks,
+    /// and "unix:*" for all unix sockets. Default: none.
     #[serde(default)]
     pub deny_upstreams: Vec<DeniedAddress>,
+    /// What of this machine its upstreams and forward targets may have all the same: loopback networks and addresses, and
+    /// "unix:*" for all unix sockets. The admin API stays denied. Default: none.
+    #[serde(default)]
+    pub allow_upstreams: Vec<Spanned<DeniedAddress>>,
     /// What becomes of a reload when something is wrong with them. Default: refuse.
     #[serde(default)]
     pub on_error: OnError,
@@ -132,7 +137,8 @@ pub fn grants(maps: &[Node], shapes: &Shapes, reading: &mut Reading<'_>) -> Vec<
 impl Delegated {
     pub fn new(grant: Grant, sources: &Sources) -> Self {
         let roots = grant.roots.iter().map(|root| sources.resolve(root.span.file, &root.value)).collect();
-        let denied = Denied::new(grant.deny_upstreams.iter().copied());
+        let allowed = grant.allow_upstreams.iter().map(|allowed| allowed.value);
+        let denied = Denied::delegated(grant.deny_upstreams.iter().copied(), allowed);
         Self { grant, source: None, roots, denied, files: HashSet::new(), tree: None }
     }
 
@@ -229,12 +235,13 @@ fn parts(source: &Source, grant: &Grant, reading: &mut Reading<'_>) -> Vec<Node>
         if !before.insert(path) {
             let message = format!("{} is included twice", path.display());
             reading.diagnostics.push(Diagnostic::error(Code::DuplicateName, at, message));
-        } else if source.inputs.read(path).is_ok() && !source.inputs.is_meant(path, asked) {
-            let message = format!("{} is a link to a file elsewhere", path.display());
-            let problem = Diagnostic::error(Code::OutsideRoots, at, message);
-            reading
-                .diagnostics
-                .push(problem.help("delegated files lie in the directory that the include names"));
+        } else if source.inputs.read(path).is_ok()
+            && let Err(real) = source.inputs.is_meant(path, asked)
+        {
+            let message = format!("{} leads to {} through a symlink", path.display(), real.display());
+            let help = "a symlink may lead to a file below the directory that the include names, and this file's name \
+                        must match what the include names";
+            reading.diagnostics.push(Diagnostic::error(Code::OutsideRoots, at, message).help(help));
         } else {
             parts.extend(reading.tree(path, Some(at)));
         }

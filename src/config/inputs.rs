@@ -116,10 +116,11 @@ impl Inputs {
     }
 
     /// Whether a file that a glob found, and that was read, is what the glob means: a symlink may lead to a file
-    /// of such a name below the same directory, as Kubernetes has them, and nowhere else.
-    pub fn is_meant(&self, path: &Path, glob: &str) -> bool {
-        let Some(real) = self.real(path) else { return false };
-        alternatives(glob).iter().any(|glob| {
+    /// of such a name below the same directory, as Kubernetes has them, and nowhere else. If it is not, the error says where
+    /// the file lies.
+    pub fn is_meant(&self, path: &Path, glob: &str) -> Result<(), PathBuf> {
+        let Some(real) = self.real(path) else { return Err(path.to_owned()) };
+        let is_meant = alternatives(glob).iter().any(|glob| {
             let glob = Path::new(glob);
             let (directory, name) = (glob.parent().unwrap_or(Path::new("")), glob.file_name());
             let directory = self.real(&fixed_part(&directory.to_string_lossy()));
@@ -127,13 +128,16 @@ impl Inputs {
             let real_name = real.file_name().map(|name| name.to_string_lossy());
             directory.is_some_and(|directory| real.starts_with(directory))
                 && name.zip(real_name).is_some_and(|(pattern, name)| pattern.matches(&name))
-        })
+        });
+        if is_meant { Ok(()) } else { Err(real) }
     }
 
     /// Where a file or directory lies; for a file that was read, where it lay then.
     fn real(&self, path: &Path) -> Option<PathBuf> {
         let path = normal(path);
         let find = || match &self.world {
+            // What is left of "." is the working directory.
+            World::Disk if path.as_os_str().is_empty() => std::fs::canonicalize(".").ok(),
             World::Disk => std::fs::canonicalize(&path).ok(),
             World::Memory(_) => Some(absolute(&path)),
         };
@@ -310,10 +314,10 @@ fn alternatives(pattern: &str) -> Vec<String> {
 fn fixed_part(pattern: &str) -> PathBuf {
     let path = Path::new(pattern);
     let fixed = path.components().take_while(|part| !is_glob(&part.as_os_str().to_string_lossy()));
-    let directory: PathBuf = fixed.collect();
+    let directory = normal(&fixed.collect::<PathBuf>());
     match directory.as_os_str().is_empty() {
         true => ".".into(),
-        false => normal(&directory),
+        false => directory,
     }
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::tenants::Tenants;
 use crate::{
+    admin,
     compile::{self, Registries},
     config::{self, Chosen, Delegated, Document, Inputs, tree::Node},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
@@ -51,6 +52,7 @@ pub fn read(
     registries: &Registries,
     (sources, chosen): (Sources, &Chosen),
 ) -> Attempt {
+    registries.admin.usual(admin::candidates);
     let loaded = config::load_chosen(root, inputs, sources, chosen);
     let mut diagnostics = loaded.diagnostics;
     let mut snapshot = loaded.document.as_ref().and_then(|document| {

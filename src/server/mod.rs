@@ -121,6 +121,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(runtime("signals cannot be handled"))?;
     let socket = admin_socket(reloader.fixed.admin.as_ref())?;
+    reloader.registries.admin.listens_at(socket.local());
     let report = reloader.take(Cause::Start, attempt, asked, start).await;
     if report.result == Outcome::Refused {
         return Err(refused(&report));

@@ -109,7 +109,7 @@ impl Announcing {
         Ok(stream.into())
     }
 
-    async fn open(&self, address: &PeerAddr) -> io::Result<Stream> {
+    pub(super) async fn open(&self, address: &PeerAddr) -> io::Result<Stream> {
         match address {
             PeerAddr::Inet(address) => {
                 let stream = TcpStream::connect(address).await?;

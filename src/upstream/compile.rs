@@ -108,10 +108,10 @@ fn endpoints(
 fn admit(address: &Address, denied: &Denied, span: Span, out: &mut Diagnostics) -> Option<Reachable> {
     match denied.admit(address.clone()) {
         Ok(address) => Some(address),
-        Err(rule) => {
+        Err(denial) => {
             let message = format!("the tenant may not use {address}");
             let problem = Diagnostic::error(Code::DeniedAddress, span, message);
-            refuse(out, problem.reason(format!("deny_upstreams has {rule}")))
+            refuse(out, problem.reason(denial.to_string()).maybe_help(denial.help()))
         }
     }
 }

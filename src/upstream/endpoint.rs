@@ -10,6 +10,7 @@ use std::{
 
 use http::{HeaderValue, StatusCode};
 use pingora::{
+    connectors::L4Connect,
     protocols::tls::ALPN,
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
 };
@@ -17,9 +18,11 @@ use pingora::{
 use super::{
     announce::{Announcing, Client},
     config::{Protocol, ProxyProtocol, Verify},
+    guarded::Guarded,
     health::{Checker, HealthTask},
     latency::Latency,
     probe::Target,
+    reach::Denied,
     registry::Registry,
     settings::{EndpointSettings, Host, Settings},
     tls::{Authorities, Identity, ServerName, name_for},
@@ -48,6 +51,8 @@ pub struct Endpoint {
     asks_for_host: bool,
     /// How its connections say whose they are.
     proxy_protocol: Option<ProxyProtocol>,
+    /// What each connect is checked against, for a delegated upstream.
+    guard: Option<Denied>,
 }
 
 /// What is known of an endpoint from serving. It outlives reloads; nothing in it needs a lock.
@@ -69,7 +74,8 @@ impl Endpoint {
         let address = own.address.address();
         let key = (settings.name.clone(), address.clone(), identity);
         let state = registry.state(&key);
-        let peer = template(settings, address, identity);
+        let guard = own.address.guard().cloned();
+        let peer = template(settings, address, identity, guard.as_ref());
         let checker = settings.health.as_ref().map(|health| {
             registry.checker(key, health, &state, || Target::new(settings, health, address, peer.clone()))
         });
@@ -83,6 +89,7 @@ impl Endpoint {
             host: Host::of_endpoint(settings, address).field(),
             asks_for_host: settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request),
             proxy_protocol: settings.proxy_protocol,
+            guard,
         }
     }
 
@@ -102,7 +109,8 @@ impl Endpoint {
     pub fn announce(&self, peer: &mut HttpPeer, client: Client) {
         if let Some(version) = self.proxy_protocol {
             peer.group_key = client.group(peer.group_key);
-            peer.options.custom_l4 = Some(Arc::new(Announcing { version, client: Some(client) }));
+            let announcing = Announcing { version, client: Some(client) };
+            peer.options.custom_l4 = connector(Some(announcing), self.guard.as_ref());
         }
     }
 
@@ -190,7 +198,7 @@ impl EndpointState {
 }
 
 /// The peer that every request's is a copy of. All timeouts are finite.
-fn template(settings: &Settings, address: &Address, identity: Identity) -> HttpPeer {
+fn template(settings: &Settings, address: &Address, identity: Identity, guard: Option<&Denied>) -> HttpPeer {
     let tls = settings.tls.as_ref();
     let name = match tls.map(|tls| &tls.server_name) {
         Some(ServerName::Fixed(name)) => name.clone(),
@@ -220,9 +228,8 @@ fn template(settings: &Settings, address: &Address, identity: Identity) -> HttpP
         Protocol::H2 | Protocol::H2c => ALPN::H2,
         Protocol::Auto => ALPN::H2H1,
     };
-    if let Some(version) = settings.proxy_protocol {
-        options.custom_l4 = Some(Arc::new(Announcing { version, client: None }));
-    }
+    let announcing = settings.proxy_protocol.map(|version| Announcing { version, client: None });
+    options.custom_l4 = connector(announcing, guard);
     if let Some(tls) = tls {
         options.verify_cert = tls.verify == Verify::Full;
         options.verify_hostname = options.verify_cert;
@@ -230,4 +237,16 @@ fn template(settings: &Settings, address: &Address, identity: Identity) -> HttpP
         peer.client_cert_key = tls.client_certificate.as_ref().map(|client| client.pair.clone());
     }
     peer
+}
+
+/// How connections are made, where that is not Pingora's own way.
+fn connector(
+    announcing: Option<Announcing>,
+    guard: Option<&Denied>,
+) -> Option<Arc<dyn L4Connect + Send + Sync>> {
+    match (announcing, guard) {
+        (announcing, Some(denied)) => Some(Arc::new(Guarded { denied: denied.clone(), announcing })),
+        (Some(announcing), None) => Some(Arc::new(announcing)),
+        (None, None) => None,
+    }
 }

@@ -19,6 +19,7 @@ mod concurrency;
 mod configuration;
 mod cors;
 mod delegated;
+mod delegated_reach;
 mod drain;
 mod early_hints;
 mod engine;
