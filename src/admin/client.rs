@@ -1,6 +1,6 @@
 //! Asking a running process.
 
-use std::{io, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -31,6 +31,9 @@ pub enum Question {
 pub enum AskError {
     #[error("no process listens at {place}: {source}")]
     NotRunning { place: Bind, source: io::Error },
+    /// Another configuration's process.
+    #[error("process {pid} at {place} runs {runs}, not {}", wanted.display())]
+    Other { place: Bind, pid: u64, runs: String, wanted: PathBuf },
     #[error("the process does not reply: {0}")]
     Io(#[from] io::Error),
     #[error("the process's reply cannot be understood: {0}")]

@@ -41,10 +41,13 @@ fn show(report: &Value) {
         complain(text);
     }
     let (generation, took) = (&report["generation"], &report["duration_ms"]);
+    let who = format!("process {}, {}", report["pid"], report["configuration"].as_str().unwrap_or("-"));
     match report["result"].as_str() {
-        Some("refused") => complain(format!("the configuration is refused; generation {generation} goes on")),
-        Some("unchanged") => print(format!("nothing has changed; generation {generation} goes on")),
-        _ => print(format!("generation {generation} is live, after {took} ms")),
+        Some("refused") => {
+            complain(format!("{who}: the configuration is refused; generation {generation} stays live"));
+        }
+        Some("unchanged") => print(format!("{who}: nothing has changed; generation {generation} stays live")),
+        _ => print(format!("{who}: generation {generation} is live, after {took} ms")),
     }
     let tenants = report["tenants"].as_array().into_iter().flatten();
     for tenant in tenants.filter(|tenant| tenant["state"] != "current") {

@@ -1,20 +1,25 @@
 //! Finding the process that a command is for.
 
-use std::{env, fs, net::SocketAddr, path::PathBuf};
+use std::{
+    env,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde_json::Value;
 
 use super::{
     file,
-    output::{Exit, complain},
+    output::{Exit, complain, problems},
 };
 use crate::{
     admin::{
         candidates,
         client::{AskError, Question, ask},
     },
-    config::{self, Inputs},
+    config::{self, Inputs, Loaded, tree::Node},
     value::{Bind, Secret},
 };
 
@@ -39,21 +44,34 @@ struct Place {
     token: Option<Secret>,
 }
 
+/// Where to ask, in this order.
+#[derive(Debug)]
+struct Places {
+    places: Vec<Place>,
+    /// The configuration that the process must run: one that was named or found, and does not say where it listens.
+    configuration: Option<PathBuf>,
+}
+
 /// Where the token stands that is shown wherever a process is asked.
 const VARIABLE: &str = "PORTOLAN_ADMIN_TOKEN";
 
 impl Process {
     /// Asks it. What goes wrong is shown.
     pub fn ask(self, question: Question) -> Result<Value, Exit> {
-        let mut failed = Vec::new();
         let named = self.token().map_err(|problem| {
             complain(problem);
             Exit::Runtime
         })?;
-        for place in self.places() {
+        let Places { places, configuration } = self.places()?;
+        let mut failed = Vec::new();
+        for place in places {
             let token = named.as_ref().or(place.token.as_ref());
-            match ask(&place.bind, token, question) {
-                Err(error @ AskError::NotRunning { .. }) => failed.push(error.to_string()),
+            match own(&place.bind, token, configuration.as_deref())
+                .and_then(|()| ask(&place.bind, token, question))
+            {
+                Err(error @ (AskError::NotRunning { .. } | AskError::Other { .. })) => {
+                    failed.push(error.to_string());
+                }
                 other => {
                     return other.map_err(|error| {
                         complain(error);
@@ -63,7 +81,13 @@ impl Process {
             }
         }
         failed.dedup();
-        complain(format!("Portolan does not run here:\n  {}", failed.join("\n  ")));
+        complain(format!("no running Portolan was found:\n  {}", failed.join("\n  ")));
+        if let Some(configuration) = configuration {
+            complain(format!(
+                "{} has no admin.bind, so the default places were tried; name another: --socket ADDRESS",
+                configuration.display()
+            ));
+        }
         Err(Exit::Runtime)
     }
 
@@ -80,32 +104,70 @@ impl Process {
     }
 
     /// The likeliest first. The configuration's token is for its own place alone.
-    fn places(self) -> Vec<Place> {
-        let untold = |bind| Place { bind, token: None };
-        let usual = || candidates().into_iter().map(Bind::Unix).map(untold);
-        match (self.socket, self.config) {
-            (Some(socket), _) => {
-                let configured = configured(None).filter(|place| place.bind == socket);
-                vec![configured.unwrap_or(untold(socket))]
-            }
-            (None, Some(file)) => {
-                configured(Some(file)).map_or_else(|| usual().collect(), |place| vec![place])
-            }
-            (None, None) => configured(None).into_iter().chain(usual()).collect(),
+    fn places(self) -> Result<Places, Exit> {
+        let without_token = |bind| Place { bind, token: None };
+        let only = |place| Places { places: vec![place], configuration: None };
+        if let Some(socket) = self.socket {
+            let configured = file::usual().and_then(|root| configured(&root).ok().flatten());
+            let configured = configured.filter(|place| place.bind == socket);
+            return Ok(only(configured.unwrap_or(without_token(socket))));
         }
+        let configuration = self.config.or_else(file::usual);
+        if let Some(root) = &configuration
+            && let Some(place) = configured(root).map_err(|loaded| unknown(root, &loaded))?
+        {
+            return Ok(only(place));
+        }
+        let places = candidates().into_iter().map(Bind::Unix).map(without_token).collect();
+        Ok(Places { places, configuration })
     }
 }
 
-/// What the configuration says of it, be the rest of it right or wrong.
-fn configured(named: Option<PathBuf>) -> Option<Place> {
-    let root = named.or_else(file::usual)?;
-    let tree = config::load(&root, &Inputs::disk()).tree?;
-    let admin = tree.get("admin")?;
-    let bind = admin.get("bind")?.as_scalar()?.text.parse().ok()?;
-    let token = admin.get("token").and_then(|token| token.as_scalar());
+/// Whether the process at a default place runs this configuration, where one was named or found: the place may be that of
+/// another process.
+fn own(place: &Bind, token: Option<&Secret>, configuration: Option<&Path>) -> Result<(), AskError> {
+    let Some(wanted) = configuration else { return Ok(()) };
+    let status = ask(place, token, Question::Status)?;
+    // A process of an earlier version does not say.
+    let Some(runs) = status["configuration"].as_str() else { return Ok(()) };
+    let real = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
+    match real(wanted) == real(Path::new(runs)) {
+        true => Ok(()),
+        false => Err(AskError::Other {
+            place: place.clone(),
+            pid: status["pid"].as_u64().unwrap_or_default(),
+            runs: runs.to_owned(),
+            wanted: wanted.to_owned(),
+        }),
+    }
+}
+
+/// What the configuration says of it, be the rest of it right or wrong; none where it does not say. An error where that cannot
+/// be known.
+fn configured(root: &Path) -> Result<Option<Place>, Box<Loaded>> {
+    let loaded = config::load(root, &Inputs::disk());
+    let Some(tree) = &loaded.tree else { return Err(loaded.into()) };
+    let Some(admin) = tree.get("admin") else {
+        return if loaded.is_whole { Ok(None) } else { Err(loaded.into()) };
+    };
     // What could not be read still stands there as a reference.
-    let token = token.filter(|token| !token.text.contains("${")).map(|token| Secret(token.text.to_string()));
-    Some(Place { bind, token })
+    let text = |key: &str| {
+        let scalar = admin.get(key).and_then(Node::as_scalar);
+        scalar.map(|scalar| scalar.text.to_string()).filter(|text| !text.contains("${"))
+    };
+    let Some(bind) = text("bind").and_then(|bind| bind.parse().ok()) else { return Err(loaded.into()) };
+    let token = text("token").map(Secret);
+    Ok(Some(Place { bind, token }))
+}
+
+/// Says why it is not known where the process listens.
+fn unknown(root: &Path, loaded: &Loaded) -> Exit {
+    problems(&loaded.diagnostics, &loaded.sources);
+    complain(format!(
+        "{} does not say where the process listens: correct it, or name its admin socket: --socket ADDRESS",
+        root.display()
+    ));
+    Exit::Configuration
 }
 
 /// A socket as it is named on the command line: the path may stand by itself.
@@ -131,14 +193,28 @@ mod tests {
     #[test]
     fn a_wrong_configuration_says_where_the_process_is_all_the_same() {
         let file = std::env::temp_dir().join(format!("portolan-socket-{}.yaml", std::process::id()));
-        std::fs::write(
-            &file,
-            "admin: { bind: \"unix:/run/a.sock\", token: a-token }\nlisteners: { web: { bnid: 1 } }\n",
-        )
-        .unwrap();
-        let process = Process { socket: None, config: Some(file.clone()), token_file: None };
+        let places = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            Process { socket: None, config: Some(file.clone()), token_file: None }.places()
+        };
         let token = Some(Secret("a-token".into()));
-        assert_eq!(process.places(), [Place { bind: Bind::Unix("/run/a.sock".into()), token }]);
+        let of = |text| places(text).map(|places| places.places);
+        let bind = Bind::Unix("/run/a.sock".into());
+        assert_eq!(
+            of("admin: { bind: \"unix:/run/a.sock\", token: a-token }\nlisteners: { web: { bnid: 1 } }\n"),
+            Ok(vec![Place { bind, token }])
+        );
+        for unknown in [
+            "listeners: [\n",
+            "include: none.yaml\n",
+            "admin: { bnid: \"unix:/run/a.sock\" }\n",
+            "admin: { bind: \"127.0.0.1\" }\n",
+            "admin: { bind: \"unix:${file:none}\" }\n",
+        ] {
+            assert_eq!(of(unknown), Err(Exit::Configuration), "{unknown}");
+        }
+        let silent = places("log: {}\n").unwrap();
+        assert_eq!(silent.configuration.as_ref(), Some(&file), "the process has to run it");
         std::fs::remove_file(file).unwrap();
     }
 }

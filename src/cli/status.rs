@@ -44,6 +44,7 @@ fn text(status: &Value) -> String {
         word("state"),
         duration(status["uptime_seconds"].as_u64().unwrap_or(0)),
     );
+    line(&mut text, "configuration", &word("configuration"));
     line(&mut text, "generation", &format!("{}, since {}", status["generation"], word("loaded_at")));
     line(&mut text, "hash", hash.get(..12).unwrap_or(&hash));
     line(&mut text, "hosts", &status["hosts"].to_string());
@@ -134,7 +135,7 @@ mod tests {
     fn people_see_what_programs_see() {
         let status = json!({
             "version": "0.1.0", "pid": 7, "state": "serving", "uptime_seconds": 3700, "generation": 3,
-            "hash": "0123456789abcdef", "loaded_at": "2026-01-31T23:59:59.000Z", "connections": 4,
+            "hash": "0123456789abcdef", "configuration": "/etc/portolan/portolan.yaml", "loaded_at": "2026-01-31T23:59:59.000Z", "connections": 4,
             "listeners": [{ "name": "web", "addresses": [":80"], "protocols": ["h1", "h2c"], "connections": 4 }],
             "upstreams": [{ "name": "app", "endpoints": [
                 { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 }] }],
@@ -146,6 +147,7 @@ mod tests {
         let text = text(&status);
         for part in [
             "process 7, serving for 1h 1m",
+            "configuration            /etc/portolan/portolan.yaml",
             "generation               3, since 2026-01-31T23:59:59.000Z",
             "listener web             :80 (h1, h2c), 4 open",
             "unhealthy, 2 in flight",

@@ -17,6 +17,8 @@ pub struct Loaded {
     pub document: Option<Document>,
     /// The effective tree: files united, overrides made, references replaced. There where a file parsed.
     pub tree: Option<Node>,
+    /// Whether every file of the operator's could be read and parsed.
+    pub is_whole: bool,
     /// The tenants whose parts others write.
     pub delegated: Vec<Arc<Delegated>>,
     pub sources: Sources,
@@ -59,7 +61,7 @@ pub fn load_chosen(root: &Path, inputs: &Inputs, sources: Sources, chosen: &Chos
     if let Some(document) = &mut document {
         document.delegated = delegated.clone();
     }
-    Loaded { document, tree, delegated, sources, diagnostics }
+    Loaded { document, tree, is_whole: whole, delegated, sources, diagnostics }
 }
 
 /// The document of what is sound in a tree.

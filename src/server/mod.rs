@@ -89,7 +89,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
 
     let engine = Arc::new(Engine::new(IDLE_CONNECTIONS));
     let tasks = Tasks::new(workers.handle().clone());
-    let status = Arc::new(Status::new(tasks.clone(), registries.clone()));
+    let status = Arc::new(Status::new(root, tasks.clone(), registries.clone()));
     let (watcher, changes) = Watcher::new();
     let reloader = Reloader {
         root: root.to_owned(),

@@ -255,7 +255,12 @@ impl Reloader {
         let mut said = attempt.diagnostics.clone();
         said.extend(attempt.broken.clone());
         let tenants = if failed { Value::Null } else { attempt.tenants.json() };
-        Report { tenants, ..Report::new((cause, outcome), live, (&said, &attempt.sources), start.elapsed()) }
+        let configuration = self.status.configuration();
+        Report {
+            tenants,
+            configuration,
+            ..Report::new((cause, outcome), live, (&said, &attempt.sources), start.elapsed())
+        }
     }
 
     fn generation(&self) -> u64 {

@@ -37,6 +37,10 @@ pub enum Outcome {
 pub struct Report {
     pub result: Outcome,
     pub cause: Cause,
+    /// The process that read it.
+    pub pid: u32,
+    /// The root of the configuration that it runs.
+    pub configuration: String,
     /// The generation that is live now.
     pub generation: u64,
     /// The hash of what was read.
@@ -62,6 +66,8 @@ impl Report {
         Self {
             result,
             cause,
+            pid: std::process::id(),
+            configuration: String::new(),
             generation,
             hash,
             time: Timestamp(SystemTime::now()).to_string(),

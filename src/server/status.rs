@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -26,6 +27,8 @@ use crate::{
 /// What is known of the process. Reloads write it, whoever asks reads it.
 pub struct Status {
     started: Instant,
+    /// The root of the configuration, from the file system's root on.
+    configuration: String,
     tasks: Tasks,
     registries: Arc<Registries>,
     now: Mutex<Now>,
@@ -50,8 +53,15 @@ struct Required {
 // === impl Status ===
 
 impl Status {
-    pub fn new(tasks: Tasks, registries: Arc<Registries>) -> Self {
-        Self { started: Instant::now(), tasks, registries, now: Mutex::default() }
+    pub fn new(root: &Path, tasks: Tasks, registries: Arc<Registries>) -> Self {
+        let configuration = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let configuration = configuration.to_string_lossy().into_owned();
+        Self { started: Instant::now(), configuration, tasks, registries, now: Mutex::default() }
+    }
+
+    /// The root of the configuration.
+    pub fn configuration(&self) -> String {
+        self.configuration.clone()
     }
 
     /// This is live now.
@@ -158,6 +168,7 @@ impl Status {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
+            "configuration": self.configuration,
             "state": if now.draining { "draining" } else { "serving" },
             "uptime_seconds": self.started.elapsed().as_secs(),
             "generation": snapshot.map_or(0, |snapshot| snapshot.generation),
@@ -240,7 +251,7 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Duration};
+    use std::time::Duration;
 
     use super::*;
     use crate::{
@@ -271,7 +282,11 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
     #[tokio::test]
     async fn it_says_what_is_live_and_what_went_wrong_last() {
         let registries = Arc::new(Registries::default());
-        let status = Status::new(Tasks::new(tokio::runtime::Handle::current()), registries.clone());
+        let status = Status::new(
+            Path::new("/p.yaml"),
+            Tasks::new(tokio::runtime::Handle::current()),
+            registries.clone(),
+        );
         assert_eq!(status.json()["generation"], 0);
         assert_eq!(status.readiness().causes, [json!({ "cause": "no_configuration" })]);
 

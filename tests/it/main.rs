@@ -47,6 +47,7 @@ mod metrics;
 mod middleware;
 mod mtls;
 mod overload;
+mod process_commands;
 mod proxy_protocol;
 mod quic;
 mod quic_faults;
