@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fmt::Display,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -20,7 +21,7 @@ use crate::{
         client::{AskError, Question, ask},
     },
     config::{self, Inputs, Loaded, tree::Node},
-    value::{Bind, Secret},
+    value::{Bind, Secret, encoding},
 };
 
 /// Where the process listens, and what it asks to be shown.
@@ -96,8 +97,9 @@ impl Process {
         let text = match &self.token_file {
             None => env::var(VARIABLE).ok(),
             Some(file) => {
-                let text = fs::read_to_string(file);
-                Some(text.map_err(|error| format!("{} cannot be read: {error}", file.display()))?)
+                let failed = |reason: &dyn Display| format!("{} cannot be read: {reason}", file.display());
+                let bytes = fs::read(file).map_err(|error| failed(&error))?;
+                Some(encoding::text(&bytes).map_err(|reason| failed(&reason))?.into_owned())
             }
         };
         Ok(text.map(|text| Secret(text.trim().to_owned())).filter(|token| !token.0.is_empty()))

@@ -1,6 +1,7 @@
 //! What every pass sees: the document, the files, and where problems go.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -12,7 +13,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
     middleware::Files,
     upstream::{AdminAddresses, Denied},
-    value::{FileId, FilePath, Name, Span, Spanned},
+    value::{FileId, FilePath, Name, Span, Spanned, encoding},
 };
 
 pub(super) struct Context<'a> {
@@ -99,6 +100,17 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// A file's text; what cannot be read or is not text is reported.
+    pub fn read_text(&self, file: &File) -> Option<String> {
+        let content = self.read(file)?;
+        let text = encoding::text(&content).map(Cow::into_owned);
+        text.inspect_err(|reason| {
+            let message = format!("{} cannot be read", self.path(file).display());
+            self.report.error(Code::NotUtf8, file.span, message, reason.to_string());
+        })
+        .ok()
+    }
+
     /// The include of a tenant's own definition.
     pub fn delegated_by(&self, name: &Name) -> Option<&'a Delegated> {
         let (tenant, _) = name.owned()?;
@@ -151,6 +163,10 @@ impl<'a> Context<'a> {
 impl Files for Context<'_> {
     fn read(&self, file: &File) -> Option<Arc<[u8]>> {
         self.read(file)
+    }
+
+    fn text(&self, file: &File) -> Option<String> {
+        self.read_text(file)
     }
 }
 

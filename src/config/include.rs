@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics, Severity, Sources},
-    value::{FilePath, Span},
+    value::{FilePath, Span, encoding},
 };
 
 /// What the passes over a configuration's files share.
@@ -82,10 +82,10 @@ impl<'a> Reading<'a> {
                 return None;
             }
         };
-        match std::str::from_utf8(&content) {
-            Ok(text) => Some(text.to_owned()),
-            Err(error) => {
-                self.report_not_utf8(path, &content, error.valid_up_to(), at);
+        match encoding::text(&content) {
+            Ok(text) => Some(text.into_owned()),
+            Err(reason) => {
+                self.report(Code::NotUtf8, at, format!("{} cannot be read: {reason}", path.display()));
                 None
             }
         }
@@ -191,15 +191,6 @@ impl<'a> Reading<'a> {
         };
         self.diagnostics.push(diagnostic);
         false
-    }
-
-    fn report_not_utf8(&mut self, path: &Path, content: &[u8], valid: usize, at: Option<Span>) {
-        let line = content[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
-        let what = match content {
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16",
-            _ => "is not UTF-8",
-        };
-        self.report(Code::NotUtf8, at, format!("{}:{line}: the file {what}", path.display()));
     }
 
     /// An empty root configures nothing, which no one means; an empty part does no harm.

@@ -87,7 +87,7 @@ impl NetworkSet {
             match &networks.value {
                 TextOr::Text(network) => all.push(network.0),
                 TextOr::Map(NetworkMap::File(file)) => {
-                    let Some(content) = cx.world.files.read(file) else { continue };
+                    let Some(content) = cx.world.files.text(file) else { continue };
                     all.extend(listed(&content, file.span, cx));
                 }
             }
@@ -110,8 +110,7 @@ impl NetworkSet {
 }
 
 /// The networks of a file. What is none is told with its line.
-fn listed(content: &[u8], file: Span, cx: &mut Context<'_>) -> Vec<IpNet> {
-    let text = String::from_utf8_lossy(content);
+fn listed(text: &str, file: Span, cx: &mut Context<'_>) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();

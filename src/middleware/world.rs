@@ -14,6 +14,8 @@ use crate::{
 pub trait Files {
     /// A file's bytes; that there are none is reported by who looks.
     fn read(&self, file: &Spanned<FilePath>) -> Option<Arc<[u8]>>;
+    /// A file's text, as [`encoding::text`](crate::value::encoding::text) reads it; that there is none is reported by who looks.
+    fn text(&self, file: &Spanned<FilePath>) -> Option<String>;
 }
 
 /// Whom parts may ask, and by what.
@@ -86,6 +88,10 @@ impl World<'static> {
 
         impl Files for NoFiles {
             fn read(&self, _: &Spanned<FilePath>) -> Option<Arc<[u8]>> {
+                None
+            }
+
+            fn text(&self, _: &Spanned<FilePath>) -> Option<String> {
                 None
             }
         }

@@ -3,6 +3,7 @@
 
 mod address;
 mod clock;
+pub mod encoding;
 mod field;
 mod name;
 mod named;

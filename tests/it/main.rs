@@ -22,6 +22,7 @@ mod delegated;
 mod delegated_reach;
 mod drain;
 mod early_hints;
+mod encodings;
 mod engine;
 mod extended_connect;
 mod farewell;

@@ -30,9 +30,9 @@ pub fn lines(
 ) -> Vec<Line> {
     let mut all = Vec::new();
     if let Some(file) = file {
-        let content = cx.world.files.read(file).unwrap_or_default();
+        let text = cx.world.files.text(file).unwrap_or_default();
         let shown = file.0.display();
-        for (line, number) in content.split(|byte| *byte == b'\n').zip(1..) {
+        for (line, number) in text.lines().zip(1..) {
             let place = Place::File { named: file.span, line: format!("{shown}:{number}") };
             match split(line.trim_ascii()) {
                 Ok(None) => {}
@@ -49,8 +49,7 @@ pub fn lines(
     all
 }
 
-fn split(line: &[u8]) -> Result<Option<(&str, &str)>, &'static str> {
-    let line = str::from_utf8(line).map_err(|_| "the line is not UTF-8")?;
+fn split(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
     match line.split_once(':') {
         _ if line.is_empty() || line.starts_with('#') => Ok(None),
         Some((name, hash)) if !name.is_empty() => Ok(Some((name, hash))),

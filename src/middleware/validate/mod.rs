@@ -104,8 +104,8 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
 }
 
 fn read(file: &Spanned<FilePath>, cx: &mut Context<'_>) -> Option<Schema> {
-    let text = cx.world.files.read(file)?;
-    Schema::parse(&text)
+    let text = cx.world.files.text(file)?;
+    Schema::parse(text.as_bytes())
         .map_err(|reason| {
             let message = format!("{} is no JSON Schema", file.0.display());
             cx.diagnostics.push(Diagnostic::error(Code::BadValue, file.span, message).reason(reason));
