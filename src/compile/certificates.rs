@@ -7,14 +7,12 @@ use std::{
     time::SystemTime,
 };
 
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
-
 use super::context::Context;
 use crate::{
     config::document::File,
     diagnostic::{Code, Diagnostic},
     http::authority::Authority,
-    tls::{Certificate, CertificateError, Config, certificates},
+    tls::{Certificate, CertificateError, Config, pem},
     upstream::ClientCertificate,
     value::{Entry, Name, Spanned},
 };
@@ -63,8 +61,8 @@ impl Certificates {
             return None;
         };
         // That both can be read and belong together was seen when the certificate was made.
-        let chain = certificates(&cx.read(cert)?).ok()?;
-        let key = PrivateKeyDer::from_pem_slice(&cx.read(key)?).ok()?;
+        let chain = pem::certificates(&cx.read(cert)?).ok()?;
+        let key = pem::private_key(&cx.read(key)?).ok()?;
         match ClientCertificate::new(&chain, &key) {
             Ok(certificate) => Some(Arc::new(certificate)),
             Err(reason) => {
@@ -106,7 +104,11 @@ fn origin<'a>(cx: &Context<'_>, entry: &'a Entry<Name, Config>) -> Option<Origin
 fn from_files(cx: &Context<'_>, cert: &File, key: &File) -> Option<Arc<Certificate>> {
     // Both are asked for before either is given up: both may be missing.
     let (chain, private) = (cx.read(cert), cx.read(key));
-    let error = match Certificate::from_pem(&chain?, &private?) {
+    let (chain, private) = (chain?, private?);
+    if chain != private && pem::has_private_key(&chain) {
+        warn_of_key(cx, cert, key);
+    }
+    let error = match Certificate::from_pem(&chain, &private) {
         Ok(certificate) => return Some(Arc::new(certificate)),
         Err(error) => error,
     };
@@ -119,10 +121,21 @@ fn from_files(cx: &Context<'_>, cert: &File, key: &File) -> Option<Arc<Certifica
         _ => {
             let file = if error.is_of_key() { key } else { cert };
             let message = format!("{} cannot be used", file.0.display());
-            Diagnostic::error(Code::BadCertificate, file.span, message).reason(error.to_string())
+            let help = error.help(&cx.path(file));
+            Diagnostic::error(Code::BadCertificate, file.span, message)
+                .reason(error.to_string())
+                .maybe_help(help)
         }
     });
     None
+}
+
+/// Certificates are handed around and keys are not: a key among them is read by more people than is meant.
+fn warn_of_key(cx: &Context<'_>, cert: &File, key: &File) {
+    let message = format!("{} holds a private key beside the certificate", cert.0.display());
+    let help = "remove the private key from the certificate's file; if it was readable by others, replace it";
+    let problem = Diagnostic::warning(Code::NoEffect, cert.span, message).reason("it is not used");
+    cx.report.push(problem.label(key.span, "the private key that is used").help(help));
 }
 
 /// The certificate with its authority's word, where that is given. The file is asked for in any case: it may be missing.

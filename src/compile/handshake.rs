@@ -7,7 +7,7 @@ use crate::{
     config::listener::{self as config, ClientAuthMode, TlsVersion},
     diagnostic::{Code, Diagnostic},
     snapshot::settings,
-    tls::{ClientAuth, Handshake, Resolver, SINCE_TLS12, SINCE_TLS13, Server, certificates},
+    tls::{ClientAuth, Handshake, Resolver, SINCE_TLS12, SINCE_TLS13, Server, pem},
     value::Spanned,
 };
 
@@ -72,11 +72,12 @@ fn by_name<'h, 'a: 'h, T: Clone>(
 /// What is asked of clients; authorities that cannot be used are reported.
 pub(super) fn client_auth(cx: &Context<'_>, written: &config::ClientAuth) -> Option<Arc<ClientAuth>> {
     let required = written.mode == ClientAuthMode::Require;
-    let authorities = match certificates(&cx.read(&written.ca)?) {
+    let authorities = match pem::certificates(&cx.read(&written.ca)?) {
         Ok(authorities) => authorities,
         Err(error) => {
             let message = format!("{} holds no authorities to trust", written.ca.0.display());
-            cx.report.error(Code::BadCertificate, written.ca.span, message, error.to_string());
+            let problem = Diagnostic::error(Code::BadCertificate, written.ca.span, message);
+            cx.report.push(problem.reason(error.to_string()).maybe_help(error.help(&cx.path(&written.ca))));
             return None;
         }
     };

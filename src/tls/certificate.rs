@@ -1,13 +1,10 @@
 //! A certificate with its key, read from PEM and known to fit each other.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
     InconsistentKeys,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject},
-    },
+    pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
 use x509_parser::{
@@ -16,9 +13,13 @@ use x509_parser::{
     extensions::GeneralName,
     prelude::FromDer,
     time::ASN1Time,
+    x509::X509Version,
 };
 
-use super::provider::provider;
+use super::{
+    pem::{self, Fault},
+    provider::provider,
+};
 
 /// A certificate, those between it and its authority, and its key.
 #[derive(Debug)]
@@ -32,34 +33,24 @@ pub struct Certificate {
 /// Why a certificate cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    #[error("this is no PEM: {0}")]
-    CertificatePem(String),
-    #[error("there is no certificate in it")]
-    NoCertificate,
+    #[error(transparent)]
+    Certificate(Fault),
     #[error("the certificate cannot be read: {0}")]
     CertificateUnreadable(String),
-    #[error("this is no PEM: {0}")]
-    KeyPem(String),
-    #[error("there is no private key in it")]
-    NoKey,
+    #[error("the certificate is X.509 version {0}, and TLS needs version 3")]
+    Version(u32),
+    #[error(transparent)]
+    Key(Fault),
     #[error("the private key cannot be used: {0}")]
     KeyUnusable(String),
     #[error("the private key is not the certificate's")]
     Mismatch,
+    #[error("the private key is that of certificate {0} in the file, and the server's own stands first")]
+    Order(usize),
     #[error("this is no OCSP response of success in DER")]
     Ocsp,
     #[error("{0:?} is no name that a certificate can have")]
     Name(String),
-}
-
-/// The certificates of a PEM file, at least one.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match read {
-        Ok(chain) if chain.is_empty() => Err(CertificateError::NoCertificate),
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(CertificateError::CertificatePem(error.to_string())),
-    }
 }
 
 // === impl Certificate ===
@@ -67,25 +58,31 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Certific
 impl Certificate {
     /// Reads both files and checks that they belong together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            pem::Error::NoItemsFound => CertificateError::NoKey,
-            error => CertificateError::KeyPem(error.to_string()),
-        });
-        Self::from_der(certificates(chain)?, key?)
+        let chain = pem::certificates(chain).map_err(CertificateError::Certificate)?;
+        Self::from_der(chain, pem::private_key(key).map_err(CertificateError::Key)?)
     }
 
     pub(super) fn from_der(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, CertificateError> {
-        let facts = Facts::of(chain.first().ok_or(CertificateError::NoCertificate)?)?;
-        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => CertificateError::Mismatch,
-            rustls::Error::InvalidCertificate(_) => {
-                CertificateError::CertificateUnreadable(error.to_string())
-            }
-            error => CertificateError::KeyUnusable(error.to_string()),
-        })?;
+        let facts = Facts::of(
+            chain.first().ok_or_else(|| CertificateError::CertificateUnreadable("there is none".into()))?,
+        )?;
+        let mismatch = |key: PrivateKeyDer<'static>| match of_another(&chain, &key) {
+            Some(nth) => CertificateError::Order(nth),
+            None => CertificateError::Mismatch,
+        };
+        let key =
+            CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider()).map_err(
+                |error| match error {
+                    rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => mismatch(key),
+                    rustls::Error::InvalidCertificate(_) => {
+                        CertificateError::CertificateUnreadable(error.to_string())
+                    }
+                    error => CertificateError::KeyUnusable(error.to_string()),
+                },
+            )?;
         let Facts { names, not_before, not_after } = facts;
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
     }
@@ -133,7 +130,23 @@ impl Certificate {
 impl CertificateError {
     /// Whether the key's file is to blame, not the certificate's.
     pub fn is_of_key(&self) -> bool {
-        matches!(self, Self::KeyPem(_) | Self::NoKey | Self::KeyUnusable(_) | Self::Mismatch)
+        matches!(self, Self::Key(_) | Self::KeyUnusable(_) | Self::Mismatch)
+    }
+
+    /// What to do about it.
+    pub fn help(&self, file: &Path) -> Option<String> {
+        match self {
+            Self::Certificate(fault) | Self::Key(fault) => fault.help(file),
+            Self::Version(_) => Some(
+                "have it issued again with extensions; openssl x509 -req makes version 3 with -extfile, and \
+                 subjectAltName has to list its names"
+                    .into(),
+            ),
+            Self::Order(nth) => {
+                Some(format!("put certificate {nth} first, then the one that issued it, and so on"))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -147,6 +160,9 @@ impl Facts {
     fn of(der: &CertificateDer<'_>) -> Result<Self, CertificateError> {
         let unreadable = |error: &dyn ToString| CertificateError::CertificateUnreadable(error.to_string());
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(&error))?;
+        if certificate.version() != X509Version::V3 {
+            return Err(CertificateError::Version(certificate.version().0 + 1));
+        }
         let validity = certificate.validity();
         Ok(Self {
             names: names(&certificate),
@@ -154,6 +170,14 @@ impl Facts {
             not_after: system_time(validity.not_after),
         })
     }
+}
+
+/// The place of another certificate in the chain that the key belongs to, counted from 1.
+fn of_another(chain: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> Option<usize> {
+    let fits = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), &provider()).is_ok()
+    };
+    chain.iter().skip(1).position(fits).map(|at| at + 2)
 }
 
 /// The subject's alternative names; the common name where there are none, as old certificates have it.
@@ -240,12 +264,12 @@ mod tests {
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let cases: [(&str, &str, &str, bool); 7] = [
             (&chain, &other, "the private key is not the certificate's", true),
-            (&chain, &chain, "there is no private key in it", true),
-            (&chain, "", "there is no private key in it", true),
-            (&key, &key, "there is no certificate in it", false),
-            ("", &key, "there is no certificate in it", false),
+            (&chain, &chain, "there is a certificate in it, but no private key", true),
+            (&chain, "", "the file is empty", true),
+            (&key, &key, "there is a private key in it, but no certificate", false),
+            ("nothing", &key, "there is no certificate in it", false),
             (garbage, &key, "the certificate cannot be read", false),
-            ("-----BEGIN CERTIFICATE-----\n!", &key, "this is no PEM", false),
+            ("-----BEGIN CERTIFICATE-----\n!", &key, "the file is cut off", false),
         ];
         for (chain, key, message, is_of_key) in cases {
             let error = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err();

@@ -3,12 +3,13 @@
 mod certificate;
 mod config;
 mod facts;
+pub mod pem;
 mod provider;
 mod resolver;
 mod self_signed;
 mod server;
 
-pub use certificate::{Certificate, CertificateError, certificates};
+pub use certificate::{Certificate, CertificateError};
 pub use config::Config;
 pub use facts::{ClientCertificateError, facts, quic_facts};
 pub use provider::{install, provider};

@@ -10,7 +10,7 @@ use std::{
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer},
 };
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -18,6 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::config::{Protocol, ProxyProtocol, Verify};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
+    tls::pem::{self, Fault},
     value::{Address, FilePath, Spanned, Url},
 };
 
@@ -47,6 +48,14 @@ pub struct Authorities {
     fingerprint: [u8; 32],
 }
 
+/// Why a file's certificates cannot be trusted.
+#[derive(Debug)]
+pub struct Unusable {
+    reason: String,
+    /// What is wrong with the file itself, where that is it.
+    fault: Option<Fault>,
+}
+
 /// A certificate with its key, for endpoints that ask who connects.
 pub struct ClientCertificate {
     pub(super) pair: Arc<CertKey>,
@@ -57,36 +66,48 @@ pub struct ClientCertificate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity(pub u64);
 
+// === impl Unusable ===
+
+impl From<Fault> for Unusable {
+    fn from(fault: Fault) -> Self {
+        Self { reason: fault.to_string(), fault: Some(fault) }
+    }
+}
+
+impl From<String> for Unusable {
+    fn from(reason: String) -> Self {
+        Self { reason, fault: None }
+    }
+}
+
 // === impl Authorities ===
 
 impl Authorities {
     /// Reads PEM. The engine would only fail at the first connection, so everything is tried here.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+    pub fn from_pem(file: &[u8]) -> Result<Self, Unusable> {
         let mut roots = RootCertStore::empty();
         let mut certificates = Vec::new();
         let mut digest = Sha256::new();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| format!("the PEM cannot be read: {error}"))?;
+        for certificate in pem::certificates(file)? {
             let nth = certificates.len() + 1;
             roots
                 .add(certificate.clone())
-                .map_err(|error| format!("certificate {nth} cannot be trusted: {error}"))?;
+                .map_err(|error| Unusable::from(format!("certificate {nth} cannot be trusted: {error}")))?;
             field(&mut digest, &certificate);
-            certificates.push(wrapped(&certificate).map_err(|e| format!("certificate {nth} {e}"))?);
+            certificates
+                .push(wrapped(&certificate).map_err(|e| Unusable::from(format!("certificate {nth} {e}")))?);
         }
-        match certificates.is_empty() {
-            true => Err("there is no certificate in it".into()),
-            false => Ok(Self { certificates: certificates.into(), fingerprint: digest.finalize().into() }),
-        }
+        Ok(Self { certificates: certificates.into(), fingerprint: digest.finalize().into() })
     }
 }
 
 impl Authorities {
     /// Those of a file, or what is wrong with it.
     pub fn of_file(file: &Spanned<FilePath>, pem: &[u8]) -> Result<Self, Diagnostic> {
-        Self::from_pem(pem).map_err(|reason| {
+        Self::from_pem(pem).map_err(|Unusable { reason, fault }| {
             let message = format!("{} holds no authorities to trust", file.0.display());
-            Diagnostic::error(Code::BadCertificate, file.span, message).reason(reason)
+            let help = fault.and_then(|fault| fault.help(&file.0));
+            Diagnostic::error(Code::BadCertificate, file.span, message).reason(reason).maybe_help(help)
         })
     }
 

@@ -41,6 +41,7 @@ mod http3;
 mod ip;
 mod jwks;
 mod jwt;
+mod key_files;
 mod limits;
 mod load;
 mod maintenance;

@@ -1,16 +1,17 @@
 //! Keys that signatures are held against, and what each may be used for: an algorithm belongs to a kind of key,
 //! so that a public key never becomes a secret (RFC 8725 section 3.1).
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::Path, str::FromStr};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use ring::{
     hmac,
     signature::{self, RsaPublicKeyComponents, UnparsedPublicKey},
 };
-use rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::Deserialize;
 use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
+
+use crate::{tls::pem, value::encoding};
 
 /// A signature algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). "none" is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +116,10 @@ impl Key {
     }
 
     /// The public key of a PEM file.
-    pub fn pem(pem: &[u8]) -> Result<Self, String> {
-        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem)
-            .map_err(|_| "there is no \"BEGIN PUBLIC KEY\" in it".to_owned())?;
+    pub fn pem(file: &[u8], path: &Path) -> Result<Self, String> {
+        let der = pem::public_key(file).map_err(|fault| {
+            fault.help(path).map_or_else(|| fault.to_string(), |help| format!("{fault}: {help}"))
+        })?;
         let (_, info) = SubjectPublicKeyInfo::from_der(&der).map_err(|_| "it is no public key".to_owned())?;
         match info.parsed() {
             Ok(PublicKey::RSA(key)) => Self::rsa(key.modulus, key.exponent),
@@ -138,6 +140,8 @@ impl Key {
     /// The keys of a set that signatures can be held against. Those for encryption and those of other kinds are
     /// left aside, as RFC 7517 section 5 has it.
     pub fn set(json: &[u8]) -> Result<Vec<Self>, String> {
+        // A set that is fetched may begin with a byte order mark (RFC 8259 section 8.1).
+        let json = encoding::unmarked(json).unwrap_or(json);
         let set: JwkSet = serde_json::from_slice(json).map_err(|error| {
             // Its own words quote what it read, which is not known to be for everybody's eyes.
             format!("it is no JWK set: line {}, column {}", error.line(), error.column())

@@ -404,10 +404,16 @@ fn keys(config: &Config, cx: &mut Context<'_>) -> Keys {
             }
         },
         (None, Some(Spanned { value: KeySet::File(file), span }), None) => {
-            from_file(&Spanned::new(file.clone(), *span), Key::set, cx)
+            let file = Spanned::new(file.clone(), *span);
+            let text = cx.world.files.text(&file);
+            from_file(&file, text, Key::set, cx)
         }
         (None, Some(Spanned { value: KeySet::Url(url), .. }), None) => return from_url(url, config, cx),
-        (None, None, Some(file)) => from_file(file, |pem| Key::pem(pem).map(|key| vec![key]), cx),
+        (None, None, Some(file)) => {
+            // A PEM file may hold comments in any encoding.
+            let content = cx.world.files.read(file);
+            from_file(file, content, |pem| Key::pem(pem, &file.0).map(|key| vec![key]), cx)
+        }
         _ => {
             let message = "jwt takes its keys from exactly one of secret, jwks and public_key";
             let problem = Diagnostic::error(Code::MissingKey, cx.span, message);
@@ -460,11 +466,12 @@ fn pin(pinned: &OneOrMany<Spanned<Algorithm>>, keys: &mut [Key], cx: &mut Contex
 
 fn from_file(
     file: &Spanned<FilePath>,
+    content: Option<impl AsRef<[u8]>>,
     read: impl FnOnce(&[u8]) -> Result<Vec<Key>, String>,
     cx: &mut Context<'_>,
 ) -> Vec<Key> {
-    let Some(content) = cx.world.files.read(file) else { return Vec::new() };
-    read(&content).unwrap_or_else(|reason| {
+    let Some(content) = content else { return Vec::new() };
+    read(content.as_ref()).unwrap_or_else(|reason| {
         let message = format!("{} cannot be used", file.0.display());
         cx.diagnostics.push(Diagnostic::error(Code::BadValue, file.span, message).reason(reason));
         Vec::new()
