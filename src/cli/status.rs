@@ -49,6 +49,10 @@ fn text(status: &Value) -> String {
     line(&mut text, "hash", hash.get(..12).unwrap_or(&hash));
     line(&mut text, "hosts", &status["hosts"].to_string());
     line(&mut text, "connections", &status["connections"].to_string());
+    if let Some(reason) = status["watching"]["reason"].as_str() {
+        let interval = &status["watching"]["interval_seconds"];
+        line(&mut text, "files", &format!("polled every {interval}s: {reason}"));
+    }
     for listener in list(&status["listeners"]) {
         let addresses = words(&listener["addresses"]);
         let protocols = words(&listener["protocols"]);
@@ -136,6 +140,7 @@ mod tests {
         let status = json!({
             "version": "0.1.0", "pid": 7, "state": "serving", "uptime_seconds": 3700, "generation": 3,
             "hash": "0123456789abcdef", "configuration": "/etc/portolan/portolan.yaml", "loaded_at": "2026-01-31T23:59:59.000Z", "connections": 4,
+            "watching": { "by": "polling", "interval_seconds": 2, "reason": "the limit is used up" },
             "listeners": [{ "name": "web", "addresses": [":80"], "protocols": ["h1", "h2c"], "connections": 4 }],
             "upstreams": [{ "name": "app", "endpoints": [
                 { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 }] }],
@@ -150,6 +155,7 @@ mod tests {
             "configuration            /etc/portolan/portolan.yaml",
             "generation               3, since 2026-01-31T23:59:59.000Z",
             "listener web             :80 (h1, h2c), 4 open",
+            "files                    polled every 2s: the limit is used up",
             "unhealthy, 2 in flight",
             "5 lines were lost",
             "tenant acme              its files are wrong, earlier ones serve",

@@ -4,6 +4,7 @@
 mod attempt;
 mod drain;
 mod notify;
+mod poll;
 mod reload;
 mod report;
 mod signals;
@@ -89,8 +90,9 @@ pub fn run(root: &Path) -> Result<(), Failure> {
 
     let engine = Arc::new(Engine::new(IDLE_CONNECTIONS));
     let tasks = Tasks::new(workers.handle().clone());
-    let status = Arc::new(Status::new(root, tasks.clone(), registries.clone()));
     let (watcher, changes) = Watcher::new();
+    let status = Status::new(root, tasks.clone(), registries.clone(), watcher.watching());
+    let status = Arc::new(status);
     let reloader = Reloader {
         root: root.to_owned(),
         registries: registries.clone(),

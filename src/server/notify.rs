@@ -22,6 +22,6 @@ pub fn stopping() {
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "the service manager (NOTIFY_SOCKET) cannot be told");
     }
 }

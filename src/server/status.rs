@@ -13,6 +13,7 @@ use super::{
     report::{Outcome, Report},
     tasks::Tasks,
     tenants::Tenants,
+    watch::{POLL, Watching},
 };
 use crate::{
     admin::serve::Readiness,
@@ -31,6 +32,8 @@ pub struct Status {
     configuration: String,
     tasks: Tasks,
     registries: Arc<Registries>,
+    /// How changes of files are noticed.
+    watching: Watching,
     now: Mutex<Now>,
 }
 
@@ -53,10 +56,11 @@ struct Required {
 // === impl Status ===
 
 impl Status {
-    pub fn new(root: &Path, tasks: Tasks, registries: Arc<Registries>) -> Self {
+    pub fn new(root: &Path, tasks: Tasks, registries: Arc<Registries>, watching: Watching) -> Self {
         let configuration = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         let configuration = configuration.to_string_lossy().into_owned();
-        Self { started: Instant::now(), configuration, tasks, registries, now: Mutex::default() }
+        let (started, now) = (Instant::now(), Mutex::default());
+        Self { started, configuration, tasks, registries, watching, now }
     }
 
     /// The root of the configuration.
@@ -126,7 +130,9 @@ impl Status {
         });
         let redis = self.registries.redis.is_up().filter(|is_up| !is_up);
         let redis = redis.map(|_| json!({ "cause": "redis_unavailable" }));
-        refused.into_iter().chain(broken).chain(redis).collect()
+        let polled = self.watching.polled_because();
+        let polled = polled.map(|reason| json!({ "cause": "files_polled", "reason": reason }));
+        refused.into_iter().chain(broken).chain(redis).chain(polled).collect()
     }
 
     pub fn metrics_path(&self) -> String {
@@ -175,6 +181,7 @@ impl Status {
             "hash": snapshot.map(|snapshot| &snapshot.hash),
             "loaded_at": snapshot.map(|snapshot| Timestamp(snapshot.loaded_at).to_string()),
             "last_error": refused.map(error),
+            "watching": self.watching(),
             "listeners": now.listeners.iter().map(listener).collect::<Value>(),
             "upstreams": snapshot.into_iter().flat_map(|s| s.upstreams.values()).map(upstream).collect::<Value>(),
             "tenants": now.tenants.json(),
@@ -183,6 +190,13 @@ impl Status {
             "tasks": self.tasks.count().iter().map(|(kind, count)| (kind.as_str(), *count)).collect::<Value>(),
             "access_log_lost": dropped.iter().map(|(to, lines)| (to.to_string(), *lines)).collect::<Value>(),
         })
+    }
+
+    fn watching(&self) -> Value {
+        match self.watching.polled_because() {
+            None => json!({ "by": "events" }),
+            Some(reason) => json!({ "by": "polling", "interval_seconds": POLL.as_secs(), "reason": reason }),
+        }
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -258,7 +272,7 @@ mod tests {
         compile,
         config::{self, Inputs},
         diagnostic::{Diagnostics, Sources},
-        server::report::Cause,
+        server::{report::Cause, watch::Watcher},
     };
 
     const YAML: &str = r#"
@@ -282,11 +296,9 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
     #[tokio::test]
     async fn it_says_what_is_live_and_what_went_wrong_last() {
         let registries = Arc::new(Registries::default());
-        let status = Status::new(
-            Path::new("/p.yaml"),
-            Tasks::new(tokio::runtime::Handle::current()),
-            registries.clone(),
-        );
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let (watcher, _) = Watcher::new();
+        let status = Status::new(Path::new("/p.yaml"), tasks, registries.clone(), watcher.watching());
         assert_eq!(status.json()["generation"], 0);
         assert_eq!(status.readiness().causes, [json!({ "cause": "no_configuration" })]);
 

@@ -1,34 +1,70 @@
 //! Watching the files that a configuration came from: their directories, for editors replace files, and
-//! every link on the way to them, for Kubernetes replaces links. A burst of changes is one reload.
+//! every link on the way to them, for Kubernetes replaces links. A burst of changes is one reload, and a file that is
+//! written in place is waited for until its writer has closed it. Where the system cannot watch, files are polled.
 
 use std::{
     collections::BTreeSet,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind};
+use notify::{
+    ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind},
+};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until},
 };
+
+use super::poll::Stamp;
 
 /// Watches what the last load asked for.
 pub struct Watcher {
     notify: Option<RecommendedWatcher>,
     directories: BTreeSet<PathBuf>,
-    interest: Arc<Mutex<Interest>>,
-    changed: Arc<Notify>,
+    shared: Arc<Shared>,
 }
 
 /// The end of a [`Watcher`] that is waited at.
-pub struct Changes(Arc<Notify>);
+pub struct Changes(Arc<Shared>);
+
+/// How files are watched, for whoever asks.
+#[derive(Clone)]
+pub struct Watching(Arc<Shared>);
+
+/// What both ends of a [`Watcher`] know.
+#[derive(Default)]
+struct Shared {
+    watched: Mutex<Watched>,
+    changed: Notify,
+    /// Polling has begun or ended.
+    mode: Notify,
+}
+
+#[derive(Default)]
+struct Watched {
+    interest: Interest,
+    writing: Writing,
+    /// Why files are polled, and what they looked like last; none where the system watches them.
+    polling: Option<(String, Stamp)>,
+}
+
+/// Files that are being written in place.
+#[derive(Debug, Default)]
+struct Writing {
+    /// Changed, and not closed since.
+    open: BTreeSet<PathBuf>,
+    /// Created where a glob looks: their first bytes may be still to come.
+    created: BTreeSet<PathBuf>,
+}
 
 /// What a change of concerns the configuration.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Interest {
     /// Files, links and directories on the way to them, whether they are there or not.
     paths: BTreeSet<PathBuf>,
@@ -45,6 +81,10 @@ struct Burst {
 
 const QUIET: Duration = Duration::from_millis(100);
 const LONGEST_BURST: Duration = Duration::from_secs(1);
+/// A file that stays open for writing is read as it is then.
+const LONGEST_WRITE: Duration = Duration::from_secs(30);
+/// Between two looks at files that the system does not watch.
+pub const POLL: Duration = Duration::from_secs(2);
 /// Links on the way to one file; more are a loop (ELOOP).
 const MOST_LINKS: usize = 40;
 /// The clock that stamps files runs behind the one we read.
@@ -53,68 +93,219 @@ const COARSE: Duration = Duration::from_millis(20);
 // === impl Watcher ===
 
 impl Watcher {
-    /// Where the system cannot watch, SIGHUP and `portolan reload` remain.
     pub fn new() -> (Self, Changes) {
-        let interest = Arc::<Mutex<Interest>>::default();
-        let changed = Arc::new(Notify::new());
-        let notify = notify::recommended_watcher(heard(interest.clone(), changed.clone()));
-        let notify = notify
-            .inspect_err(|error| tracing::warn!(%error, "files cannot be watched: SIGHUP reloads"))
-            .ok();
-        let changes = Changes(changed.clone());
-        (Self { notify, directories: BTreeSet::new(), interest, changed }, changes)
+        let shared = Arc::<Shared>::default();
+        let changes = Changes(shared.clone());
+        (Self { notify: None, directories: BTreeSet::new(), shared }, changes)
+    }
+
+    /// How files are watched.
+    pub fn watching(&self) -> Watching {
+        Watching(self.shared.clone())
     }
 
     /// Watches these from now on. What changed since `asked`, when the load began, counts as a change: it
     /// may have been read before and is watched only now.
     pub fn renew(&mut self, paths: &[PathBuf], asked: SystemTime) {
         let interest = Interest::of(paths);
-        let directories = interest.watched();
-        let Some(notify) = &mut self.notify else { return };
-        for gone in self.directories.difference(&directories) {
+        let failed = self.watch(interest.watched()).err();
+        let missed = interest.changed_since(asked);
+        let polling = failed.map(|reason| (reason, interest.stamp()));
+        let mut watched = self.shared.watched();
+        watched.interest = interest;
+        watched.writing.created.clear();
+        let before = std::mem::replace(&mut watched.polling, polling);
+        let now = watched.polling.as_ref().map(|(reason, _)| reason.clone());
+        drop(watched);
+        tell(before.is_some(), now.as_deref());
+        self.shared.mode.notify_one();
+        if missed {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Has the system watch these directories and no others; why it cannot, where it cannot.
+    fn watch(&mut self, directories: BTreeSet<PathBuf>) -> Result<(), String> {
+        let before = std::mem::take(&mut self.directories);
+        let notify = match &mut self.notify {
+            Some(notify) => notify,
+            none => none.insert(notify::recommended_watcher(heard(self.shared.clone())).map_err(reason)?),
+        };
+        for gone in before.difference(&directories) {
             // A directory that is gone is not watched any more either.
             let _ = notify.unwatch(gone);
         }
+        let mut result = Ok(());
         // Those that are watched already too: another directory may have come to lie there.
         for directory in &directories {
-            if let Err(error) = notify.watch(directory, RecursiveMode::NonRecursive) {
-                tracing::debug!(directory = %directory.display(), %error, "cannot be watched");
+            match notify.watch(directory, RecursiveMode::NonRecursive) {
+                // It went meanwhile: the directory above tells when it comes back.
+                Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
+                Err(error) => result = Err(reason(error)),
+                Ok(()) => {}
             }
         }
-        let missed = interest.changed_since(asked);
         self.directories = directories;
-        *self.interest.lock().unwrap_or_else(PoisonError::into_inner) = interest;
-        if missed {
-            self.changed.notify_one();
+        result
+    }
+}
+
+/// Says once that files are polled, and once that they are no more.
+fn tell(before: bool, reason: Option<&str>) {
+    match reason {
+        Some(reason) if !before => tracing::warn!(
+            reason,
+            interval_seconds = POLL.as_secs(),
+            "the system cannot watch the configuration's files: they are polled"
+        ),
+        None if before => tracing::info!("the system watches the configuration's files again"),
+        _ => {}
+    }
+}
+
+/// Why the system does not watch, with the limit that is to be raised.
+fn reason(error: notify::Error) -> String {
+    match &error.kind {
+        ErrorKind::MaxFilesWatch => "the limit fs.inotify.max_user_watches is used up".into(),
+        ErrorKind::Io(io) if io.raw_os_error() == Some(libc::EMFILE) => {
+            "the limit fs.inotify.max_user_instances, or that of open files, is used up".into()
         }
+        _ => error.to_string(),
     }
 }
 
 /// What is done with each event. The system tells of whoever opens a file, too, and notify (before its version 9) cannot
 /// ask it not to: such events end before anything else is done.
-fn heard(interest: Arc<Mutex<Interest>>, changed: Arc<Notify>) -> impl Fn(notify::Result<Event>) {
+fn heard(shared: Arc<Shared>) -> impl Fn(notify::Result<Event>) {
     move |event| {
         if event.as_ref().is_ok_and(is_no_change) {
             return;
         }
-        let interest = interest.lock().unwrap_or_else(PoisonError::into_inner);
-        if event.map_or(true, |event| interest.is_met_by(&event)) {
-            changed.notify_one();
+        let mut watched = shared.watched();
+        let Watched { interest, writing, .. } = &mut *watched;
+        let met = event.map_or(true, |event| writing.note(&event, interest) || interest.is_met_by(&event));
+        if met {
+            shared.changed.notify_one();
         }
     }
 }
 
+// === impl Watching ===
+
+impl Watching {
+    /// Why files are polled; none where the system watches them.
+    pub fn polled_because(&self) -> Option<String> {
+        self.0.watched().polling.as_ref().map(|(reason, _)| reason.clone())
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_polling(&self) -> bool {
+        self.watched().polling.is_some()
+    }
+
+    fn is_being_written(&self) -> bool {
+        !self.watched().writing.open.is_empty()
+    }
+
+    /// Whether polled files differ from what they were at the last look.
+    fn have_changed(&self) -> bool {
+        let interest = match &*self.watched() {
+            Watched { polling: Some(_), interest, .. } => interest.clone(),
+            _ => return false,
+        };
+        let now = interest.stamp();
+        let mut watched = self.watched();
+        // Another load may have renewed them meanwhile.
+        let is_same = watched.interest == interest;
+        match &mut watched.polling {
+            Some((_, before)) if is_same => std::mem::replace(before, now) != now,
+            _ => false,
+        }
+    }
+}
+
+// === impl Changes ===
+
 impl Changes {
     /// Waits for a burst of changes to begin and to end.
     pub async fn next(&mut self) {
-        self.0.notified().await;
+        self.begun().await;
         let mut burst = Burst::begin(Instant::now());
         loop {
+            let is_being_written = self.0.is_being_written();
             tokio::select! {
-                () = sleep_until(burst.ends()) => return,
-                () = self.0.notified() => burst.goes_on(Instant::now()),
+                () = sleep_until(burst.ends(is_being_written)) => {
+                    if is_being_written {
+                        self.0.watched().writing.open.clear();
+                        tracing::warn!("a file of the configuration stays open for writing: it is read as it is");
+                    }
+                    if !self.polled().await {
+                        return;
+                    }
+                    burst.goes_on(Instant::now());
+                }
+                () = self.0.changed.notified() => burst.goes_on(Instant::now()),
             }
         }
+    }
+
+    /// Waits for a change.
+    async fn begun(&self) {
+        loop {
+            let is_polling = self.0.is_polling();
+            tokio::select! {
+                () = self.0.changed.notified() => return,
+                () = self.0.mode.notified() => {}
+                () = sleep(POLL), if is_polling => if self.polled().await { return },
+            }
+        }
+    }
+
+    async fn polled(&self) -> bool {
+        if !self.0.is_polling() {
+            return false;
+        }
+        let shared = self.0.clone();
+        // The files may lie where a look takes its time.
+        spawn_blocking(move || shared.have_changed()).await.unwrap_or(false)
+    }
+}
+
+// === impl Writing ===
+
+impl Writing {
+    /// Notes what an event says of files that are written; whether a writer has closed one.
+    fn note(&mut self, event: &Event, interest: &Interest) -> bool {
+        let mut is_closed = false;
+        for path in &event.paths {
+            match event.kind {
+                EventKind::Create(CreateKind::File) if interest.is_in_directory(path) => {
+                    self.created.insert(path.clone());
+                }
+                EventKind::Modify(ModifyKind::Data(_))
+                    if interest.paths.contains(path) || self.created.contains(path) =>
+                {
+                    self.open.insert(path.clone());
+                }
+                EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+                    self.created.remove(path);
+                    is_closed |= self.open.remove(path);
+                }
+                EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+                    self.created.remove(path);
+                    self.open.remove(path);
+                }
+                _ => {}
+            }
+        }
+        is_closed
     }
 }
 
@@ -129,8 +320,11 @@ impl Burst {
         self.last = now;
     }
 
-    fn ends(&self) -> Instant {
-        (self.last + QUIET).min(self.first + LONGEST_BURST)
+    fn ends(&self, is_being_written: bool) -> Instant {
+        match is_being_written {
+            true => self.first + LONGEST_WRITE,
+            false => (self.last + QUIET).min(self.first + LONGEST_BURST),
+        }
     }
 }
 
@@ -190,11 +384,13 @@ impl Interest {
             event.kind,
             EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
         );
-        let met = |path: &PathBuf| {
-            let in_directory = || path.parent().is_some_and(|parent| self.directories.contains(parent));
-            self.paths.contains(path) || (named && in_directory())
-        };
+        let met = |path: &PathBuf| self.paths.contains(path) || (named && self.is_in_directory(path));
         !is_no_change(event) && event.paths.iter().any(met)
+    }
+
+    /// Whether a glob looks in the directory of a path.
+    fn is_in_directory(&self, path: &Path) -> bool {
+        path.parent().is_some_and(|parent| self.directories.contains(parent))
     }
 
     fn changed_since(&self, time: SystemTime) -> bool {
@@ -202,15 +398,25 @@ impl Interest {
         let changed = |path: &PathBuf| {
             fs::symlink_metadata(path).and_then(changed).is_ok_and(|changed| changed >= since)
         };
-        // A directory on the way changes with every file in it, whichever it is.
+        self.entries().any(changed)
+    }
+
+    /// What has to change when the configuration does. A directory on the way changes with every file in it, whichever it
+    /// is.
+    fn entries(&self) -> impl Iterator<Item = &PathBuf> {
         let files = self.paths.iter().filter(|path| !path.is_dir() || path.is_symlink());
-        files.chain(&self.directories).any(changed)
+        files.chain(&self.directories)
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp::of(self.entries())
     }
 }
 
 /// Whether somebody has only looked.
 fn is_no_change(event: &Event) -> bool {
-    matches!(event.kind, EventKind::Access(_)) && !event.need_rescan()
+    let is_look = |kind: AccessKind| kind != AccessKind::Close(AccessMode::Write);
+    matches!(event.kind, EventKind::Access(kind) if is_look(kind)) && !event.need_rescan()
 }
 
 /// When an entry was last written, renamed or linked.
@@ -238,7 +444,7 @@ mod tests {
         task::{Context, Waker},
     };
 
-    use notify::event::{AccessKind, CreateKind, DataChange, RemoveKind};
+    use notify::event::{DataChange, RemoveKind};
 
     use super::*;
 
@@ -260,21 +466,21 @@ mod tests {
     fn a_burst_ends_when_it_is_quiet_or_has_lasted_long_enough() {
         let start = Instant::now();
         let mut burst = Burst::begin(start);
-        assert_eq!(burst.ends(), start + QUIET);
+        assert_eq!(burst.ends(false), start + QUIET);
         burst.goes_on(start + Duration::from_millis(90));
-        assert_eq!(burst.ends(), start + Duration::from_millis(190));
+        assert_eq!(burst.ends(false), start + Duration::from_millis(190));
         (1..20).for_each(|n| burst.goes_on(start + Duration::from_millis(90 * n)));
-        assert_eq!(burst.ends(), start + LONGEST_BURST);
+        assert_eq!(burst.ends(false), start + LONGEST_BURST);
     }
 
     #[tokio::test(start_paused = true)]
     async fn several_changes_are_one_burst() {
-        let changed = Arc::new(Notify::new());
-        let mut changes = Changes(changed.clone());
+        let shared = Arc::<Shared>::default();
+        let mut changes = Changes(shared.clone());
         let start = Instant::now();
         let writer = async {
             for _ in 0..5 {
-                changed.notify_one();
+                shared.changed.notify_one();
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -351,18 +557,91 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), changes.next()).await.unwrap();
     }
 
+    fn interested_in(path: &str) -> Arc<Shared> {
+        let interest = Interest { paths: [PathBuf::from(path)].into(), ..Interest::default() };
+        Arc::new(Shared {
+            watched: Mutex::new(Watched { interest, ..Watched::default() }),
+            ..Shared::default()
+        })
+    }
+
     #[test]
     fn who_only_looks_keeps_nobody_waiting() {
-        let interest =
-            Arc::new(Mutex::new(Interest { paths: [PathBuf::from("/a")].into(), ..Interest::default() }));
-        let changed = Arc::new(Notify::new());
-        let heard = heard(interest.clone(), changed.clone());
-        let held = interest.lock().unwrap();
-        heard(Ok(event(EventKind::Access(AccessKind::Any), "/a")));
+        let shared = interested_in("/a");
+        let heard = heard(shared.clone());
+        let held = shared.watched();
+        for look in [AccessKind::Any, AccessKind::Open(AccessMode::Any), AccessKind::Close(AccessMode::Read)]
+        {
+            heard(Ok(event(EventKind::Access(look), "/a")));
+        }
         drop(held);
-        let is_told = || pin!(changed.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let is_told =
+            || pin!(shared.changed.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
         assert!(!is_told());
         heard(Ok(event(WRITTEN, "/a")));
         assert!(is_told());
+    }
+
+    const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_written_in_place_is_waited_for() {
+        let shared = interested_in("/a");
+        let (heard, mut changes, start) = (heard(shared.clone()), Changes(shared), Instant::now());
+        let writer = async {
+            for _ in 0..3 {
+                heard(Ok(event(WRITTEN, "/a")));
+                sleep(Duration::from_secs(3)).await;
+            }
+            heard(Ok(event(CLOSED, "/a")));
+        };
+        tokio::join!(writer, changes.next());
+        assert!(start.elapsed() >= Duration::from_secs(9), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_never_ends_is_not_waited_for_forever() {
+        let shared = interested_in("/a");
+        heard(shared.clone())(Ok(event(WRITTEN, "/a")));
+        let (mut changes, start) = (Changes(shared), Instant::now());
+        changes.next().await;
+        assert_eq!(start.elapsed(), LONGEST_WRITE);
+    }
+
+    #[test]
+    fn a_new_file_where_a_glob_looks_is_waited_for_and_a_log_beside_it_is_not() {
+        let interest = Interest { directories: [PathBuf::from("/d")].into(), ..Interest::default() };
+        let mut writing = Writing::default();
+        let mut note = |kind, path: &str| writing.note(&event(kind, path), &interest);
+        assert!(!note(WRITTEN, "/d/access.log") && !note(CLOSED, "/d/access.log"));
+        assert!(!note(CREATED, "/d/new.yaml") && !note(WRITTEN, "/d/new.yaml"));
+        assert!(note(CLOSED, "/d/new.yaml"));
+        note(CREATED, "/d/other.yaml");
+        note(WRITTEN, "/d/other.yaml");
+        note(EventKind::Remove(RemoveKind::File), "/d/other.yaml");
+        assert!(writing.open.is_empty() && writing.created.is_empty());
+    }
+
+    #[tokio::test]
+    async fn files_that_the_system_does_not_watch_are_polled() {
+        let root = directory("poll");
+        let file = root.join("a.yaml");
+        fs::write(&file, "one").unwrap();
+        let interest = Interest::of(std::slice::from_ref(&file));
+        let polling = Some(("it cannot".to_owned(), interest.stamp()));
+        let watched = Watched { interest, polling, ..Watched::default() };
+        let shared = Arc::new(Shared { watched: Mutex::new(watched), ..Shared::default() });
+        assert_eq!(Watching(shared.clone()).polled_because().as_deref(), Some("it cannot"));
+        assert!(!shared.have_changed());
+        fs::write(root.join("b.yaml"), "beside").unwrap();
+        assert!(!shared.have_changed(), "no glob looks there");
+        fs::write(&file, "two").unwrap();
+        assert!(shared.have_changed() && !shared.have_changed());
+        let new = root.join("a.yaml.new");
+        fs::write(&new, "two").unwrap();
+        fs::rename(&new, &file).unwrap();
+        let mut changes = Changes(shared);
+        tokio::time::timeout(Duration::from_secs(30), changes.next()).await.unwrap();
     }
 }

@@ -74,5 +74,6 @@ mod trailers;
 mod upstream;
 mod validate;
 mod waits;
+mod watching;
 mod websocket;
 mod websocket_cases;

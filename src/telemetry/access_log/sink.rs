@@ -175,7 +175,7 @@ impl Sink {
         let failed = |source| OpenError { destination: self.shared.destination.clone(), source };
         let output = Output::open(&self.shared.destination).map_err(failed)?;
         let shared = self.shared.clone();
-        let writer = Writer { output, shared, told: None, looked: Instant::now() };
+        let writer = Writer { output, shared, told: None, cause: None, looked: Instant::now() };
         thread::Builder::new().name("access-log".into()).spawn(move || writer.run()).map_err(failed)?;
         self.shared.queue().state = State::Open;
         Ok(())
@@ -219,6 +219,8 @@ struct Writer {
     shared: Arc<Shared>,
     /// How many losses were told of last, and when.
     told: Option<(u64, Instant)>,
+    /// Why lines could not be written, where that was why they were lost.
+    cause: Option<String>,
     looked: Instant,
 }
 
@@ -297,10 +299,9 @@ impl Writer {
         }
     }
 
-    fn lost(&self, lost: &Lost) {
+    fn lost(&mut self, lost: &Lost) {
         self.shared.dropped.fetch_add(lost.lines, Ordering::Relaxed);
-        let Lost { lines, error } = lost;
-        tracing::debug!(file = %self.shared.destination, %error, lines, "the access log cannot be written");
+        self.cause = Some(lost.error.to_string());
     }
 
     /// Tells of losses, not more than once a while.
@@ -312,7 +313,9 @@ impl Writer {
         };
         if dropped > known && due {
             self.told = Some((dropped, Instant::now()));
-            tracing::warn!(file = %self.shared.destination, lines = dropped - known, "lines of the access log were lost");
+            let (lines, error) = (dropped - known, self.cause.take());
+            let error = error.as_deref().unwrap_or("they come faster than they are written");
+            tracing::warn!(file = %self.shared.destination, lines, error, "lines of the access log were dropped");
         }
     }
 }

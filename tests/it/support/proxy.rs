@@ -86,11 +86,26 @@ impl Proxy {
 
     #[track_caller]
     pub fn run_by(tree: Tree, main: &Path, socket: String) -> Self {
+        let mut run = command();
+        run.arg("run").arg(main);
+        Self::spawn(tree, run, socket)
+    }
+
+    /// As [`Proxy::start_in`], run by a program that takes the command as its last arguments and becomes it.
+    #[track_caller]
+    pub fn start_by(program: &[&str], tree: Tree, yaml: &str) -> Self {
+        let main = tree.write(MAIN, complete(yaml));
+        let socket = tree.path(ADMIN).to_string_lossy().into_owned();
+        let mut run = Command::new(program[0]);
+        run.args(&program[1..]).arg(env!("CARGO_BIN_EXE_portolan")).arg("run").arg(main);
+        Self::spawn(tree, run, socket)
+    }
+
+    #[track_caller]
+    fn spawn(tree: Tree, mut run: Command, socket: String) -> Self {
         let stdout = File::create(tree.path("stdout")).unwrap();
         let stderr = File::create(tree.path("stderr")).unwrap();
-        let child = command()
-            .arg("run")
-            .arg(main)
+        let child = run
             .current_dir(tree.path(""))
             .stdin(Stdio::null())
             .stdout(stdout)
