@@ -4,6 +4,7 @@
 mod attempt;
 mod drain;
 mod notify;
+mod open_files;
 mod poll;
 mod reload;
 mod report;
@@ -82,6 +83,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
         _ => return Err(Failure::Configuration(Box::new(attempt))),
     };
     let log = Log::start(&snapshot.log).map_err(Failure::Runtime)?;
+    open_files::raise_limit();
     let fixed = Fixed { process: snapshot.process, admin: snapshot.admin.clone() };
 
     let workers = Workers::start(fixed.process.threads).map_err(runtime("the workers cannot be started"))?;
@@ -229,8 +231,16 @@ fn admin_socket(configured: Option<&Bind>) -> Result<AdminSocket, Failure> {
             Bind::Unix(path.map_err(runtime("there is no place for the administration's socket"))?)
         }
     };
-    let failed = |error| Failure::Runtime(format!("the administration cannot have {bind}: {error}"));
-    AdminSocket::bind(&bind).map_err(failed)
+    AdminSocket::bind(&bind).map_err(|error| {
+        let help = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "\n  Give each process its own address: admin: { bind: \"unix:/run/portolan/NAME.sock\" }, and name it to \
+                 `portolan reload` and `status` by --config or --socket"
+            }
+            _ => "",
+        };
+        Failure::Runtime(format!("the admin API cannot listen at {bind}: {error}{help}"))
+    })
 }
 
 /// A start that is refused because an address is taken is the machine's fault, else the configuration's.

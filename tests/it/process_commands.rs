@@ -130,3 +130,18 @@ fn the_process_and_its_configuration_are_named() {
         super::support::portolan(&proxy.tree().path(""), &["status", "--socket", &socket.to_string_lossy()]);
     assert!(shown.stdout.contains(&path) && shown.stdout.contains(&format!("process {pid}")), "{shown:?}");
 }
+
+/// Both want the default socket.
+#[test]
+fn a_second_process_is_told_how_to_get_a_socket_of_its_own() {
+    let first = Running::start(Tree::new());
+    let tree = Tree::new();
+    tree.write("portolan.yaml", YAML.replace("WORD", "two"));
+    let outcome = first.ask(&tree.path(""), &["run", "portolan.yaml"]);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    for part in
+        ["admin.sock", "running already", "admin: { bind: \"unix:/run/portolan/NAME.sock\" }", "--socket"]
+    {
+        assert!(outcome.stderr.contains(part), "{part} in {outcome:?}");
+    }
+}

@@ -397,3 +397,16 @@ fn tally(proxy: &Proxy, requests: usize) -> BTreeMap<String, usize> {
     }
     counts
 }
+
+/// The manual says so. What has more is no response that can be read, and does not pass in part.
+#[test]
+fn a_response_of_an_upstream_has_at_most_256_fields() {
+    for (count, status) in [(256, 200), (257, 502)] {
+        let fields: String = (1..count).map(|nth| format!("X-{nth}: a\r\n")).collect();
+        let response = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n");
+        let origin = Origin::replying(Box::leak(response.into_bytes().into_boxed_slice()));
+        let proxy = Proxy::before(&origin);
+        let response = proxy.client().get("/");
+        assert_eq!(response.status, status, "{count} fields");
+    }
+}

@@ -183,6 +183,10 @@ impl LogFile {
             if let Some(end) = memrchr(b'\n', &lines[..room]) {
                 return end + 1;
             }
+            // It may have been truncated from outside, as `logrotate` does with copytruncate.
+            if self.has_shrunk() {
+                continue;
+            }
             if self.size == 0 {
                 return memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
             }
@@ -190,6 +194,14 @@ impl LogFile {
                 return lines.len();
             }
         }
+    }
+
+    /// Whether the file is smaller than what was written to it; then its size is looked up anew.
+    fn has_shrunk(&mut self) -> bool {
+        let Ok(found) = self.file.metadata() else { return false };
+        let has_shrunk = found.len() < self.size;
+        self.size = self.size.min(found.len());
+        has_shrunk
     }
 
     /// Renames the file and opens another one. Where that fails it goes on as it was.
@@ -336,6 +348,19 @@ mod tests {
         assert!(!output.was_moved());
         output.write(b"c\n", None).unwrap();
         assert_eq!(read(&path, "").as_deref(), Some("b\nc\n"));
+    }
+
+    #[test]
+    fn a_file_that_was_truncated_from_outside_has_room_again() {
+        let path = directory("truncated").join("log");
+        let mut output = Output::open(&Destination::File(path.clone())).unwrap();
+        output.write(b"1\n2\n", rotation(4, 2)).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        output.write(b"3\n4\n", rotation(4, 2)).unwrap();
+        assert_eq!((read(&path, "").as_deref(), read(&path, ".1")), (Some("3\n4\n"), None));
+        File::options().write(true).open(&path).unwrap().set_len(2).unwrap();
+        output.write(b"5\n6\n", rotation(4, 2)).unwrap();
+        assert_eq!((read(&path, "").as_deref(), read(&path, ".1").as_deref()), (Some("6\n"), Some("3\n5\n")));
     }
 
     #[test]
