@@ -239,19 +239,24 @@ impl Changes {
         self.begun().await;
         let mut burst = Burst::begin(Instant::now());
         loop {
-            let is_being_written = self.0.is_being_written();
+            let was_being_written = self.0.is_being_written();
             tokio::select! {
-                () = sleep_until(burst.ends(is_being_written)) => {
-                    if is_being_written {
+                () = sleep_until(burst.ends(was_being_written)) => match self.0.is_being_written() {
+                    // A new file is first seen and then written to, and only the first is a change.
+                    true if !was_being_written => continue,
+                    true => {
                         self.0.watched().writing.open.clear();
                         tracing::warn!("a file of the configuration stays open for writing: it is read as it is");
-                    }
-                    if !self.polled().await {
                         return;
                     }
-                    burst.goes_on(Instant::now());
-                }
-                () = self.0.changed.notified() => burst.goes_on(Instant::now()),
+                    false if self.polled().await => burst.goes_on(Instant::now()),
+                    false => return,
+                },
+                () = self.0.changed.notified() => match was_being_written && !self.0.is_being_written() {
+                    // Others may follow, however long this one took.
+                    true => burst = Burst::begin(Instant::now()),
+                    false => burst.goes_on(Instant::now()),
+                },
             }
         }
     }

@@ -46,7 +46,10 @@ fn a_file_written_in_place_is_read_when_its_writer_has_closed_it() {
         OpenOptions::new().write(true).truncate(true).open(proxy.tree().path("portolan.yaml")).unwrap();
     file.write_all(text.as_bytes()).unwrap();
     assert_stays(&proxy, before);
-    file.write_all(b"tests: [{ request: { url: \"http://a.test/\", listener: web }, expect: { body: two } }]\n").unwrap();
+    file.write_all(
+        b"tests: [{ request: { url: \"http://a.test/\", listener: web }, expect: { body: two } }]\n",
+    )
+    .unwrap();
     assert!(says(&proxy, "one"));
     drop(file);
     proxy.wait_past(before);
