@@ -19,6 +19,7 @@ pub mod validate;
 mod braces;
 #[cfg(test)]
 pub(crate) mod cases;
+mod foreign;
 mod format;
 mod later;
 mod left_out;

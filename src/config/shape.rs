@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use regex::Regex;
 use serde_json::Value;
 
-use super::{format, later};
+use super::{foreign, format, later};
 
 /// The schema's shapes. Shapes refer to each other by their places.
 pub struct Shapes(Vec<Shape>);
@@ -53,6 +53,8 @@ pub enum ScalarKind {
 /// A map: keys that are known, and keys that are chosen by people.
 pub struct Map {
     pub later: &'static [&'static str],
+    /// Words of other products for what this map says.
+    pub foreign: &'static [foreign::Word],
     /// Whether exactly one of the keys stands in it.
     pub is_choice: bool,
     pub keys: Keys,
@@ -212,6 +214,7 @@ impl<'a> Reader<'a> {
         let named = schema.get("additionalProperties").filter(|part| part.is_object());
         Map {
             later: later::words(definition),
+            foreign: foreign::words(definition),
             is_choice: !choices.is_empty(),
             keys,
             required: required.map(Box::from).collect(),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::{
     braces,
+    foreign::{self, Meant},
     format::WITH_UNIT,
     include::Reading,
     shape::{Map, Scalar, ScalarKind, Shape, Shapes},
@@ -142,12 +143,18 @@ impl<'a> Validator<'a> {
             let known = map.keys.names();
             let are_known = known.clone().next().is_some();
             let diagnostic = Diagnostic::error(Code::UnknownKey, key.span, format!("unknown key `{word}`"));
-            match (closest(word, known.clone()), are_known) {
-                (Some(near), _) => diagnostic.reason(format!("did you mean `{near}`?")),
-                (None, true) => diagnostic.reason("unknown here"),
-                (None, false) => diagnostic.reason("nothing may stand here"),
+            let foreign = foreign::meant(map.foreign, word);
+            let diagnostic = match (foreign, closest(word, known.clone()), are_known) {
+                (Some(Meant::Key(near)), ..) | (None, Some(near), _) => {
+                    diagnostic.reason(format!("did you mean `{near}`?"))
+                }
+                (Some(Meant::Elsewhere(_)), ..) | (None, None, true) => diagnostic.reason("unknown here"),
+                (None, None, false) => diagnostic.reason("nothing may stand here"),
+            };
+            match foreign {
+                Some(Meant::Elsewhere(help)) => diagnostic.help(help),
+                _ => diagnostic.maybe_help(are_known.then(|| format!("the keys here are {}", list(known)))),
             }
-            .maybe_help(are_known.then(|| format!("the keys here are {}", list(known))))
         });
     }
 
