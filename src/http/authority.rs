@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
+use super::external::default_port;
+
 /// A host and its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
@@ -49,6 +51,31 @@ impl<'a> Authority<'a> {
             },
         };
         Ok(Self { host, port: port.map_or(Ok(None), self::port)? })
+    }
+}
+
+impl Authority<'_> {
+    /// Whether both name one entity for URIs of this scheme: a port that is not written is the scheme's (RFC 3986 section
+    /// 6.2.3). Without a scheme, as CONNECT has none, what is not written does not contradict.
+    pub fn names_the_same(&self, other: &Authority<'_>, scheme: Option<&str>) -> bool {
+        let port = |port: Option<u16>| port.or(scheme.and_then(default_port));
+        let ports = match (port(self.port), port(other.port)) {
+            (Some(one), Some(other)) => one == other,
+            (None, None) => true,
+            _ => scheme.is_none(),
+        };
+        ports && self.host == other.host
+    }
+}
+
+/// Whether two texts name one entity. Those that are equal are not read.
+pub fn are_the_same(one: &str, other: &str, scheme: Option<&str>) -> bool {
+    if one.eq_ignore_ascii_case(other) {
+        return true;
+    }
+    match (Authority::parse(one), Authority::parse(other)) {
+        (Ok(one), Ok(other)) => one.names_the_same(&other, scheme),
+        _ => false,
     }
 }
 
@@ -151,6 +178,34 @@ mod tests {
             assert_eq!(Authority::parse(text), Err(wanted), "{text:?}");
         }
         assert_eq!(Authority::parse(&"a.".repeat(130)), Err(BadLength));
+    }
+
+    #[test]
+    fn entities_are_compared_and_not_their_spelling() {
+        for (one, other, scheme) in [
+            ("a.test", "A.test", Some("http")),
+            ("a.test", "a.test:443", Some("https")),
+            ("a.test:80", "a.test", Some("http")),
+            ("a.test:", "a.test:80", Some("http")),
+            ("a.test.", "a.test:0443", Some("https")),
+            ("a.test", "a.test:80", Some("ws")),
+            ("[::1]", "[0:0::1]:443", Some("wss")),
+            ("a.test:443", "a.test", None),
+            ("a.test", "a.test:", Some("ftp")),
+        ] {
+            assert!(are_the_same(one, other, scheme) && are_the_same(other, one, scheme), "{one} {other}");
+        }
+        for (one, other, scheme) in [
+            ("a.test", "b.test", Some("http")),
+            ("a.test", "a.test:443", Some("http")),
+            ("a.test:80", "a.test", Some("https")),
+            ("a.test:81", "a.test:82", None),
+            ("a.test", "a.test:21", Some("ftp")),
+            ("a.test", "u@a.test", Some("http")),
+            ("a.test", "", Some("http")),
+        ] {
+            assert!(!are_the_same(one, other, scheme) && !are_the_same(other, one, scheme), "{one} {other}");
+        }
     }
 
     proptest! {

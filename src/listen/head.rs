@@ -13,7 +13,7 @@ use http::{
 
 use crate::{
     error::Reason,
-    http::{hop_by_hop, target, websocket},
+    http::{authority, hop_by_hop, target, websocket},
     snapshot::settings::Limits,
 };
 
@@ -110,7 +110,8 @@ fn asks_to_continue(expectation: &HeaderValue) -> bool {
     expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
-/// `:authority` is the host; a Host beside it must say the same (RFC 9113 section 8.3.1, RFC 9114 section 4.3.1).
+/// `:authority` is the host; a Host beside it must name the same entity, in whatever spelling (RFC 9113 section 8.3.1, RFC
+/// 9114 section 4.3.1).
 fn set_host(parts: &mut Parts, has_host: bool) -> Result<(), Reason> {
     let mut hosts = has_host.then(|| parts.headers.get_all(HOST).iter()).into_iter().flatten();
     let host = match (parts.uri.authority(), hosts.next(), hosts.next()) {
@@ -118,7 +119,9 @@ fn set_host(parts: &mut Parts, has_host: bool) -> Result<(), Reason> {
         (None, Some(_), None) => return Ok(()),
         (Some(authority), None, None) => without_user(authority)?,
         (Some(authority), Some(host), None) => {
-            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
+            let host = host.to_str().map_err(|_| Reason::BadHost)?;
+            // CONNECT has no scheme, unless it opens a WebSocket.
+            if !authority::are_the_same(host, authority.as_str(), parts.uri.scheme_str()) {
                 return Err(Reason::BadHost);
             }
             without_user(authority)?
@@ -222,10 +225,19 @@ mod tests {
 
     #[test]
     fn host_and_authority_say_the_same_or_are_refused() {
-        assert!(read(head("https://a.test/", &[("host", "A.test")]), &limits()).is_ok());
+        for (uri, host) in [
+            ("https://a.test/", "A.test"),
+            ("https://a.test/", "a.test:443"),
+            ("https://a.test:443/", "a.test."),
+            ("http://a.test:80/", "a.test:"),
+        ] {
+            assert!(read(head(uri, &[("host", host)]), &limits()).is_ok(), "{uri} {host}");
+        }
         assert_eq!(read(head("/", &[("host", "b.test")]), &limits()).unwrap().headers[HOST], "b.test");
         let wrong = [
             head("https://a.test/", &[("host", "b.test")]),
+            head("https://a.test/", &[("host", "a.test:80")]),
+            head("http://a.test/", &[("host", "a.test:443")]),
             head("https://a.test/", &[("host", "a.test"), ("host", "a.test")]),
             head("https://u@a.test/", &[]),
             head("/", &[]),
