@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{proxy::template, target};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
-    http::target::encoded,
+    http::{authority::names_host, target::encoded},
     value::{Spanned, Status, Template, Variable, Variables},
 };
 
@@ -44,6 +44,11 @@ pub fn compile(config: &Config, captures: &[&str], diagnostics: &mut Diagnostics
         }
         false => template(&config.to.value, config.to.span, captures, diagnostics),
     };
+    if let Some(to) = to.as_ref().and_then(Template::literal).filter(|to| !names_host(to)) {
+        let message = format!("{to:?} names no host to redirect to");
+        let help = "https://www.example.com/path, or a path alone for the same host";
+        diagnostics.push(Diagnostic::error(Code::BadTemplate, config.to.span, message).help(help));
+    }
     let status = status(config.status.as_ref(), diagnostics);
     Some(Redirect { status: status?, to: to? })
 }
@@ -62,12 +67,17 @@ pub fn status(written: Option<&Spanned<Status>>, diagnostics: &mut Diagnostics) 
 }
 
 impl Redirect {
-    pub fn answer(&self, variables: &impl Variables) -> Response<Bytes> {
+    /// The answer; `None` where what the request has makes no location: a host that it does not name, for one.
+    pub fn answer(&self, variables: &impl Variables) -> Option<Response<Bytes>> {
+        let location = self.location(variables);
+        if !names_host(&location) {
+            return None;
+        }
         let mut answer = Response::new(Bytes::new());
         *answer.status_mut() = self.status;
-        let location = HeaderValue::try_from(self.location(variables));
+        let location = HeaderValue::try_from(location);
         answer.headers_mut().insert(LOCATION, location.expect("what cannot stand in a field was escaped"));
-        answer
+        Some(answer)
     }
 
     fn location(&self, variables: &impl Variables) -> String {
@@ -112,7 +122,7 @@ mod tests {
     #[track_caller]
     fn location(to: &str, query: Option<&str>) -> String {
         let variables = Fixed { path: "/old/a", query, captures: &["a"] };
-        let answer = compiled(to, None).unwrap().answer(&variables);
+        let answer = compiled(to, None).unwrap().answer(&variables).unwrap();
         assert_eq!(answer.status(), StatusCode::PERMANENT_REDIRECT);
         answer.headers()[LOCATION].to_str().unwrap().to_owned()
     }
@@ -129,6 +139,17 @@ mod tests {
             "https://www.example.com/old/a"
         );
         assert_eq!(location("/a b", None), "/a%20b");
+    }
+
+    #[test]
+    fn a_location_without_a_host_is_none() {
+        let variables = Fixed { path: "/old/a", query: None, captures: &[""] };
+        for to in ["https://{rest}/", "https://{rest}:8443/", "//{rest}/x", "https://{rest}.example.com/"] {
+            assert!(compiled(to, None).unwrap().answer(&variables).is_none(), "{to}");
+        }
+        assert!(compiled("/{rest}", None).unwrap().answer(&variables).is_some());
+        let variables = Fixed { path: "/old/a", query: None, captures: &["evil.test@"] };
+        assert!(compiled("https://{rest}.example.com/", None).unwrap().answer(&variables).is_none());
     }
 
     #[test]

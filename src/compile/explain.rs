@@ -144,10 +144,10 @@ fn pool(upstream: &Upstream) -> Pool {
 }
 
 fn near_misses(answered: &Answered<'_, '_>) -> Vec<Miss> {
-    if answered.listener.redirect.is_some() {
+    let (query, route) = (answered.query, answered.route);
+    if answered.listener.redirect_from(query.scheme.as_str()).is_some() {
         return Vec::new();
     }
-    let (query, route) = (answered.query, answered.route);
     let misses = answered.listener.table.nearest(&query.host, &answered.path, &query.facts()).into_iter();
     let other = |miss: &NearMiss| answered.refusal.is_some() || miss.route != route.names.route;
     let miss =

@@ -141,7 +141,8 @@ fn own_listeners(
     listeners: &[listeners::Draft<'_>],
 ) -> Vec<usize> {
     let Some(written) = &config.listeners else {
-        let all: Vec<usize> = (0..listeners.len()).filter(|place| !listeners[*place].redirects()).collect();
+        let all: Vec<usize> =
+            (0..listeners.len()).filter(|place| !listeners[*place].redirects_all()).collect();
         if all.is_empty() {
             let message = format!("host {name} is on no listener");
             let help = "define one: listeners: { web: { bind: \":80\" } }";
@@ -157,7 +158,7 @@ fn own_listeners(
     let mut own: Vec<usize> = Vec::new();
     for listener in &written.value {
         let Some((place, _)) = cx.names.listeners.find(listener, &cx.report) else { continue };
-        if listeners[place].redirects() {
+        if listeners[place].redirects_all() {
             let message = format!("listener {listener} answers everything with a redirect");
             let problem = Diagnostic::error(Code::NoEffect, listener.span, message);
             cx.report.push(problem.reason("no request comes from there to this host"));

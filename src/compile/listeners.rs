@@ -26,10 +26,10 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     http::{
         errors::Errors,
+        external::Expose,
         forwarded::{Field, Trust},
     },
-    middleware::Expose,
-    snapshot::{Action, Exposed, Listener, settings},
+    snapshot::{Action, Exposed, Listener, Redirecting, settings},
     value::{Bind, Entry, Name, Span, Spanned, Template},
 };
 
@@ -86,7 +86,7 @@ pub(super) fn finish<'a>(
             handshake::compile(cx, certificates, tls, config, hosts)
         });
         let redirect = config.redirect.as_ref().and_then(|written| redirect(cx, written, draft, &drafts));
-        let redirect = redirect.map(|redirect| Action::Redirect(Arc::new(redirect)));
+        let redirect = redirect.map(|(scheme, redirect)| (scheme, Action::Redirect(Arc::new(redirect))));
         let built = tables.table(own, &outer);
         let listener = Listener {
             name: name.clone(),
@@ -96,9 +96,13 @@ pub(super) fn finish<'a>(
             exposed: draft.exposed,
             expose: config.expose.as_ref().map_or(Expose::default(), told),
             encoded_slash: cx.document.defaults.paths.encoded_slash.unwrap_or_default(),
+            unusual_names: config.unusual_header_names,
             trusted_proxies: config.trusted_proxies.as_ref().and_then(|proxies| trusted(cx, draft, proxies)),
             tracer: tracer.clone(),
-            redirect: redirect.map(|action| tables.of_listener(&outer, action, errors.clone())),
+            redirect: redirect.map(|(scheme, action)| Redirecting {
+                scheme,
+                route: tables.of_listener(&outer, action, errors.clone()),
+            }),
             table: built.table,
             hosts: built.hosts,
             unmatched: tables.of_listener(&outer, Action::Unmatched, errors.clone()),
@@ -111,8 +115,13 @@ pub(super) fn finish<'a>(
 }
 
 impl Draft<'_> {
-    /// Whether all that comes in is redirected, so that no host is reached.
-    pub fn redirects(&self) -> bool {
+    /// Whether all that comes in is redirected, so that no host is reached. Where a trusted proxy may say that a request has
+    /// come by the right scheme already, hosts are reached by those.
+    pub fn redirects_all(&self) -> bool {
+        self.redirects() && self.entry.value.trusted_proxies.is_none()
+    }
+
+    fn redirects(&self) -> bool {
         self.entry.value.redirect.is_some()
     }
 }
@@ -128,7 +137,7 @@ fn exposed(config: &config::listener::Listener) -> Exposed {
 }
 
 fn told(expose: &config::listener::Expose) -> Expose {
-    Expose { scheme: expose.scheme.map(Scheme::as_str), port: expose.port }
+    Expose { is_https: expose.scheme.map(|scheme| scheme == Scheme::Https), port: expose.port }
 }
 
 /// The port of an address; a unix socket has none.
@@ -351,7 +360,7 @@ fn redirect(
     written: &Spanned<config::listener::Redirect>,
     draft: &Draft<'_>,
     all: &[Draft<'_>],
-) -> Option<redirect::Redirect> {
+) -> Option<(Scheme, redirect::Redirect)> {
     let status: Option<StatusCode> =
         cx.report.collect(|diagnostics| redirect::status(written.status.as_ref(), diagnostics));
     if written.scheme == draft.exposed.scheme
@@ -368,7 +377,7 @@ fn redirect(
     let port = if port == written.scheme.default_port() { String::new() } else { format!(":{port}") };
     let to = format!("{}://{{request.host}}{port}{{request.path}}", written.scheme.as_str());
     let to = Template::parse(&to, &[]).expect("host and path are variables");
-    Some(redirect::Redirect { status: status?, to })
+    Some((written.scheme, redirect::Redirect { status: status?, to }))
 }
 
 /// The port that the first listener of a scheme exposes.

@@ -110,7 +110,7 @@ impl Query {
         let answered =
             |path, route, params, refusal| Answered { query: self, listener, path, route, params, refusal };
         let raw = || self.path.clone();
-        if let Some(route) = &listener.redirect {
+        if let Some(route) = listener.redirect_from(self.scheme.as_str()) {
             let path = path::normalise(&self.path, listener.encoded_slash).map_or_else(|_| raw(), Into::into);
             return Ok(answered(path, route, Params::default(), None));
         }
@@ -186,7 +186,11 @@ impl Answered<'_, '_> {
     /// The answer that Portolan gives by itself; a proxied request's is not known.
     pub fn local(&self) -> Option<Response<Bytes>> {
         match &self.route.action {
-            Action::Redirect(redirect) => Some(redirect.answer(self)),
+            Action::Redirect(redirect) => Some(redirect.answer(self).unwrap_or_else(|| {
+                let mut answer = Response::new(Bytes::new());
+                *answer.status_mut() = Reason::BadPath.status();
+                answer
+            })),
             Action::Respond(respond) => Some(respond.answer()),
             Action::Unmatched | Action::Forward(_) => {
                 self.refusal.as_ref().map(|refusal| refusal.answer(&self.query.method))

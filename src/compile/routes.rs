@@ -31,8 +31,9 @@ pub fn rows(snapshot: &Snapshot) -> Vec<Row> {
 }
 
 fn of_listener(listener: &Listener) -> Vec<Row> {
-    if let Some(route) = &listener.redirect {
-        let everything = Row {
+    let redirect = listener.redirect.as_ref().map(|redirect| {
+        let route = &redirect.route;
+        Row {
             listener: listener.name.to_string(),
             host: "-".into(),
             names: vec!["*".into()],
@@ -42,13 +43,12 @@ fn of_listener(listener: &Listener) -> Vec<Row> {
             route: route.names.route.to_string(),
             action: action(&route.action),
             chain: chain(route),
-        };
-        return vec![everything];
-    }
+        }
+    });
     let hosts = listener.table.hosts().iter().zip(&*listener.hosts);
-    hosts
-        .flat_map(|(laid_out, host)| laid_out.listed().map(move |listed| row(listener, host, &listed)))
-        .collect()
+    let hosted =
+        hosts.flat_map(|(laid_out, host)| laid_out.listed().map(move |listed| row(listener, host, &listed)));
+    redirect.into_iter().chain(hosted).collect()
 }
 
 fn row(listener: &Listener, host: &Host, listed: &Listed<'_, Route>) -> Row {

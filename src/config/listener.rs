@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::document::{Chain, File};
 use crate::{
+    http::field_name::UnusualNames,
     telemetry::access_log,
     value::{Bind, Cidr, Duration, LeastRate, Name, OneOrMany, Size, Spanned, Status},
 };
@@ -37,6 +38,10 @@ pub struct Listener {
     /// QUIC settings: of the connections that carry HTTP/3.
     #[serde(default)]
     pub quic: Option<Spanned<Quic>>,
+    /// What becomes of a request's fields whose names have an underscore, a dot or any other character than letters, digits
+    /// and hyphens: servers behind the proxy may read X_User and X.User as X-User. Default drop_lookalikes.
+    #[serde(default)]
+    pub unusual_header_names: UnusualNames,
     /// Proxies before this one whose word about the client is taken.
     #[serde(default)]
     pub trusted_proxies: Option<TrustedProxies>,

@@ -70,6 +70,7 @@ codes! {
     NoEndpoints = "no-endpoints",
     DeniedAddress = "denied-address",
     InsecureUpstream = "insecure-upstream",
+    UnprotectedIdentity = "unprotected-identity",
     RestartNeeded = "restart-needed",
     FailedTest = "failed-test",
 }

@@ -79,6 +79,27 @@ pub fn are_the_same(one: &str, other: &str, scheme: Option<&str>) -> bool {
     }
 }
 
+/// Whether a URI reference that has an authority names a host in it (RFC 9110 section 4.2.2): text that a request has not
+/// makes `https:///path` of a template.
+pub fn names_host(reference: &str) -> bool {
+    let Some(rest) = behind_slashes(reference) else { return true };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // A name in another script may be percent-encoded, in which no port and no user hides.
+    match authority.contains('%') {
+        true => !authority.contains('@') && !authority.starts_with(['.', ':']),
+        false => Authority::parse(authority).is_ok(),
+    }
+}
+
+/// What follows `//` of a reference with an authority, where it is one of HTTP or of the same scheme.
+fn behind_slashes(reference: &str) -> Option<&str> {
+    if let Some(rest) = reference.strip_prefix("//") {
+        return Some(rest);
+    }
+    let (scheme, rest) = reference.split_once("://")?;
+    ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some(rest)
+}
+
 fn name(text: &str) -> Result<Cow<'_, str>, AuthorityError> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.is_empty() {
@@ -205,6 +226,35 @@ mod tests {
             ("a.test", "", Some("http")),
         ] {
             assert!(!are_the_same(one, other, scheme) && !are_the_same(other, one, scheme), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_told_from_its_absence() {
+        for whole in [
+            "/x",
+            "x",
+            "",
+            "?x=http:///",
+            "https://a",
+            "HTTPS://a:8443/x",
+            "//a/x",
+            "app:///x",
+            "https://%C3%A4.test/",
+        ] {
+            assert!(names_host(whole), "{whole}");
+        }
+        for lacking in [
+            "https:///x",
+            "https://",
+            "http://:80/x",
+            "///x",
+            "//?x",
+            "https://.a.test/",
+            "https://u@a/",
+            "wss:///",
+        ] {
+            assert!(!names_host(lacking), "{lacking}");
         }
     }
 

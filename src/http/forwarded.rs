@@ -1,16 +1,17 @@
 //! What proxies tell each other about the client: X-Forwarded-*, Forwarded (RFC 7239), Via (RFC 9110 section 7.6.3).
+//!
+//! A list is read as bytes and from its end: a trusted proxy appends a sound element to whatever a client has written before.
 
 use std::{fmt::Write as _, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
+use super::field_name::{describes_client, remove_matching};
 use crate::value::Cidr;
 
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Whose word about the client is taken, and by which field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub struct Client {
 
 impl Hop {
     pub fn new(ip: IpAddr) -> Self {
-        Self { ip, field: field(ip.to_string()) }
+        Self { ip, field: field(ip.to_string().as_bytes()) }
     }
 }
 
@@ -53,45 +54,59 @@ impl Trust {
     fn holds(&self, ip: IpAddr) -> bool {
         self.from.iter().any(|net| net.contains(ip))
     }
+
+    /// Walks from trusted proxy to trusted proxy. Who is named by what is no address cannot be known: the walk ends at the
+    /// proxy that says so.
+    fn nearest_stranger(&self, peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
+        let mut ip = peer;
+        for hop in hops {
+            let Some(address) = hop else { break };
+            ip = address;
+            if !self.holds(address) {
+                break;
+            }
+        }
+        ip
+    }
 }
 
-/// Finds the client: the peer, or behind trusted peers the nearest address that is not trusted.
+/// Finds the client: the peer, or behind trusted peers the nearest address that is not trusted. `scheme` is the one that
+/// holds where no trusted proxy says another.
 pub fn client(peer: IpAddr, scheme: &'static str, headers: &HeaderMap, trust: Option<&Trust>) -> Client {
     let Some(trust) = trust.filter(|trust| trust.holds(peer)) else {
         return Client { ip: peer, scheme, peer_is_trusted: false };
     };
-    let (hops, said) = match trust.field {
-        Field::XForwardedFor => (x_forwarded_for(headers), single(headers, &X_FORWARDED_PROTO)),
-        Field::Forwarded => (forwarded(headers, "for"), forwarded(headers, "proto").into_iter().next_back()),
-    };
-    let mut ip = peer;
-    for hop in hops.iter().rev() {
-        let Some(address) = address(hop) else { break };
-        ip = address;
-        if !trust.holds(address) {
-            break;
+    let (ip, said) = match trust.field {
+        Field::XForwardedFor => {
+            let hops = elements(headers, &X_FORWARDED_FOR).map(address);
+            (
+                trust.nearest_stranger(peer, hops),
+                elements(headers, &X_FORWARDED_PROTO).next().and_then(known_scheme),
+            )
         }
-    }
-    let scheme = match said.as_deref() {
-        Some("https") => "https",
-        Some("http") => "http",
-        _ => scheme,
+        Field::Forwarded => {
+            let mut said = None;
+            let hops = quoted_elements(headers, &header::FORWARDED).map(|element| {
+                // The proxy that names the client says also how the client came to it.
+                said = parameter(element, b"proto").and_then(|proto| known_scheme(&proto)).or(said);
+                parameter(element, b"for").and_then(|hop| address(&hop))
+            });
+            (trust.nearest_stranger(peer, hops), said)
+        }
     };
-    Client { ip, scheme, peer_is_trusted: true }
+    Client { ip, scheme: said.unwrap_or(scheme), peer_is_trusted: true }
 }
 
-/// Tells the upstream: a trusted peer's word is added to, anybody else's replaced.
+/// Removes what a stranger says about the client.
+pub fn drop_claims(headers: &mut HeaderMap) {
+    remove_matching(headers, |name| describes_client(name.as_str()));
+}
+
+/// Tells the upstream. What a trusted peer says was left where it is, and is added to; what anybody else says was removed.
 pub fn tell(headers: &mut HeaderMap, version: Version, client: &Client, hop: &Hop, trust: Option<&Trust>) {
-    if headers.keys().any(claims) {
-        drop_lookalikes(headers);
-        if !client.peer_is_trusted {
-            CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
-        }
-    }
-    let before = if client.peer_is_trusted { x_forwarded_for(headers) } else { Vec::new() };
-    let list = match before.is_empty() {
-        true => hop.field.clone(),
-        false => field(before.join(", ") + ", " + &hop.ip.to_string()),
+    let list = match client.peer_is_trusted {
+        true => appended(headers, &X_FORWARDED_FOR, hop),
+        false => hop.field.clone(),
     };
     headers.insert(X_FORWARDED_FOR, list);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
@@ -104,49 +119,11 @@ pub fn tell(headers: &mut HeaderMap, version: Version, client: &Client, hop: &Ho
 
 /// Tells a stranger's origin, which a forward proxy asks in a client's name: nothing of the client, whoever said it.
 pub fn conceal(headers: &mut HeaderMap, version: Version) {
-    if headers.keys().any(claims) {
-        drop_lookalikes(headers);
-        CLAIMS.iter().chain([&X_FORWARDED_PROTO]).for_each(|name| drop(headers.remove(name)));
-    }
+    drop_claims(headers);
     via(headers, version);
 }
 
-/// What a stranger may not say.
-const CLAIMS: [HeaderName; 5] =
-    [X_FORWARDED_FOR, X_FORWARDED_PORT, X_REAL_IP, X_FORWARDED_HOST, header::FORWARDED];
-
-/// Whether a field may be one of [`CLAIMS`] or look like one.
-fn claims(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "forwarded" || name.contains('_')
-}
-
-/// CGI and its like write `X_Forwarded_For` and `X-Forwarded-For` the same: a client's own word must not
-/// pass for ours.
-fn drop_lookalikes(headers: &mut HeaderMap) {
-    const VOUCHED: [&str; 9] = [
-        "x-forwarded-for",
-        "x-forwarded-proto",
-        "x-forwarded-host",
-        "x-forwarded-port",
-        "x-real-ip",
-        "content-length",
-        "content-type",
-        "transfer-encoding",
-        "x-request-id",
-    ];
-    let looks_alike = |name: &str| {
-        let alike = |(one, other): (u8, u8)| one == other || (one == b'_' && other == b'-');
-        VOUCHED
-            .iter()
-            .any(|vouched| vouched.len() == name.len() && name.bytes().zip(vouched.bytes()).all(alike))
-    };
-    let names = headers.keys().filter(|name| name.as_str().contains('_') && looks_alike(name.as_str()));
-    let lookalikes: Vec<HeaderName> = names.cloned().collect();
-    lookalikes.iter().for_each(|name| drop(headers.remove(name)));
-}
-
-/// Forwarded goes on where the operator's proxies speak it; otherwise what it says is taken away.
+/// Forwarded goes on where the operator's proxies speak it; otherwise what it says is removed.
 fn tell_forwarded(headers: &mut HeaderMap, client: &Client, peer: IpAddr, trust: Option<&Trust>) {
     if trust.is_none_or(|trust| trust.field != Field::Forwarded) {
         if client.peer_is_trusted {
@@ -154,20 +131,18 @@ fn tell_forwarded(headers: &mut HeaderMap, client: &Client, peer: IpAddr, trust:
         }
         return;
     }
-    let before = headers.get_all(header::FORWARDED).iter().filter_map(|value| value.to_str().ok());
-    let mut list = before.collect::<Vec<_>>().join(", ");
-    if !list.is_empty() {
-        list.push_str(", ");
-    }
+    let mut element = String::new();
     let _ = match peer {
-        IpAddr::V4(ip) => write!(list, "for={ip}"),
-        IpAddr::V6(ip) => write!(list, "for=\"[{ip}]\""),
+        IpAddr::V4(ip) => write!(element, "for={ip}"),
+        IpAddr::V6(ip) => write!(element, "for=\"[{ip}]\""),
     };
-    let _ = write!(list, ";proto={}", client.scheme);
+    let _ = write!(element, ";proto={}", client.scheme);
     if let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) {
-        let _ = write!(list, ";host=\"{host}\"");
+        let _ = write!(element, ";host=\"{host}\"");
     }
-    headers.insert(header::FORWARDED, field(list));
+    let mut list = joined(headers, &header::FORWARDED);
+    list.extend_from_slice(element.as_bytes());
+    headers.insert(header::FORWARDED, field(&list));
 }
 
 /// Says that the message went through here. The version is that of the message as it came.
@@ -181,37 +156,124 @@ pub fn via(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, HeaderValue::from_static(ours));
 }
 
-fn field(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("parts of field values and addresses make a field value")
+fn field(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).expect("parts of field values and addresses make a field value")
 }
 
-fn x_forwarded_for(headers: &HeaderMap) -> Vec<String> {
-    let lines = headers.get_all(X_FORWARDED_FOR);
-    let hops = lines.iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(','));
-    hops.map(|hop| hop.trim().to_owned()).filter(|hop| !hop.is_empty()).collect()
+/// The list that a field has, with the hop at its end.
+fn appended(headers: &HeaderMap, name: &HeaderName, hop: &Hop) -> HeaderValue {
+    let mut list = joined(headers, name);
+    if list.is_empty() {
+        return hop.field.clone();
+    }
+    list.extend_from_slice(hop.field.as_bytes());
+    field(&list)
 }
 
-/// The values of one parameter over all elements of Forwarded, in their order.
-fn forwarded(headers: &HeaderMap, parameter: &str) -> Vec<String> {
-    let lines = headers.get_all(header::FORWARDED);
-    let elements = lines.iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(','));
-    let pairs = elements.flat_map(|element| element.split(';')).filter_map(|pair| pair.split_once('='));
-    pairs
-        .filter(|(name, _)| name.trim().eq_ignore_ascii_case(parameter))
-        .map(|(_, value)| value.trim().trim_matches('"').to_owned())
-        .collect()
+/// The lines of a list as one, ready for a further element (RFC 9110 section 5.3).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+    let mut list = Vec::new();
+    for line in headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()) {
+        if !line.is_empty() {
+            list.extend_from_slice(line);
+            list.extend_from_slice(b", ");
+        }
+    }
+    list
 }
 
-fn single(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let text = headers.get(name)?.to_str().ok()?;
-    Some(text.rsplit(',').next()?.trim().to_ascii_lowercase())
+/// The elements of a list over all its lines, from the last to the first. Empty ones say nothing (RFC 9110 section 5.6.1).
+fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let lines = headers.get_all(name).into_iter().rev();
+    let elements = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// The same of a list with quoted strings. Quotes are paired from the end too: what a client has left open ends nothing
+/// that a proxy has appended.
+fn quoted_elements<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let lines = headers.get_all(name).into_iter().rev();
+    let elements = lines.flat_map(|line| {
+        let mut rest = Some(line.as_bytes());
+        std::iter::from_fn(move || {
+            let (before, element) = split_last(rest?, b',');
+            rest = before;
+            Some(element)
+        })
+    });
+    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// What stands before the last separator outside quotes, and after it.
+fn split_last(list: &[u8], separator: u8) -> (Option<&[u8]>, &[u8]) {
+    let mut at = list.len();
+    while at > 0 {
+        at -= 1;
+        match list[at] {
+            b'"' => at = opening_quote(&list[..at]).unwrap_or(at),
+            byte if byte == separator => return (Some(&list[..at]), &list[at + 1..]),
+            _ => {}
+        }
+    }
+    (None, list)
+}
+
+/// Where the quoted string begins that ends behind these bytes.
+fn opening_quote(bytes: &[u8]) -> Option<usize> {
+    let is_escaped = |at: usize| bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+    (0..bytes.len()).rev().find(|at| bytes[*at] == b'"' && !is_escaped(*at))
+}
+
+/// The value of a parameter of a Forwarded element, without its quotes. The first of several: none should stand twice
+/// (RFC 7239 section 4).
+fn parameter(element: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let (mut rest, mut found) = (Some(element), None);
+    while let Some(pairs) = rest {
+        let (before, pair) = split_last(pairs, b';');
+        rest = before;
+        let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
+        if pair[..equals].trim_ascii().eq_ignore_ascii_case(name) {
+            found = Some(&pair[equals + 1..]);
+        }
+    }
+    let value = found?.trim_ascii();
+    match value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) {
+        None => Some(value.to_vec()),
+        Some(quoted) => {
+            let mut bytes = quoted.iter();
+            Some(
+                std::iter::from_fn(|| {
+                    bytes.next().and_then(|b| if *b == b'\\' { bytes.next() } else { Some(b) })
+                })
+                .copied()
+                .collect(),
+            )
+        }
+    }
+}
+
+/// The scheme that a proxy names. A WebSocket's has the security of the http one (RFC 6455 section 3).
+fn known_scheme(name: &[u8]) -> Option<&'static str> {
+    let is = |scheme: &str| name.eq_ignore_ascii_case(scheme.as_bytes());
+    match () {
+        () if is("https") || is("wss") => Some("https"),
+        () if is("http") || is("ws") => Some("http"),
+        () => None,
+    }
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
-fn address(hop: &str) -> Option<IpAddr> {
-    let bare = hop.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(hop);
-    let ip = bare.parse().or_else(|_| hop.parse::<std::net::SocketAddr>().map(|addr| addr.ip()));
-    ip.ok().map(|ip: IpAddr| ip.to_canonical())
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = str::from_utf8(hop).ok()?;
+    let bare = match hop.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        // An IPv6 address without brackets has several colons and no port.
+        None => hop.split_once(':').filter(|(_, rest)| !rest.contains(':')).map_or(hop, |(ip, _)| ip),
+    };
+    bare.parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
 #[cfg(test)]
@@ -231,6 +293,7 @@ mod tests {
         let mut sent = headers(&[
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-proto", "https"),
+            ("x-forwarded-prefix", "/admin"),
             ("x-real-ip", "1.1.1.1"),
             ("forwarded", "for=1.1.1.1"),
             ("host", "a.example"),
@@ -238,12 +301,15 @@ mod tests {
         let peer = "9.9.9.9".parse().unwrap();
         let client = client(peer, "http", &sent, Some(&trust(Field::XForwardedFor)));
         assert_eq!(client, Client { ip: peer, scheme: "http", peer_is_trusted: false });
+        drop_claims(&mut sent);
         tell(&mut sent, Version::HTTP_11, &client, &Hop::new(peer), None);
+        let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]);
         assert_eq!(sent["x-forwarded-for"], "9.9.9.9");
         assert_eq!(sent["x-forwarded-proto"], "http");
         assert_eq!(sent["x-forwarded-host"], "a.example");
         assert_eq!(sent["via"], "1.1 portolan");
-        assert!(!sent.contains_key("x-real-ip") && !sent.contains_key("forwarded"));
     }
 
     #[test]
@@ -251,7 +317,6 @@ mod tests {
         let mut sent = headers(&[
             ("x-forwarded-for", "10.0.0.7"),
             ("x-forwarded-proto", "https"),
-            ("x_forwarded_host", "inner.example"),
             ("forwarded", "for=10.0.0.7"),
             ("x-real-ip", "10.0.0.7"),
             ("via", "1.0 before"),
@@ -265,20 +330,93 @@ mod tests {
         assert_eq!(via, ["1.0 before", "1.1 portolan"]);
     }
 
+    /// The client and its scheme by these lines of a trusted peer, and what the upstream is told.
+    fn believed(name: &'static str, lines: &[&[u8]], field: Field) -> (String, &'static str, Vec<u8>) {
+        let mut sent = HeaderMap::new();
+        for line in lines {
+            sent.append(name, HeaderValue::from_bytes(line).unwrap());
+        }
+        let peer = "10.0.0.1".parse().unwrap();
+        let trust = trust(field);
+        let client = client(peer, "http", &sent, Some(&trust));
+        tell(&mut sent, Version::HTTP_11, &client, &Hop::new(peer), Some(&trust));
+        (client.ip.to_string(), client.scheme, sent[name].as_bytes().to_vec())
+    }
+
     #[test]
-    fn what_a_gateway_interface_would_mistake_for_ours_is_dropped() {
-        let mut sent = headers(&[
-            ("x_forwarded_for", "1.1.1.1"),
-            ("x-forwarded_proto", "https"),
-            ("content_length", "5"),
-            ("x_other", "stays"),
-        ]);
-        let peer = "9.9.9.9".parse().unwrap();
-        let client = client(peer, "http", &sent, None);
-        tell(&mut sent, Version::HTTP_2, &client, &Hop::new(peer), None);
-        let underscored: Vec<_> = sent.keys().filter(|name| name.as_str().contains('_')).collect();
-        assert_eq!(underscored, ["x_other"]);
-        assert_eq!(sent["via"], "2 portolan");
+    fn only_an_element_that_is_no_address_ends_the_walk() {
+        let cases: [(&[&[u8]], &str); 12] = [
+            (&[b"\xe9, 5.5.5.5"], "5.5.5.5"),
+            (&[b"\xe9", b"5.5.5.5"], "5.5.5.5"),
+            (&[b"6.6.6.6, 5.5.5.5, \xe9"], "10.0.0.1"),
+            (&[b"6.6.6.6, \xe9, 10.0.0.2"], "10.0.0.2"),
+            (&[b"unknown, 10.0.0.2"], "10.0.0.2"),
+            (&[b"\xff, 5.5.5.5, , ,"], "5.5.5.5"),
+            (&[b"5.5.5.5:80,10.0.0.2:1"], "5.5.5.5"),
+            (&[b"[2001:db8::7]:80"], "2001:db8::7"),
+            (&[b"2001:db8::7"], "2001:db8::7"),
+            (&[b"::ffff:5.5.5.5"], "5.5.5.5"),
+            (&[b"10.0.0.3", b"10.0.0.2"], "10.0.0.3"),
+            (&[b""], "10.0.0.1"),
+        ];
+        for (lines, wanted) in cases {
+            assert_eq!(believed("x-forwarded-for", lines, Field::XForwardedFor).0, wanted, "{lines:?}");
+        }
+        let told = believed("x-forwarded-for", &[b"\xe9, 5.5.5.5", b"10.0.0.2"], Field::XForwardedFor).2;
+        assert_eq!(told, b"\xe9, 5.5.5.5, 10.0.0.2, 10.0.0.1");
+    }
+
+    #[test]
+    fn forwarded_is_read_from_its_end() {
+        let cases: [(&[&[u8]], &str, &str); 12] = [
+            (&[b"for=\xe9, for=5.5.5.5;proto=https"], "5.5.5.5", "https"),
+            (&[b"for=6.6.6.6;by=\"", b"for=5.5.5.5;proto=https"], "5.5.5.5", "https"),
+            (&[b"for=6.6.6.6;x=\", for=5.5.5.5;proto=https"], "5.5.5.5", "https"),
+            (&[b"for=5.5.5.5;host=\"a, for=6.6.6.6;x=\""], "5.5.5.5", "http"),
+            (&[b"for=5.5.5.5;x=\"\\\", for=6.6.6.6\""], "5.5.5.5", "http"),
+            (&[b"For=\"[2001:db8::7]:80\"; Proto=WSS"], "2001:db8::7", "https"),
+            (&[b"for=5.5.5.5;proto=https, for=10.0.0.2;proto=http"], "5.5.5.5", "https"),
+            (&[b"for=6.6.6.6;proto=https, for=5.5.5.5;proto=http"], "5.5.5.5", "http"),
+            (&[b"for=5.5.5.5, for=10.0.0.2;proto=\"https\""], "5.5.5.5", "https"),
+            (&[b"for=unknown;proto=https"], "10.0.0.1", "https"),
+            (&[b"for=5.5.5.5, by=10.0.0.2"], "10.0.0.1", "http"),
+            (&[b"for=\"5.5.5.5:_x\""], "5.5.5.5", "http"),
+        ];
+        for (lines, ip, scheme) in cases {
+            let (found, by, _) = believed("forwarded", lines, Field::Forwarded);
+            let shown: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line)).collect();
+            assert_eq!((found.as_str(), by), (ip, scheme), "{shown:?}");
+        }
+        let told = believed("forwarded", &[b"for=\xe9", b"for=5.5.5.5"], Field::Forwarded).2;
+        assert_eq!(told, b"for=\xe9, for=5.5.5.5, for=10.0.0.1;proto=http");
+    }
+
+    #[test]
+    fn the_scheme_is_the_last_that_a_list_names() {
+        let scheme = |lines: &[&[u8]]| {
+            let mut sent = HeaderMap::new();
+            for line in lines {
+                sent.append("x-forwarded-proto", HeaderValue::from_bytes(line).unwrap());
+            }
+            client("10.0.0.1".parse().unwrap(), "own", &sent, Some(&trust(Field::XForwardedFor))).scheme
+        };
+        let cases: [(&[&[u8]], &str); 12] = [
+            (&[b"https"], "https"),
+            (&[b"WSS"], "https"),
+            (&[b"ws"], "http"),
+            (&[b"Http"], "http"),
+            (&[b"https,http"], "http"),
+            (&[b"https", b"http"], "http"),
+            (&[b"http, https"], "https"),
+            (&[b"http", b"https,"], "https"),
+            (&[b"\xe9, https"], "https"),
+            (&[b"https, \xe9"], "own"),
+            (&[b"h2"], "own"),
+            (&[], "own"),
+        ];
+        for (lines, wanted) in cases {
+            assert_eq!(scheme(lines), wanted, "{lines:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::field_name::{describes_client, imitates_guarded};
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -90,7 +92,10 @@ pub fn forbidden_in_trailers(name: &HeaderName) -> bool {
         header::CONTENT_TYPE,
         header::CONTENT_RANGE,
     ];
-    FORBIDDEN.contains(name) || protected(name.as_str().as_bytes())
+    FORBIDDEN.contains(name)
+        || protected(name.as_str().as_bytes())
+        || describes_client(name.as_str())
+        || imitates_guarded(name)
 }
 
 /// Fields that a client must not have taken away by naming them in Connection, nor say behind a body.

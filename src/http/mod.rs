@@ -8,6 +8,8 @@ pub mod connection;
 pub mod cors;
 pub mod date;
 pub mod errors;
+pub mod external;
+pub mod field_name;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod media_type;

@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, Refusal,
-    auth::{Found, Line, Public, Seal, Source, Tag, Vouched, challenge, lines, unauthorized},
+    auth::{Found, Line, Public, Seal, Source, Tag, challenge, identity_field, lines, unauthorized},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
+    http::field_name::Field,
     value::{FieldName, FilePath, Map, OneOrMany, Spanned},
 };
 
@@ -52,7 +53,7 @@ struct ApiKey {
     keys: Keys,
     from: Source,
     public: Public,
-    forward_name: Option<Vouched>,
+    forward_name: Option<Field>,
     challenge: HeaderValue,
 }
 
@@ -87,7 +88,7 @@ impl ApiKey {
             keys: Keys::compile(lines(config.file.as_ref(), &config.keys, cx), cx),
             from: config.from(),
             public: Public::compile(&config.public, cx),
-            forward_name: config.forward_name.as_ref().map(|field| Vouched::compile(field, cx)),
+            forward_name: config.forward_name.as_ref().map(|field| identity_field(field, cx)),
             challenge: challenge("ApiKey", config.realm.as_ref(), "", cx),
         }
     }
@@ -101,7 +102,7 @@ impl ApiKey {
 impl OnRequest for ApiKey {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
         if let Some(field) = &self.forward_name {
-            field.take_away(&mut exchange.head.headers);
+            field.remove(&mut exchange.head.headers, exchange.lookalikes);
         }
         if self.public.covers(exchange) {
             return Next::Continue;
@@ -114,7 +115,7 @@ impl OnRequest for ApiKey {
         let Some(name) = name.cloned() else { return self.refusal(exchange, "unknown_key").into() };
         self.from.take_out(exchange);
         if let Some(field) = &self.forward_name {
-            field.set(&mut exchange.head.headers, name.clone());
+            field.set(&mut exchange.head.headers, name.clone(), exchange.lookalikes);
         }
         exchange.user = Some(Box::new(name));
         Next::Continue

@@ -16,8 +16,9 @@ use crate::{
 
 pub const ADDS_UP: bool = false;
 
-/// Redirects requests for a host's other names to the one that it goes by, with their path and query. Scheme and port
-/// are those that the listener is said to `expose`, else those that were asked for.
+/// Redirects requests for a host's other names to the one that it goes by, with their path and query. The scheme is the
+/// one by which the client came, as a trusted proxy or `expose` of the listener says it; the port is that of `expose`,
+/// else the one that was asked for.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "CanonicalHost")]
@@ -27,13 +28,6 @@ pub struct Config {
     /// 301, 302, 303, 307 or 308. Default 308.
     #[serde(default)]
     pub status: Option<Spanned<Status>>,
-}
-
-/// What users see of a listener, as far as the configuration says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expose {
-    pub scheme: Option<&'static str>,
-    pub port: Option<u16>,
 }
 
 struct CanonicalHost {
@@ -91,13 +85,9 @@ impl OnRequest for CanonicalHost {
 
 impl CanonicalHost {
     fn location(&self, exchange: &Exchange) -> String {
-        let Expose { scheme, port } = exchange.expose;
-        // A proxy that we trust may know better than we that the client came by https.
-        let scheme = scheme.filter(|_| exchange.scheme != "https").unwrap_or(exchange.scheme);
-        let is_told = exchange.expose != Expose::default();
-        let port = if is_told { port } else { asked_port(exchange) };
-        let default = if scheme == "https" { 443 } else { 80 };
-        let port = port.filter(|port| *port != default).map(|port| format!(":{port}")).unwrap_or_default();
+        let (scheme, is_encrypted) = (exchange.scheme, exchange.connection.tls.is_some());
+        let port = exchange.expose.port(scheme, is_encrypted, asked_port(exchange));
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         let target = exchange.head.uri.path_and_query().map_or("/", |target| target.as_str());
         format!("{scheme}://{}{port}{target}", self.name)
     }
@@ -110,8 +100,9 @@ fn asked_port(exchange: &Exchange) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::external::Expose;
 
-    const HTTPS: Expose = Expose { scheme: Some("https"), port: Some(443) };
+    const HTTPS: Expose = Expose { is_https: Some(true), port: Some(443) };
 
     fn location(host: &str, field: &str, expose: Expose) -> Option<String> {
         let part = CanonicalHost { name: "www.example.com".into(), status: StatusCode::PERMANENT_REDIRECT };
@@ -123,6 +114,7 @@ mod tests {
             route: "all".parse().unwrap(),
         };
         (exchange.host, exchange.expose, exchange.routed) = (host.into(), expose, Arc::new(routed));
+        exchange.scheme = expose.scheme(false);
         match part.on_request(&mut exchange) {
             Next::Answer(answer) => Some(answer.headers()[header::LOCATION].to_str().unwrap().to_owned()),
             _ => None,
@@ -144,7 +136,7 @@ mod tests {
             location("example.com", "example.com:8080", HTTPS).as_deref(),
             Some("https://www.example.com/a%20b?x=1")
         );
-        let other = Expose { scheme: None, port: Some(8080) };
+        let other = Expose { is_https: None, port: Some(8080) };
         assert_eq!(
             location("example.com", "example.com", other).as_deref(),
             Some("http://www.example.com:8080/a%20b?x=1")

@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::{
-    HeadSize, bandwidth::Throttle, body_limit::Limits, canonical_host::Expose, compress::Encoder, cors,
-    decompress::Decoder, jwt, limit::Permit, rate_limit,
+    HeadSize, bandwidth::Throttle, body_limit::Limits, compress::Encoder, cors, decompress::Decoder, jwt,
+    limit::Permit, rate_limit,
 };
 use crate::{
     error::Reason,
@@ -19,6 +19,8 @@ use crate::{
         accept::Accept,
         coding::Coding,
         connection::{ClientCertificate, Connection, Tls},
+        external::Expose,
+        field_name::Lookalikes,
     },
     trace::{Attributes, Kind, Recorded, SpanId, Trace},
     value::{Name, Params, Variable, Variables},
@@ -32,7 +34,7 @@ pub struct Exchange {
     pub started: Instant,
     /// The client's address, by the word of trusted proxies where there are any.
     pub client_ip: IpAddr,
-    /// The scheme that the client used, by the same word.
+    /// The scheme by which the client came: that of a trusted proxy's word, of `expose`, or of the connection.
     pub scheme: &'static str,
     /// What users see of its listener.
     pub expose: Expose,
@@ -45,6 +47,8 @@ pub struct Exchange {
     pub method: Method,
     /// The request as it goes upstream.
     pub head: request::Parts,
+    /// Whether servers may read some of its fields as others.
+    pub lookalikes: Lookalikes,
     /// How large the head came, where a part of the chain asks.
     pub head_size: Option<Box<HeadSize>>,
     /// Whether the head says that a body follows.
@@ -119,6 +123,7 @@ impl Exchange {
             path: String::new(),
             query: None,
             method: head.method.clone(),
+            lookalikes: Lookalikes::default(),
             head,
             head_size: None,
             has_body: false,

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, Verdict,
-    auth::{Public, Vouched, take_away},
+    auth::{Public, identity_field},
     header_edits::refuse_ours,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     error::Reason,
     http::{
         errors::Page,
+        field_name::{self, Field, alike},
         forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO},
         hop_by_hop, media_type,
     },
@@ -90,7 +91,7 @@ struct ForwardAuth {
     target: Uri,
     bounds: Bounds,
     shown: Shown,
-    copied: Vec<Vouched>,
+    copied: Vec<Field>,
     given: Vec<HeaderName>,
     added: Vec<HeaderName>,
     fail_open: bool,
@@ -176,13 +177,14 @@ impl ForwardAuth {
             let message = "a time of zero would end everything before it begins";
             cx.diagnostics.push(Diagnostic::error(Code::BadValue, written.span, message));
         }
-        let copied = config.copy_headers.iter().map(|field| Vouched::compile(field, cx)).collect();
+        let copied = config.copy_headers.iter().map(|field| identity_field(field, cx)).collect();
         let shown = Shown::compile(config.request_headers.as_ref(), cx);
         let given = match &config.refusal_headers {
             None => GIVEN.to_vec(),
             Some(written) => names(written, cx),
         };
         let added = names(&config.response_headers, cx);
+        warn_of_identity(config, cx);
         let public = Public::compile(&config.public, cx);
         let (service, target) = service?;
         Some(Self {
@@ -210,10 +212,14 @@ impl ForwardAuth {
             Some(query) => format!("{}?{query}", exchange.path),
             None => exchange.path.clone(),
         };
-        let host = exchange.head.headers.get(header::HOST).cloned();
+        // The same that the upstream is told, where it is told already.
+        let sent = &exchange.head.headers;
+        let host = sent.get(&X_FORWARDED_HOST).or_else(|| sent.get(header::HOST));
         headers.insert(X_FORWARDED_METHOD, value(exchange.method.to_string()));
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(exchange.scheme));
-        headers.insert(X_FORWARDED_HOST, host.unwrap_or_else(|| value(exchange.host.clone())));
+        if let Some(host) = host {
+            headers.insert(X_FORWARDED_HOST, host.clone());
+        }
         headers.insert(X_FORWARDED_URI, value(target));
         headers.insert(X_FORWARDED_FOR, value(exchange.client_ip.to_string()));
         if let Some(trace) = &exchange.trace {
@@ -226,7 +232,7 @@ impl ForwardAuth {
         match self.caller.call(&self.service, &question, self.bounds).await {
             Ok(answer) if answer.status().is_success() => {
                 for field in &self.copied {
-                    field.copy(answer.headers(), &mut exchange.head.headers);
+                    copy(field.name(), answer.headers(), &mut exchange.head.headers);
                 }
                 exchange.granted = self.granted(answer.headers());
                 Verdict::Continue
@@ -249,11 +255,7 @@ impl ForwardAuth {
     /// What the client is to get with the response.
     fn granted(&self, headers: &HeaderMap) -> Option<Box<HeaderMap>> {
         let mut granted = HeaderMap::new();
-        for name in &self.added {
-            for value in headers.get_all(name) {
-                granted.append(name.clone(), value.clone());
-            }
-        }
+        self.added.iter().for_each(|name| copy(name, headers, &mut granted));
         (!granted.is_empty()).then(|| Box::new(granted))
     }
 
@@ -298,7 +300,7 @@ impl OnRequest for ForwardAuth {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
         let question = (!self.public.covers(exchange)).then(|| self.question(exchange));
         for field in &self.copied {
-            field.take_away(&mut exchange.head.headers);
+            field.remove(&mut exchange.head.headers, exchange.lookalikes);
         }
         match question {
             None => Next::Continue,
@@ -347,16 +349,20 @@ impl Shown {
                 hop_by_hop::strip(to);
                 NEVER_SHOWN.iter().chain([&header::CONTENT_LENGTH]).for_each(|name| drop(to.remove(name)));
                 // What we tell it of the request, nobody else tells it, in no spelling that it may read alike.
-                TOLD.iter().for_each(|name| take_away(name, to));
+                let told = |name: &HeaderName| TOLD.iter().any(|told| alike(told.as_str(), name.as_str()));
+                field_name::remove_matching(to, told);
             }
             Self::These(names) => {
-                for name in names {
-                    for value in from.get_all(name) {
-                        to.append(name.clone(), value.clone());
-                    }
-                }
+                names.iter().for_each(|name| copy(name, from, to));
             }
         }
+    }
+}
+
+/// Adds every line of a field.
+fn copy(name: &HeaderName, from: &HeaderMap, to: &mut HeaderMap) {
+    for value in from.get_all(name) {
+        to.append(name.clone(), value.clone());
     }
 }
 
@@ -365,6 +371,26 @@ fn names(written: &OneOrMany<Spanned<FieldName>>, cx: &mut Context<'_>) -> Vec<H
         refuse_ours(&field.value, field.span, cx);
     }
     written.iter().map(|field| field.value.0.clone()).collect()
+}
+
+/// A field that tells the client who the user is does not reach the upstream, while a client's own field of that name does.
+fn warn_of_identity(config: &Config, cx: &mut Context<'_>) {
+    let is_copied = |field: &FieldName| {
+        config.copy_headers.iter().any(|copied| alike(copied.0.as_str(), field.0.as_str()))
+    };
+    for field in config.response_headers.iter() {
+        if field_name::seems_to_identify(&field.value.0) && !is_copied(&field.value) {
+            let name = &field.value.0;
+            let message = format!(
+                "{name} goes to the client and not to the upstream, which gets what the client sends in it"
+            );
+            let help = format!(
+                "copy_headers: {name} tells the upstream what the service says, and removes what the client sends"
+            );
+            let problem = Diagnostic::warning(Code::UnprotectedIdentity, field.span, message);
+            cx.diagnostics.push(problem.help(help));
+        }
+    }
 }
 
 /// Who is asked, and for what.

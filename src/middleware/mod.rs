@@ -54,7 +54,6 @@ use crate::{
 
 pub use auth::{Source, conceal};
 pub use buffer::Held;
-pub use canonical_host::Expose;
 pub use capacity::{HeavyWork, Window, Windows};
 pub use chain::{Builder, Chain, Item, Part, Site, Stop};
 pub use exchange::{Exchange, Routed};

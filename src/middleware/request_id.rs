@@ -8,7 +8,10 @@ use serde::Deserialize;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::{Builder, Context, Exchange, Next, OnRequest, OnResponse, header_edits::refuse_ours};
-use crate::value::{FieldName, Spanned};
+use crate::{
+    http::field_name::Field,
+    value::{FieldName, Spanned},
+};
 
 pub const ADDS_UP: bool = false;
 
@@ -25,7 +28,7 @@ pub struct Config {
 }
 
 struct RequestId {
-    header: HeaderName,
+    header: Field,
     trust: bool,
 }
 
@@ -35,16 +38,16 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
     }
     let header =
         config.header.as_ref().map_or(HeaderName::from_static("x-request-id"), |name| name.value.0.clone());
-    let part = Arc::new(RequestId { header, trust: config.trust });
+    let part = Arc::new(RequestId { header: Field::new(header), trust: config.trust });
     chain.on_request(part.clone());
     chain.on_every_response(part);
 }
 
 impl OnRequest for RequestId {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
-        let given = self.trust.then(|| exchange.head.headers.get(&self.header)).flatten();
+        let given = self.trust.then(|| exchange.head.headers.get(self.header.name())).flatten();
         let id = given.filter(|id| acceptable(id)).cloned().unwrap_or_else(new_id);
-        exchange.head.headers.insert(self.header.clone(), id.clone());
+        self.header.set(&mut exchange.head.headers, id.clone(), exchange.lookalikes);
         exchange.request_id = Some(id);
         Next::Continue
     }
@@ -54,7 +57,7 @@ impl OnResponse for RequestId {
     fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts) {
         // A request that was answered further out has had none made yet.
         let id = exchange.request_id.get_or_insert_with(new_id);
-        head.headers.insert(self.header.clone(), id.clone());
+        head.headers.insert(self.header.name().clone(), id.clone());
     }
 }
 
@@ -80,7 +83,7 @@ mod tests {
     use super::*;
 
     fn id_of(trust: bool, given: &str) -> String {
-        let part = RequestId { header: HeaderName::from_static("x-id"), trust };
+        let part = RequestId { header: Field::new(HeaderName::from_static("x-id")), trust };
         let mut exchange = Exchange::for_tests("GET", "/");
         exchange.head.headers.insert("x-id", given.parse().unwrap());
         assert!(matches!(part.on_request(&mut exchange), Next::Continue));
@@ -101,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_response_to_a_request_that_was_not_entered_has_an_id_too() {
-        let part = RequestId { header: HeaderName::from_static("x-id"), trust: false };
+        let part = RequestId { header: Field::new(HeaderName::from_static("x-id")), trust: false };
         let mut exchange = Exchange::for_tests("GET", "/");
         let mut head = http::Response::new(()).into_parts().0;
         part.on_response(&mut exchange, &mut head);

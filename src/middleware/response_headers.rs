@@ -33,6 +33,6 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder<'_>) {
 
 impl OnResponse for ResponseHeaders {
     fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts) {
-        self.0.apply(exchange, &mut head.headers);
+        self.0.apply_to_response(exchange, &mut head.headers);
     }
 }

@@ -9,9 +9,10 @@ use super::absolute::{Errand, Named};
 use crate::{
     error::Reason,
     http::{
-        authority::Authority,
+        authority::{self, Authority},
         connection::Connection,
         cors,
+        field_name::{Lookalikes, Names, Unusual},
         forwarded::{self, Client},
         hop_by_hop, path, target, websocket,
     },
@@ -26,6 +27,7 @@ pub(super) struct Arrival {
     pub route: Arc<Route>,
     pub plan: Plan,
     pub client: Client,
+    pub lookalikes: Lookalikes,
     pub host: String,
     pub path: String,
     pub query: Option<String>,
@@ -60,20 +62,33 @@ impl Plan {
 impl Arrival {
     /// Finds the route of a head; where there is none, the one whose chain a refusal passes.
     pub(super) fn of(listener: &Listener, connection: &Connection, head: &mut request::Parts) -> Self {
-        let peer = connection.hop.ip;
-        let scheme = if connection.tls.is_some() { "https" } else { "http" };
+        let names = Names::of(&head.headers);
+        // Before anything is decided by a field.
+        let accepted = match names.is_unusual {
+            true => listener.unusual_names.apply(&mut head.headers),
+            false => Ok(Lookalikes::default()),
+        };
+        let (peer, scheme) = (connection.hop.ip, listener.expose.scheme(connection.tls.is_some()));
         let client = forwarded::client(peer, scheme, &head.headers, listener.trusted_proxies.as_ref());
+        if names.describes_client && !client.peer_is_trusted {
+            forwarded::drop_claims(&mut head.headers);
+        }
         let mut arrival = Self {
             route: listener.unmatched.clone(),
             plan: Plan::Act,
             client,
+            lookalikes: accepted.unwrap_or_default(),
             host: String::new(),
             path: String::new(),
             query: target::query(head).map(str::to_owned),
             params: Params::default(),
             early: connection.is_early(),
         };
-        if let Err(reason) = arrival.find(listener, connection, head) {
+        let found = match accepted {
+            Ok(_) => arrival.find(listener, connection, head),
+            Err(Unusual) => Err(Reason::MalformedRequest),
+        };
+        if let Err(reason) = found {
             arrival.plan = Plan::Refuse(reason, None);
         }
         if arrival.path.is_empty() {
@@ -125,7 +140,7 @@ impl Arrival {
             return self.find_asterisk(listener, head, uri.as_ref());
         }
         self.path = normalise(listener, head)?;
-        if let Some(redirect) = &listener.redirect {
+        if let Some(redirect) = listener.redirect_from(self.client.scheme) {
             self.route = redirect.clone();
             return Ok(());
         }
@@ -148,7 +163,7 @@ impl Arrival {
         head: &mut request::Parts,
         uri: Option<&Named>,
     ) -> Result<(), Reason> {
-        if uri.is_some() && listener.redirect.is_none() {
+        if uri.is_some() && listener.redirect_from(self.client.scheme).is_none() {
             self.path.push('/');
             if self.look_up(listener, head, true).is_ok() {
                 self.send_on(head, uri);
@@ -251,11 +266,11 @@ fn ends_here(head: &mut request::Parts) -> bool {
     }
 }
 
-/// Whether Host is another than the target's.
+/// Whether Host names another entity than the target.
 fn contradicts(head: &request::Parts) -> Result<bool, Reason> {
     let Some(target) = head.uri.authority() else { return Ok(false) };
-    let field = field(head)?;
-    Ok(field.is_some_and(|field| !field.eq_ignore_ascii_case(target.as_str())))
+    let (field, scheme) = (field(head)?, head.uri.scheme_str());
+    Ok(field.is_some_and(|field| !authority::are_the_same(field, target.as_str(), scheme)))
 }
 
 /// Whether the target is a URI (RFC 9112 section 3.2.2): that of CONNECT has no scheme.
@@ -274,7 +289,8 @@ fn host(head: &mut request::Parts) -> Result<String, Reason> {
     let target = head.uri.authority().map(|authority| authority.as_str());
     let Some(text) = target.or(field) else { return Ok(String::new()) };
     let host = Authority::parse(text).map_err(|_| Reason::BadHost)?.host.into_owned();
-    if field.is_none() {
+    // What goes on has the target's, whatever Host says (RFC 9112 section 3.2.2).
+    if field.is_none_or(|field| field != text) {
         let value = HeaderValue::from_str(text).map_err(|_| Reason::BadHost)?;
         head.headers.insert(header::HOST, value);
     }

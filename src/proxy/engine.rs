@@ -256,13 +256,14 @@ impl Handler for Engine {
         prepare(&mut head, &arrival, &connection.hop, &listener, trace.as_ref());
         let (place, expose) = (listener.place, listener.expose);
         drop(listener);
-        let Arrival { route, plan, client, host, path, query, params, .. } = arrival;
+        let Arrival { route, plan, client, lookalikes, host, path, query, params, .. } = arrival;
         let connects = websocket::connect(&head).is_some();
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         // Piece by piece: with all at once it would be copied as a whole.
         let mut exchange = Exchange::new(connection.clone(), head, route.names.clone());
         (exchange.client_ip, exchange.scheme, exchange.expose) = (client.ip, client.scheme, expose);
         (exchange.host, exchange.path, exchange.query, exchange.captures) = (host, path, query, params);
+        exchange.lookalikes = lookalikes;
         (exchange.head_size, exchange.trace, exchange.accept) = (head_size, trace, accept);
         (exchange.has_body, exchange.connects) = (!session.body_is_empty() && !connects, connects);
         exchange.to_proxy = plan.is_of_a_proxy(&route.action);
@@ -285,8 +286,9 @@ impl Handler for Engine {
         let route = listener.unmatched.clone();
         let trace = listener.tracer.as_ref().map(|tracer| tracer.begin(&mut head.headers));
         let asked = Asked::of_seen(*seen, &route, trace.as_ref());
-        let exchange = Exchange { trace, ..Exchange::new(connection.clone(), head, route.names.clone()) };
-        let place = listener.place;
+        let mut exchange = Exchange { trace, ..Exchange::new(connection.clone(), head, route.names.clone()) };
+        let (place, expose) = (listener.place, listener.expose);
+        (exchange.scheme, exchange.expose) = (expose.scheme(connection.tls.is_some()), expose);
         drop(listener);
         let downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         self.carry_out(downstream, &route, place, Plan::Refuse(reason, None), asked).await
@@ -342,7 +344,11 @@ fn announced(connection: &Connection, client_ip: IpAddr) -> Option<upstream::Cli
 /// The answer of an action that needs no upstream.
 fn local(action: &Action, route: &Route, exchange: &mut Exchange) -> Response<Bytes> {
     match action {
-        Action::Redirect(redirect) => redirect.answer(exchange),
+        Action::Redirect(redirect) => redirect.answer(exchange).unwrap_or_else(|| {
+            let reason = if exchange.host.is_empty() { Reason::BadHost } else { Reason::BadPath };
+            exchange.reason = Some(reason);
+            answers::refusal(reason, None, &route.errors, exchange)
+        }),
         Action::Respond(respond) if respond.body.is_some() => respond.answer(),
         Action::Respond(respond) => {
             let message = respond.status.canonical_reason().unwrap_or("Error");

@@ -14,8 +14,10 @@ use crate::{
     action::{forward::Forward, proxy::Proxy, redirect::Redirect, respond::Respond},
     compile::Test,
     config::listener::Scheme,
-    http::{errors::Errors, forwarded::Trust, path::EncodedSlash},
-    middleware::{Chain, Expose, Routed},
+    http::{
+        errors::Errors, external::Expose, field_name::UnusualNames, forwarded::Trust, path::EncodedSlash,
+    },
+    middleware::{Chain, Routed},
     routing::{HostPattern, Table},
     telemetry::{access_log::AccessLog, log, metrics::ByListener},
     trace::Tracer,
@@ -73,17 +75,34 @@ pub struct Listener {
     /// The same as far as the configuration says it.
     pub expose: Expose,
     pub encoded_slash: EncodedSlash,
+    pub unusual_names: UnusualNames,
     /// Proxies whose word about the client is taken, where there are any.
     pub trusted_proxies: Option<Trust>,
     /// Decides which requests are traced, where some are.
     pub tracer: Option<Arc<Tracer>>,
-    /// Takes every request, where the listener redirects all.
-    pub redirect: Option<Arc<Route>>,
+    /// Takes every request that has not come by its scheme yet, where the listener redirects.
+    pub redirect: Option<Redirecting>,
     /// Hosts and routes. Its hosts' indices are those of `hosts`.
     pub table: Arc<Table<Route>>,
     pub hosts: Arc<[Host]>,
     /// For requests to no host, and for heads too malformed to name one.
     pub unmatched: Arc<Route>,
+}
+
+/// The redirect of a listener to another scheme.
+#[derive(Debug)]
+pub struct Redirecting {
+    pub scheme: Scheme,
+    pub route: Arc<Route>,
+}
+
+impl Listener {
+    /// The redirect of a request that the client made by this scheme. One that came by the right one already, as a
+    /// trusted proxy says, would come back forever.
+    pub fn redirect_from(&self, scheme: &str) -> Option<&Arc<Route>> {
+        let redirect = self.redirect.as_ref()?;
+        (redirect.scheme.as_str() != scheme).then_some(&redirect.route)
+    }
 }
 
 /// What users see of a listener.

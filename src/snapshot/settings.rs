@@ -270,6 +270,7 @@ impl Listener {
             http2: None,
             proxy_protocol: None,
             quic: None,
+            unusual_header_names: Default::default(),
             trusted_proxies: None,
             timeouts: Default::default(),
             limits: Default::default(),

@@ -1,6 +1,6 @@
 //! What the origin is told: who asked, by which way, and nothing of the connection before.
 
-use super::support::{Origin, Proxy, config};
+use super::support::{Nginx, Origin, Proxy, Tree, config, curl};
 
 /// Everything goes to the origin, from a listener that trusts `TRUSTED`, with further keys of `proxy`.
 const TRUSTING: &str = r#"
@@ -83,6 +83,41 @@ fn the_forwarded_field_is_understood_too() {
     assert_eq!(proxy.access_line_of("/trusted")["client_ip"], "2001:db8::1");
     let told = origin.request().values("forwarded").join(", ");
     assert!(told.starts_with("for=\"[2001:db8::1]:4711\";proto=https, for=127.0.0.1"), "{told}");
+}
+
+/// What a client writes before nginx appends to it decides nothing.
+#[test]
+fn a_balancers_word_is_found_behind_a_clients_rubbish() {
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0", trusted_proxies: { from: [127.0.0.1] } } }
+upstreams: { origin: { endpoints: ["ORIGIN"] } }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      all: { path: "/**", proxy: { upstream: origin } }
+      inside: { path: /inside, middleware: [{ ip: { allow: [127.0.0.1] } }], proxy: { upstream: origin } }
+"#;
+    let origin = Origin::saying("");
+    let proxy = Proxy::start(&config(yaml, &[("ORIGIN", &origin.address())]));
+    let nginx = Nginx::serving(&format!(
+        "location / {{ proxy_pass http://127.0.0.1:{}; proxy_bind 127.0.0.1; \
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }}",
+        proxy.port("web")
+    ));
+    let tree = Tree::new();
+    let fields = tree.write("fields", b"X-Forwarded-For: \xe9\n").display().to_string();
+    let ask = |path: &str, from: &str| {
+        let url = format!("http://{}{path}", nginx.address());
+        let field = format!("@{fields}");
+        curl(&["--interface", from, "-H", &field, "-o", "/dev/null", "-w", "%{http_code}", &url]).stdout
+    };
+    assert_eq!(ask("/inside", "127.0.0.2"), "403");
+    assert_eq!(ask("/inside", "127.0.0.1"), "200");
+    assert_eq!(ask("/any", "127.0.0.2"), "200");
+    assert_eq!(proxy.access_line_of("/any")["client_ip"], "127.0.0.2");
+    let told = origin.requests().pop().unwrap().field("x-forwarded-for").unwrap().to_owned();
+    assert!(told.ends_with(", 127.0.0.2, 127.0.0.1"), "{told}");
 }
 
 #[test]

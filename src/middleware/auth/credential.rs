@@ -6,7 +6,11 @@ use http::{HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode;
 
 use super::authorization;
-use crate::{http::target, middleware::Exchange, value::FieldName};
+use crate::{
+    http::{field_name::Field, target},
+    middleware::Exchange,
+    value::FieldName,
+};
 
 /// Where a secret stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,12 +56,22 @@ impl Source {
         }
     }
 
+    /// Removes the fields that a server may read as the credential's own: what was not looked at must not pass for it.
+    pub fn remove_lookalikes(&self, exchange: &mut Exchange) {
+        if let Self::Header(name) = self
+            && exchange.lookalikes.any()
+        {
+            let field = Field::new(for_whom(name, exchange).clone());
+            field.remove_lookalikes(&mut exchange.head.headers, exchange.lookalikes);
+        }
+    }
+
     /// Takes it out of what goes upstream.
     pub fn take_out(&self, exchange: &mut Exchange) {
         match self {
             Self::Header(name) => {
-                let name = for_whom(name, exchange);
-                exchange.head.headers.remove(name);
+                let field = Field::new(for_whom(name, exchange).clone());
+                field.remove(&mut exchange.head.headers, exchange.lookalikes);
             }
             Self::Cookie(name) => take_cookie(name, exchange),
             Self::Query(name) => take_parameter(name, exchange),

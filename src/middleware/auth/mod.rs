@@ -4,7 +4,6 @@ mod credential;
 mod public;
 mod register;
 mod seen;
-mod vouched;
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -12,17 +11,24 @@ pub use credential::{Found, Source, conceal};
 pub use public::Public;
 pub use register::{Line, lines};
 pub use seen::{Seal, Seen, Tag};
-pub use vouched::{Vouched, take_away};
 
-use super::{Context, Exchange, Refusal};
+use super::{Context, Exchange, Refusal, header_edits};
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
-    value::Spanned,
+    http::field_name::Field,
+    value::{FieldName, Spanned},
 };
 
 /// The realm where none is given.
 const REALM: &str = "portolan";
+
+/// A field that tells the upstream who a client is. What the client itself sends in it, in whatever spelling, is removed
+/// before anything else is done.
+pub fn identity_field(field: &Spanned<FieldName>, cx: &mut Context<'_>) -> Field {
+    header_edits::refuse_ours(&field.value, field.span, cx);
+    Field::new(field.value.0.clone())
+}
 
 /// Where credentials stand: a proxy is told its own, apart from those for the origin (RFC 9110 section 11.7.2).
 pub fn authorization(exchange: &Exchange) -> &'static HeaderName {

@@ -16,10 +16,11 @@ use serde::Deserialize;
 use self::password::Hash;
 use super::{
     Builder, Context, Exchange, HeavyWork, Mode, Next, OnRequest, Refusal, Verdict,
-    auth::{Line, Public, Seal, Seen, Tag, Vouched, authorization, challenge, lines, unauthorized},
+    auth::{Line, Public, Seal, Seen, Tag, authorization, challenge, identity_field, lines, unauthorized},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
+    http::field_name::Field,
     value::{FieldName, FilePath, Map, OneOrMany, Spanned, Weaks},
 };
 
@@ -62,7 +63,7 @@ pub struct Registry(Mutex<Weaks<Vec<u8>, Seen<Arc<User>>>>);
 struct BasicAuth {
     users: Users,
     public: Public,
-    forward_user: Option<Vouched>,
+    forward_user: Option<Field>,
     strip: bool,
     challenge: HeaderValue,
     seen: Arc<Seen<Arc<User>>>,
@@ -117,7 +118,7 @@ impl BasicAuth {
         Some(Self {
             users: Users::compile(lines, cx),
             public: Public::compile(&config.public, cx),
-            forward_user: config.forward_user.as_ref().map(|field| Vouched::compile(field, cx)),
+            forward_user: config.forward_user.as_ref().map(|field| identity_field(field, cx)),
             strip: config.strip.unwrap_or(true),
             challenge: challenge("Basic", config.realm.as_ref(), ", charset=\"UTF-8\"", cx),
             seen,
@@ -154,13 +155,13 @@ impl BasicAuth {
     }
 
     fn admit(&self, exchange: &mut Exchange, user: &User) {
-        let field = authorization(exchange);
+        let (field, lookalikes) = (authorization(exchange), exchange.lookalikes);
         let headers = &mut exchange.head.headers;
         if self.strip {
             headers.remove(field);
         }
         if let Some(field) = &self.forward_user {
-            field.set(headers, user.name.clone());
+            field.set(headers, user.name.clone(), lookalikes);
         }
         exchange.user = Some(Box::new(user.name.clone()));
     }
@@ -173,7 +174,7 @@ impl BasicAuth {
 impl OnRequest for BasicAuth {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
         if let Some(field) = &self.forward_user {
-            field.take_away(&mut exchange.head.headers);
+            field.remove(&mut exchange.head.headers, exchange.lookalikes);
         }
         if self.public.covers(exchange) {
             return Next::Continue;

@@ -31,11 +31,12 @@ pub use self::{
 };
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, Refusal, Verdict,
-    auth::{Found, Public, Seen, Source, Vouched, challenge, challenged, unauthorized},
+    auth::{Found, Public, Seen, Source, challenge, challenged, identity_field, unauthorized},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
+    http::field_name::{Field, alike},
     value::{Clock, Duration, FieldName, FilePath, Map, OneOrMany, Secret, Spanned, Url},
 };
 
@@ -123,7 +124,7 @@ struct Jwt {
     pinned: Vec<Algorithm>,
     rules: Rules,
     require: Vec<(String, Vec<String>)>,
-    fields: Vec<(String, Vouched)>,
+    fields: Vec<(String, Field)>,
     from: Source,
     strip: bool,
     public: Public,
@@ -298,7 +299,7 @@ impl Jwt {
         }
         for ((_, field), value) in self.fields.iter().zip(&verified.values) {
             if let Some(value) = value {
-                field.set(&mut exchange.head.headers, value.clone());
+                field.set(&mut exchange.head.headers, value.clone(), exchange.lookalikes);
             }
         }
     }
@@ -315,8 +316,9 @@ impl Jwt {
 impl OnRequest for Jwt {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
         for (_, field) in &self.fields {
-            field.take_away(&mut exchange.head.headers);
+            field.remove(&mut exchange.head.headers, exchange.lookalikes);
         }
+        self.from.remove_lookalikes(exchange);
         if self.public.covers(exchange) {
             return Next::Continue;
         }
@@ -478,17 +480,17 @@ fn from_file(
     })
 }
 
-fn fields(config: &Config, cx: &mut Context<'_>) -> Vec<(String, Vouched)> {
+fn fields(config: &Config, cx: &mut Context<'_>) -> Vec<(String, Field)> {
     let mut taken: Vec<&HeaderName> = Vec::new();
     let mut fields = Vec::new();
     for entry in &config.claims_to_headers {
         let field = &entry.value;
-        if taken.contains(&&field.value.0) {
+        if taken.iter().any(|taken| alike(taken.as_str(), field.value.0.as_str())) {
             let message = format!("{} tells of another claim already", field.value.0);
             cx.diagnostics.push(Diagnostic::error(Code::NoEffect, field.span, message));
         }
         taken.push(&field.value.0);
-        fields.push((entry.name.value.clone(), Vouched::compile(field, cx)));
+        fields.push((entry.name.value.clone(), identity_field(field, cx)));
     }
     fields
 }

@@ -10,12 +10,15 @@ use serde::Deserialize;
 
 use super::{
     Builder, Context, Exchange, Mode, Next, OnRequest, Refusal,
-    auth::{Public, Vouched},
+    auth::{Public, identity_field},
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     error::Reason,
-    http::connection::{AlternativeNames, ClientCertificate},
+    http::{
+        connection::{AlternativeNames, ClientCertificate},
+        field_name::{Field, alike},
+    },
     value::{FieldName, OneOrMany, Spanned, Subject},
 };
 
@@ -89,7 +92,7 @@ pub struct Headers {
 struct Mtls {
     /// `None`: every verified certificate.
     allowed: Option<Allowed>,
-    told: Vec<(Fact, Vouched)>,
+    told: Vec<(Fact, Field)>,
     public: Public,
 }
 
@@ -131,9 +134,10 @@ impl Mtls {
         }
     }
 
+    /// What the client sent in these fields was removed.
     fn tell(&self, certificate: &ClientCertificate, headers: &mut HeaderMap) {
         for (fact, field) in &self.told {
-            fact.tell(certificate, field, headers);
+            fact.tell(certificate, field.name(), headers);
         }
     }
 }
@@ -141,7 +145,7 @@ impl Mtls {
 impl OnRequest for Mtls {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
         for (_, field) in &self.told {
-            field.take_away(&mut exchange.head.headers);
+            field.remove(&mut exchange.head.headers, exchange.lookalikes);
         }
         if self.public.covers(exchange) {
             return Next::Continue;
@@ -203,7 +207,7 @@ fn values<T>(list: &Option<Spanned<OneOrMany<Spanned<T>>>>) -> impl Iterator<Ite
 }
 
 impl Fact {
-    fn tell(self, certificate: &ClientCertificate, field: &Vouched, headers: &mut HeaderMap) {
+    fn tell(self, certificate: &ClientCertificate, field: &HeaderName, headers: &mut HeaderMap) {
         let ClientCertificate { subject, issuer, serial, fingerprint, sans } = certificate;
         let one = match self {
             Self::Subject => subject.as_str(),
@@ -215,21 +219,21 @@ impl Fact {
             Self::Email => return several(&sans.email, field, headers),
         };
         if let Ok(value) = HeaderValue::from_bytes(one.as_bytes()) {
-            field.set(headers, value);
+            headers.insert(field.clone(), value);
         }
     }
 }
 
 /// A line for each name. Who puts lines together does so with commas (RFC 9110 section 5.3).
-fn several(names: &[String], field: &Vouched, headers: &mut HeaderMap) {
+fn several(names: &[String], field: &HeaderName, headers: &mut HeaderMap) {
     for name in names.iter().filter(|name| !name.contains(',')) {
         if let Ok(value) = HeaderValue::from_str(name) {
-            field.add(headers, value);
+            headers.append(field.clone(), value);
         }
     }
 }
 
-fn fields(written: &Headers, cx: &mut Context<'_>) -> Vec<(Fact, Vouched)> {
+fn fields(written: &Headers, cx: &mut Context<'_>) -> Vec<(Fact, Field)> {
     let Headers { subject, issuer, serial, fingerprint, dns, uri, email } = written;
     let all = [
         (Fact::Subject, subject),
@@ -243,12 +247,12 @@ fn fields(written: &Headers, cx: &mut Context<'_>) -> Vec<(Fact, Vouched)> {
     let mut taken: Vec<&HeaderName> = Vec::new();
     let mut fields = Vec::new();
     for (fact, field) in all.into_iter().filter_map(|(fact, field)| Some((fact, field.as_ref()?))) {
-        if taken.contains(&&field.value.0) {
+        if taken.iter().any(|taken| alike(taken.as_str(), field.value.0.as_str())) {
             let message = format!("{} tells of something else already", field.value.0);
             cx.diagnostics.push(Diagnostic::error(Code::NoEffect, field.span, message));
         }
         taken.push(&field.value.0);
-        fields.push((fact, Vouched::compile(field, cx)));
+        fields.push((fact, identity_field(field, cx)));
     }
     fields
 }
@@ -312,7 +316,7 @@ mod tests {
     #[test]
     fn names_that_would_look_like_two_are_not_told() {
         let mut headers = HeaderMap::new();
-        let field = |name: &'static str| Vouched::of(HeaderName::from_static(name));
+        let field = HeaderName::from_static;
         Fact::Uri.tell(&certificate(), &field("x-uri"), &mut headers);
         Fact::Dns.tell(&certificate(), &field("x-dns"), &mut headers);
         assert_eq!(

@@ -32,7 +32,7 @@ pub use h3::Http3;
 pub use haproxy::Haproxy;
 pub use held::Held;
 pub use load::{Load, h2load, wrk};
-pub use message::Response;
+pub use message::{Message, Response};
 pub use nginx::Nginx;
 pub use origin::{Origin, Reply};
 pub use proxy::{Outcome, Proxy, portolan, to};
