@@ -82,7 +82,7 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
     let mut read = BytesMut::new();
     let told = proxy_protocol::take(&mut io, &mut read, accepted.peer, &settings).await?;
     let peer = accepted.is_of(&told)?;
-    let (stream, first, tls) = match settings.tls.clone() {
+    let (mut stream, first, tls) = match settings.tls.clone() {
         Some(config) => {
             let shaken = encrypted(io.after(read.freeze()), &config, &settings).await;
             let facts = shaken.as_ref().ok().and_then(|(_, _, tls)| tls.as_ref());
@@ -95,6 +95,7 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
     if first == First::Other && tls.is_none() && !settings.protocols.h1 {
         return Err(Failed::NoPreface);
     }
+    stream.bound_closing(accepted.ending.is_cut(), settings.timeouts.write_idle);
     let (protocol, counted) = match first {
         First::Http2 => (Protocol::Http2, metrics::Protocol::H2),
         First::Other => (Protocol::Http1, metrics::Protocol::H1),

@@ -157,4 +157,9 @@ impl Ending {
     pub(super) fn cut(&self) -> Signal {
         Signal::said(self.cut.clone())
     }
+
+    /// Turns true with [`Draining::cut`].
+    pub(super) fn is_cut(&self) -> watch::Receiver<bool> {
+        self.cut.clone()
+    }
 }

@@ -5,12 +5,15 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
+    sync::watch,
 };
 
 use super::{h1, tls_stream::TlsStream};
@@ -36,6 +39,16 @@ pub struct Read {
 pub struct Stream {
     prefix: Bytes,
     carrier: Carrier,
+    closing: Option<Closing>,
+}
+
+/// What becomes of bytes that the kernel still holds for the client when a connection is closed.
+#[derive(Debug)]
+struct Closing {
+    /// True: the connection was cut, and they are thrown away.
+    cut: watch::Receiver<bool>,
+    /// How long the client may take none of them.
+    unsent: Duration,
 }
 
 #[derive(Debug)]
@@ -47,15 +60,26 @@ enum Carrier {
 impl Stream {
     /// `prefix` is what was read from `io` already.
     pub fn plain(io: Io, prefix: Bytes) -> Self {
-        Self { prefix, carrier: Carrier::Plain(io) }
+        Self { prefix, carrier: Carrier::Plain(io), closing: None }
     }
 
     pub fn tls(stream: Box<TlsStream>) -> Self {
-        Self { prefix: Bytes::new(), carrier: Carrier::Tls(stream) }
+        Self { prefix: Bytes::new(), carrier: Carrier::Tls(stream), closing: None }
     }
 }
 
 impl Stream {
+    /// Sees to it that a client that takes nothing leaves nothing in the kernel when the connection is closed: a connection
+    /// that was `cut` is reset, any other after `unsent`.
+    pub fn bound_closing(&mut self, cut: watch::Receiver<bool>, unsent: Duration) {
+        self.closing = Some(Closing { cut, unsent });
+    }
+
+    /// The connection is given up: it is reset when it is closed, and what the client has not taken is thrown away.
+    pub fn give_up(&self) {
+        self.socket().cut();
+    }
+
     fn socket(&self) -> &Io {
         match &self.carrier {
             Carrier::Plain(io) => io,
@@ -97,7 +121,26 @@ impl h1::Io for Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        match &self.closing {
+            Some(Closing { cut, .. }) if *cut.borrow() => self.socket().cut(),
+            Some(Closing { unsent, .. }) => self.socket().bound_unsent(*unsent),
+            None => {}
+        }
+    }
+}
+
 impl Io {
+    /// Behind a full buffer, the kernel would keep a closed connection for as long as the client asks it to wait.
+    fn bound_unsent(&self, limit: Duration) {
+        match self {
+            Self::Tcp(io) => drop(SockRef::from(io).set_tcp_user_timeout(Some(limit))),
+            Self::Unix(_) => {}
+            Self::Read(read) => read.io.bound_unsent(limit),
+        }
+    }
+
     /// Has the client's end told that this one was cut, when it is closed.
     fn cut(&self) {
         match self {

@@ -62,6 +62,7 @@ mod requests;
 mod routing;
 mod security_headers;
 mod shared_limits;
+mod slow_readers;
 mod smuggling;
 mod spans;
 mod streaming;

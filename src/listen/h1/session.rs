@@ -260,10 +260,24 @@ impl<I: Io> Http1<I> {
                 self.write_deadline.clear();
                 Poll::Ready(result.map_err(|_| ClientError::Gone))
             }
-            Poll::Pending => self
-                .write_deadline
-                .poll(self.patience.write_idle, cx)
-                .map(|()| Err(ClientError::WriteTimeout)),
+            Poll::Pending => self.poll_stuck(cx).map(Err),
+        }
+    }
+
+    /// The client takes nothing: past the deadline the connection is given up, and nothing of it stays in the kernel.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<ClientError> {
+        ready!(self.write_deadline.poll(self.patience.write_idle, cx));
+        self.io.cut();
+        Poll::Ready(ClientError::WriteTimeout)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(flushed) => {
+                self.write_deadline.clear();
+                Poll::Ready(flushed.map_err(|_| ClientError::Gone))
+            }
+            Poll::Pending => self.poll_stuck(cx).map(Err),
         }
     }
 
@@ -449,13 +463,9 @@ impl<I: Io> Session for Http1<I> {
 
     async fn flush(&mut self) -> Result<(), ClientError> {
         self.write_out(Bytes::new()).await?;
-        match poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                self.exchange.broken = true;
-                Err(ClientError::Gone)
-            }
-        }
+        let flushed = poll_fn(|cx| self.poll_flush(cx)).await;
+        self.exchange.broken |= flushed.is_err();
+        flushed
     }
 
     fn reset(&mut self) {

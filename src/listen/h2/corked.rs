@@ -24,6 +24,10 @@ struct Inner<T> {
     /// How much of that has been sent.
     sent: usize,
     is_corked: bool,
+    /// The socket took nothing of what was last written to it, and not all of what was last flushed.
+    stuck: [bool; 2],
+    /// How often it has taken something.
+    taken: u64,
 }
 
 /// What is held at the most: a record of TLS (RFC 8446 section 5.1).
@@ -34,11 +38,29 @@ const LARGE: usize = 8 << 10;
 impl<T> Corked<T> {
     /// It sends all at once until it is corked.
     pub(super) fn new(io: T) -> Self {
-        Self(Arc::new(AtomicRefCell::new(Inner { io, held: Vec::new(), sent: 0, is_corked: false })))
+        Self(Arc::new(AtomicRefCell::new(Inner {
+            io,
+            held: Vec::new(),
+            sent: 0,
+            is_corked: false,
+            stuck: [false; 2],
+            taken: 0,
+        })))
     }
 
     pub(super) fn handle(&self) -> Self {
         Self(self.0.clone())
+    }
+
+    /// Whether the socket takes nothing at the moment, and how often it has taken something.
+    pub(super) fn stuck(&self) -> (bool, u64) {
+        let inner = self.0.borrow();
+        (inner.stuck.contains(&true), inner.taken)
+    }
+
+    /// Has something done to the stream.
+    pub(super) fn with(&self, act: impl FnOnce(&T)) {
+        act(&self.0.borrow().io);
     }
 
     /// From now on, what is written waits for [`Corked::poll_send`].
@@ -80,7 +102,9 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
                     record.push(IoSlice::new(piece));
                 }
             }
-            let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &record))?;
+            let polled = Pin::new(&mut self.io).poll_write_vectored(cx, &record);
+            (self.stuck[0], self.taken) = (polled.is_pending(), self.taken + u64::from(polled.is_ready()));
+            let written = ready!(polled)?;
             let (of_bufs, is_empty) = (written.saturating_sub(held.len()), held.is_empty());
             drop(record);
             match is_empty || of_bufs > 0 {
@@ -96,12 +120,16 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.stuck[1] = flushed.is_pending();
+        flushed
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.held.len() {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.held[self.sent..]))? {
+            let polled = Pin::new(&mut self.io).poll_write(cx, &self.held[self.sent..]);
+            (self.stuck[0], self.taken) = (polled.is_pending(), self.taken + u64::from(polled.is_ready()));
+            match ready!(polled)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.sent += count,
             }
