@@ -34,7 +34,11 @@ impl Seen {
         }
         Box::new(Self {
             method: Some(head.method.clone()),
-            target: Some(Bytes::copy_from_slice(target::of(head).as_bytes())),
+            target: Some(match head.version {
+                // It may not have been restored.
+                Version::HTTP_2 => target::restored(target::of(head)),
+                _ => Bytes::copy_from_slice(target::of(head).as_bytes()),
+            }),
             version: Some(head.version),
             headers,
         })

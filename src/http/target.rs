@@ -114,6 +114,36 @@ fn escape(byte: u8) -> &'static [u8] {
     }
 }
 
+/// Whether the `http` crate's URI holds the byte.
+pub fn is_of_uri(byte: &u8) -> bool {
+    byte.is_ascii_graphic() && *byte != b'#' && !is_encoded(byte)
+}
+
+/// Where stand-ins begin: characters that the `http` crate takes in a target, for bytes that it does not.
+const STAND_INS: u32 = 0x100;
+
+/// Writes a target so that the `http` crate reads it, whatever graphic bytes it has: h2 hands over no other.
+/// [`restored`] undoes it.
+pub fn put_stand_ins(target: &[u8], out: &mut Vec<u8>) {
+    for byte in target {
+        match is_of_uri(byte) {
+            true => out.push(*byte),
+            false => {
+                let stand_in =
+                    char::from_u32(STAND_INS + u32::from(*byte)).expect("it is below the surrogates");
+                out.extend_from_slice(stand_in.encode_utf8(&mut [0; 2]).as_bytes());
+            }
+        }
+    }
+}
+
+/// The bytes of a target that was written with stand-ins.
+pub fn restored(target: &str) -> Bytes {
+    // No other character beyond ASCII is in it: where one came, each of its bytes got a stand-in.
+    let byte = |character: char| u8::try_from(u32::from(character) & 0xff).unwrap_or_default();
+    target.chars().map(byte).collect()
+}
+
 /// Where path and query of a target begin, in absolute form behind its authority.
 fn path_start(text: &[u8]) -> usize {
     if text.starts_with(b"/") {
@@ -148,6 +178,16 @@ mod tests {
             assert!(read(wrong.into()).is_none(), "{wrong:?}");
         }
         assert!(read_any("http://a\"b/".into()).is_none(), "an authority holds none of them");
+    }
+
+    #[test]
+    fn stand_ins_are_read_and_restored_whatever_they_stand_for() {
+        let all: Vec<u8> = (0x21..=0xff).filter(|byte| *byte != 0x7f).collect();
+        let target = [b"/", &all[..], b"?", &all[..]].concat();
+        let mut written = Vec::new();
+        put_stand_ins(&target, &mut written);
+        let read = PathAndQuery::from_maybe_shared(Bytes::from(written)).unwrap();
+        assert_eq!(restored(read.as_str()), target);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::{
     header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST},
     request::Parts,
     response,
-    uri::{Authority, Scheme},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ pub(super) const MOST_METHOD: usize = 128;
 
 /// Makes the head what goes on, or says why it does not.
 pub(super) fn read(parts: &mut Parts, limits: &Limits) -> Result<(), Reason> {
+    restore_target(parts)?;
     check_limits(parts, limits)?;
     let [has_length, expects, has_host, has_cookie] =
         hop_by_hop::which(&parts.headers, [&CONTENT_LENGTH, &EXPECT, &HOST, &COOKIE]);
@@ -59,6 +60,23 @@ fn make_room(headers: &mut HeaderMap) {
     let mut roomy = HeaderMap::with_capacity(headers.len() + ADDED);
     roomy.extend(std::mem::take(headers));
     *headers = roomy;
+}
+
+/// A target that h2 was given in stand-ins.
+fn restore_target(parts: &mut Parts) -> Result<(), Reason> {
+    let Some(target) =
+        parts.uri.path_and_query().map(PathAndQuery::as_str).filter(|target| !target.is_ascii())
+    else {
+        return Ok(());
+    };
+    let (target, raw) = target::read(target::restored(target)).ok_or(Reason::MalformedRequest)?;
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.path_and_query = Some(target);
+    parts.uri = Uri::from_parts(uri).map_err(|_| Reason::MalformedRequest)?;
+    if let Some(raw) = raw {
+        parts.extensions.insert(raw);
+    }
+    Ok(())
 }
 
 fn check_limits(parts: &Parts, limits: &Limits) -> Result<(), Reason> {

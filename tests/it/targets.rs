@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     http3::start,
-    support::{Origin, Proxy, TrailerOrigin, config, eventually, to},
+    support::{H2Client, Origin, Proxy, Reaction, TrailerOrigin, config, eventually, to},
 };
 
 /// Every graphic ASCII character but `#`, which begins a fragment.
@@ -39,6 +39,12 @@ hosts:
 fn before(origin: &Origin) -> Proxy {
     let keys = "{ a: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b }";
     Proxy::start(&config(H2C, &[("ORIGIN", &origin.address()), ("KEYS", &keys)]))
+}
+
+fn h2_fields(path: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into()
 }
 
 #[test]
@@ -100,6 +106,29 @@ fn the_same_set_holds_over_http_3() {
         assert!(answer["status"].is_null() || answer["status"] == 400, "{wrong}: {answer}");
     }
     assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
+fn the_same_set_holds_over_http_2() {
+    let origin = Origin::saying("ok");
+    let proxy = before(&origin);
+    let mut client = H2Client::tcp(proxy.port("web"));
+    let asked =
+        [format!("/x?{QUERY}"), format!("{}?{QUERY}", PATH.0), "/plain".to_owned(), "/`?a".to_owned()];
+    let arrived =
+        [format!("/x?{QUERY}"), format!("{}?{QUERY}", PATH.1), "/plain".to_owned(), "/%60?a".to_owned()];
+    for (stream, (asked, arrived)) in (1..).step_by(2).zip(asked.iter().zip(arrived)) {
+        client.headers(stream, &h2_fields(asked), true);
+        assert_eq!(client.reaction(stream).unwrap(), Reaction::Answered, "{asked}");
+        assert_eq!(target(&origin), arrived);
+    }
+    let requests = origin.requests().len();
+    for (stream, wrong) in (101..).step_by(2).zip(WRONG) {
+        client.headers(stream, &h2_fields(wrong), true);
+        let reaction = client.reaction(stream).unwrap();
+        assert!(!matches!(reaction, Reaction::Ended(_)), "{wrong}: {reaction:?}");
+    }
+    assert_eq!(origin.requests().len(), requests);
 }
 
 /// HTTP/2 upstream, a query is sent in the form that a URI has.

@@ -1,6 +1,6 @@
-//! The stream under h2, which sees to it that GOAWAY says what the client did wrong: h2 says PROTOCOL_ERROR for nearly all of
-//! it, where frames of a wrong size, frames behind a stream's end and field blocks that cannot be unpacked have codes of their
-//! own (RFC 9113 section 7).
+//! The stream under h2, which sees to two things. A request with a malformed field ends alone, where h2 would end the connection
+//! (see [`Sections`]). And GOAWAY says what the client did wrong: h2 says PROTOCOL_ERROR for nearly all of it, where frames of a
+//! wrong size, frames behind a stream's end and field blocks that cannot be unpacked have codes of their own (RFC 9113 section 7).
 
 use std::{
     io,
@@ -8,10 +8,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::rules::{GOAWAY, HEAD, Head, Rules};
+use super::{
+    rules::{GOAWAY, HEAD, Head, Rules},
+    sections::Sections,
+};
 
 /// Frames in the bytes of one direction, as they come.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +42,24 @@ const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 pub(super) struct Judged<T> {
     io: T,
     rules: Rules,
+    sections: Sections,
+    /// What goes to h2 before anything else is read.
+    ready: Bytes,
     incoming: Walk,
     outgoing: Walk,
 }
 
 impl<T> Judged<T> {
-    pub fn new(io: T) -> Self {
-        Self { io, rules: Rules::default(), incoming: Walk::behind(PREFACE), outgoing: Walk::behind(0) }
+    /// `most_fields`: the size of a list of fields from which h2 answers that it is too large.
+    pub fn new(io: T, most_fields: usize) -> Self {
+        Self {
+            io,
+            rules: Rules::default(),
+            sections: Sections::new(PREFACE, most_fields),
+            ready: Bytes::new(),
+            incoming: Walk::behind(PREFACE),
+            outgoing: Walk::behind(0),
+        }
     }
 }
 
@@ -136,22 +151,44 @@ impl<T> Judged<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Judged<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { io, rules, incoming, .. } = self.get_mut();
-        // What comes behind the first breach changes nothing.
-        if rules.is_broken() {
-            return Pin::new(io).poll_read(cx, buf);
-        }
-        // h2 asks for more when it has taken every frame that it has.
-        rules.go_on();
-        let before = buf.filled().len();
-        ready!(Pin::new(io).poll_read(cx, buf))?;
-        incoming.through(&buf.filled()[before..], |shown| match shown {
-            Shown::Frame { head, payload, .. } => rules.take(head, payload),
-            Shown::More(payload) => rules.take_more(payload),
-        });
-        match rules.begins_well() {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "no settings come first"))),
+        let Self { io, rules, sections, ready, incoming, .. } = self.get_mut();
+        loop {
+            if !ready.is_empty() {
+                let some = ready.len().min(buf.remaining());
+                buf.put_slice(&ready.split_to(some));
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            // What comes behind the first breach changes nothing.
+            let is_judged = !rules.is_broken();
+            if is_judged {
+                // h2 asks for more when it has taken every frame that it has.
+                rules.go_on();
+            }
+            ready!(Pin::new(&mut *io).poll_read(cx, buf))?;
+            let read = &buf.filled()[before..];
+            if is_judged {
+                incoming.through(read, |shown| match shown {
+                    Shown::Frame { head, payload, .. } => rules.take(head, payload),
+                    Shown::More(payload) => rules.take_more(payload),
+                });
+                if !rules.begins_well() {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "no settings come first");
+                    return Poll::Ready(Err(error));
+                }
+            }
+            let instead = match read.is_empty() {
+                true => sections.end(),
+                false => match sections.pass(read) {
+                    Some(instead) => instead,
+                    None => return Poll::Ready(Ok(())),
+                },
+            };
+            if read.is_empty() && instead.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            buf.set_filled(before);
+            *ready = instead.into();
         }
     }
 }
@@ -239,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_goaway_alone_is_amended() {
-        let mut judged = Judged::new(());
+        let mut judged = Judged::new((), 4096);
         let amended = |judged: &Judged<()>, bytes: &[u8]| judged.amended(&mut judged.outgoing.clone(), bytes);
         let goaway = |code: u8| frame(7, &[0, 0, 0, 1, 0, 0, 0, code]);
         assert_eq!(amended(&judged, &goaway(1)), Some(goaway(1)));

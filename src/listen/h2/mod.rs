@@ -2,9 +2,11 @@
 
 mod blocks;
 mod corked;
+mod hpack;
 mod judged;
 mod requests;
 mod rules;
+mod sections;
 mod session;
 
 use std::{
@@ -56,7 +58,8 @@ pub(super) async fn serve<H: Handler>(
     handler: Arc<H>,
 ) {
     let stream = Corked::new(stream);
-    let handshake = builder(&settings).handshake(Judged::new(stream.handle()));
+    let judged = Judged::new(stream.handle(), most_fields(&settings));
+    let handshake = builder(&settings).handshake(judged);
     match timeout(settings.timeouts.handshake, handshake).await {
         Err(_) => {
             tracing::debug!(listener = %settings.name, peer = %connection.peer, "no HTTP/2 preface in time")
@@ -68,10 +71,14 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
+/// Twice what we take, so that the answer to a section just past the limit is ours and is logged; beyond that h2 answers 431
+/// by itself.
+fn most_fields(settings: &Listener) -> usize {
+    settings.limits.header_size.saturating_mul(2)
+}
+
 fn builder(settings: &Listener) -> server::Builder {
-    // Twice what we take, so that the answer to a section just past the limit is ours and is logged;
-    // beyond that h2 answers 431 by itself.
-    let header_list = u32::try_from(settings.limits.header_size.saturating_mul(2)).unwrap_or(u32::MAX);
+    let header_list = u32::try_from(most_fields(settings)).unwrap_or(u32::MAX);
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(settings.limits.streams)
@@ -104,6 +111,9 @@ struct Serving<H> {
     /// The client has been told to ask for nothing more.
     closing: bool,
     quiet: Deadline,
+    /// The client takes nothing of what is sent, since it took something for the time that is counted here.
+    stuck: Deadline,
+    taken: u64,
     /// The runtime is one that runs next what was woken last.
     last_is_first: bool,
     /// Other tasks have had their turn since it was woken.
@@ -126,6 +136,8 @@ impl<H: Handler> Serving<H> {
             seen: 0,
             closing: false,
             quiet: Deadline::default(),
+            stuck: Deadline::default(),
+            taken: 0,
             last_is_first: Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
             has_waited: false,
         }
@@ -152,8 +164,24 @@ impl<H: Handler> Serving<H> {
                 Poll::Ready(())
             }
             // What the client does not take is kept: h2 is told as it hands over more.
-            Poll::Ready(Ok(())) | Poll::Pending => polled,
+            Poll::Ready(Ok(())) | Poll::Pending if polled.is_ready() => polled,
+            Poll::Ready(Ok(())) | Poll::Pending => self.poll_stuck(cx),
         }
+    }
+
+    /// Ends a connection whose client takes nothing.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (is_stuck, taken) = self.stream.stuck();
+        if !is_stuck || std::mem::replace(&mut self.taken, taken) != taken {
+            self.stuck.clear();
+        }
+        if !is_stuck {
+            return Poll::Pending;
+        }
+        ready!(self.stuck.poll(self.served.settings.timeouts.write_idle, cx));
+        self.stream.with(Stream::give_up);
+        self.log_end(&"the client takes nothing");
+        Poll::Ready(())
     }
 
     fn poll_all(&mut self, drain: &mut Signal, cx: &mut Context<'_>) -> Poll<()> {
@@ -188,6 +216,9 @@ impl<H: Handler> Serving<H> {
             ready!(self.quiet.poll(limit, cx));
             if self.closing {
                 // The client neither takes the rest nor answers the ping that ends a connection.
+                if self.stream.stuck().0 {
+                    self.stream.with(Stream::give_up);
+                }
                 return Poll::Ready(());
             }
             self.close();

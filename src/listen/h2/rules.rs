@@ -18,7 +18,7 @@ pub(super) struct Head {
 pub(super) const HEAD: usize = 9;
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -26,13 +26,13 @@ const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(super) const CONTINUATION: u8 = 9;
 
 const ACK: u8 = 0x1;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const PRIORITIZED: u8 = 0x20;
+pub(super) const END_STREAM: u8 = 0x1;
+pub(super) const END_HEADERS: u8 = 0x4;
+pub(super) const PADDED: u8 = 0x8;
+pub(super) const PRIORITIZED: u8 = 0x20;
 
 const ENABLE_PUSH: u16 = 2;
 const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -84,7 +84,14 @@ impl Head {
         wanted.min(self.length)
     }
 
-    fn has(&self, flag: u8) -> bool {
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let length = u32::try_from(self.length).unwrap_or(u32::MAX).to_be_bytes();
+        out.extend_from_slice(&length[1..]);
+        out.extend_from_slice(&[self.kind, self.flags]);
+        out.extend_from_slice(&self.stream.to_be_bytes());
+    }
+
+    pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 }
