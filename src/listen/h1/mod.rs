@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
 
 use self::head::{Head, Rejected};
 use crate::{
@@ -91,8 +95,29 @@ pub async fn serve<I: Io, H: Handler>(
         }
     }
     if !session.is_broken() {
-        session.linger().await;
+        linger(&mut session.io).await;
     }
+}
+
+/// Closes so that the client still gets what was said: our side first, then theirs for a while
+/// (RFC 9112 section 9.6).
+async fn linger<I: Io>(io: &mut I) {
+    const MOST: usize = 256 * 1024;
+    let closing = async {
+        if io.shutdown().await.is_err() {
+            return;
+        }
+        let mut read = 0;
+        let mut sink = BytesMut::with_capacity(4096);
+        while read < MOST {
+            sink.clear();
+            match io.read_buf(&mut sink).await {
+                Ok(count) if count > 0 => read += count,
+                _ => return,
+            }
+        }
+    };
+    let _ = timeout(Duration::from_secs(2), closing).await;
 }
 
 /// What a connection does next.

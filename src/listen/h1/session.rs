@@ -155,28 +155,6 @@ impl<I: Io> Http1<I> {
         self.exchange.owes_continue || !self.exchange.body.is_short(MOST_DRAINED)
     }
 
-    /// Closes so that the client still gets what was said: our side first, then theirs for a while
-    /// (RFC 9112 section 9.6).
-    pub(super) async fn linger(&mut self) {
-        const MOST: usize = 256 * 1024;
-        let closing = async {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            if self.io.shutdown().await.is_err() {
-                return;
-            }
-            let mut read = 0;
-            let mut sink = BytesMut::with_capacity(4096);
-            while read < MOST {
-                sink.clear();
-                match self.io.read_buf(&mut sink).await {
-                    Ok(count) if count > 0 => read += count,
-                    _ => return,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
-    }
-
     /// Whether what went wrong leaves nothing to be polite about.
     pub(super) fn is_broken(&self) -> bool {
         self.exchange.broken

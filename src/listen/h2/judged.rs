@@ -158,6 +158,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Judged<T> {
                 buf.put_slice(&ready.split_to(some));
                 return Poll::Ready(Ok(()));
             }
+            if buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
             let before = buf.filled().len();
             // What comes behind the first breach changes nothing.
             let is_judged = !rules.is_broken();
