@@ -103,7 +103,7 @@ impl AdminSocket {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the administration cannot accept");
+                    tracing::warn!(target: crate::telemetry::log::CLIENTS, %error, "the administration cannot accept");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

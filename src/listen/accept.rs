@@ -81,7 +81,7 @@ impl<H: Handler> Loop<H> {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(listener = %self.live.load().settings().name, socket = %self.local, %error, "cannot accept");
+                    tracing::error!(target: crate::telemetry::log::CLIENTS, listener = %self.live.load().settings().name, socket = %self.local, %error, "cannot accept");
                     tokio::select! {
                         _ = &mut stopped => break,
                         () = tokio::time::sleep(pause) => pause = (pause * 2).min(MOST_PAUSE),

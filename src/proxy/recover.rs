@@ -22,7 +22,7 @@ pub async fn catching<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, P
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(panic) => {
                 let panicked = Panicked(message(&*panic));
-                tracing::error!(panic = %panicked.0, "a request panicked");
+                tracing::error!(target: crate::telemetry::log::CLIENTS, panic = %panicked.0, "a request panicked");
                 Poll::Ready(Err(panicked))
             }
         }

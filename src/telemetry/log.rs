@@ -1,5 +1,7 @@
 //! What the process says about itself, on stderr. Level and format change while it runs.
 
+mod paced;
+
 use std::io::{self, IsTerminal};
 
 use schemars::JsonSchema;
@@ -12,6 +14,9 @@ use tracing_subscriber::{
     layer::{Layered, SubscriberExt},
     reload,
 };
+
+pub use self::paced::CLIENTS;
+use self::paced::Paced;
 
 /// What the process logs about itself, on stderr.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -54,14 +59,14 @@ pub struct Log {
     output: reload::Handle<Output, Filtered>,
 }
 
-type Filtered = Layered<reload::Layer<Targets, Registry>, Registry>;
+type Filtered = Layered<Paced, Layered<reload::Layer<Targets, Registry>, Registry>>;
 type Output = Box<dyn Layer<Filtered> + Send + Sync>;
 
 /// Libraries that speak more than operators want: the engine under us reports every client that goes, which
 /// is the access log's to tell. They are one step quieter than asked for.
-const TALKATIVE: [&str; 4] = ["pingora", "h2", "notify", "hyper"];
-/// Libraries that warn of what a client does: who attacks would fill the log.
-const ON_CLIENTS: [&str; 2] = ["rustls", "quinn"];
+const TALKATIVE: [&str; 3] = ["pingora", "notify", "hyper"];
+/// Libraries that warn of what a client does: an attacker would fill the log. What all libraries still say is bounded.
+const ON_CLIENTS: [&str; 3] = ["rustls", "quinn", "h2"];
 
 // === impl Log ===
 
@@ -70,7 +75,7 @@ impl Log {
     pub fn start(config: &Config) -> Result<Self, String> {
         let (filter, filter_handle) = reload::Layer::new(filter(config.level));
         let (output, output_handle) = reload::Layer::new(output(config.format));
-        let subscriber = tracing_subscriber::registry().with(filter).with(output);
+        let subscriber = tracing_subscriber::registry().with(filter).with(Paced::default()).with(output);
         tracing::subscriber::set_global_default(subscriber).map_err(|error| error.to_string())?;
         tracing_log::LogTracer::init().map_err(|error| error.to_string())?;
         let log = Self { filter: filter_handle, output: output_handle };
@@ -139,6 +144,7 @@ mod tests {
         assert!(!info.would_enable("portolan::server", &Severity::DEBUG));
         assert!(info.would_enable("pingora_core::protocols", &Severity::WARN));
         assert!(!info.would_enable("pingora_core::protocols", &Severity::INFO));
+        assert!(!info.would_enable("h2::proto::ping_pong", &Severity::WARN));
         assert!(filter(Level::Trace).would_enable("h2::codec", &Severity::TRACE));
     }
 }

@@ -9,10 +9,10 @@ use std::{
 };
 
 use super::support::{
-    Certificates, Frames, Nginx, Origin, Proxy, Reply, Tree, config,
+    Certificates, Client, Frames, Nginx, Origin, Proxy, Reply, Tree, config,
     frames::{
-        CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, RST_STREAM,
-        SETTINGS, WINDOW_UPDATE, frame, length, request,
+        ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING,
+        RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, length, request,
     },
     until,
 };
@@ -322,4 +322,44 @@ fn slowhttptest_does_not_keep_others_out() {
         assert!(last.contains("YES"), "{kind:?}: {said}");
         assert_eq!(proxy.client().get("/").status, 200, "{kind:?}");
     }
+}
+
+/// What clients do wrong is counted or in the access log: the process's log does not grow with it.
+#[test]
+fn no_client_fills_the_log() {
+    let (certificates, proxy) = secure(
+        r#"
+  web: { bind: "127.0.0.1:0", protocols: [h1, h2c] }
+  secure: { bind: "127.0.0.1:0", tls: { certificates: [site] } }
+  told: { bind: "127.0.0.1:0", proxy_protocol: { from: [127.0.0.1] } }
+"#,
+    );
+    let before = proxy.log().lines().count();
+    let mut frames = Frames::connect(proxy.port("web"), &[]);
+    let acks = frame(PING, ACK, 0, b"unasked!").repeat(500);
+    for _ in 0..20 {
+        assert!(frames.write(&acks), "they are ignored");
+    }
+    frames.send(HEADERS, END_STREAM | END_HEADERS, 1, &request("GET", "/"));
+    frames.until(HEADERS).expect("the connection goes on");
+    let stranger = Certificates::new(&Tree::new()).client(&[]);
+    for _ in 0..100 {
+        for (listener, junk) in [
+            ("web", &b"\x00\x01\r\n"[..]),
+            ("web", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\njunk that is no frame"),
+            ("secure", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"),
+            ("secure", b"GET / HTTP/1.1\r\n\r\n"),
+            ("told", b"PROXY junk\r\n"),
+        ] {
+            let mut client = Client::tcp(proxy.port(listener));
+            let _ = client.try_send(junk);
+            client.finish_sending();
+            client.read_to_end();
+        }
+        // A certificate that the client does not trust ends with an alert of its own.
+        assert!(Client::tls(proxy.port("secure"), "a.test", stranger.clone()).is_err());
+    }
+    drop(certificates);
+    let log = proxy.log();
+    assert!(log.lines().count() < before + 20, "{log}");
 }

@@ -89,7 +89,7 @@ impl Requests {
 impl Drop for One {
     fn drop(&mut self) {
         if thread::panicking() {
-            tracing::error!("a request's task failed");
+            tracing::error!(target: crate::telemetry::log::CLIENTS, "a request's task failed");
         }
         self.leave_timer();
         let before = self.shared.at_work.fetch_sub(1, Ordering::AcqRel);

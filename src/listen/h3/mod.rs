@@ -309,7 +309,7 @@ impl<H: Handler> Serving<H> {
             Ok(Ended::Served) => self.spoilt = self.spoilt.saturating_sub(1),
             Ok(Ended::Spoilt) => self.spoilt += 1,
             Err(error) => {
-                tracing::error!(listener = %self.settings.name, peer = %self.connection.peer, %error, "a request's task failed");
+                tracing::error!(target: crate::telemetry::log::CLIENTS, listener = %self.settings.name, peer = %self.connection.peer, %error, "a request's task failed");
             }
         }
     }
