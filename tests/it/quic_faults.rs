@@ -97,6 +97,7 @@ fn transport_parameters_that_no_client_may_send_close_the_connection() {
             TRANSPORT_PARAMETER_ERROR,
         ),
         ("8.2: none at all", json!({ "extensions": [] }), MISSING_EXTENSION),
+        ("8.2: in the extension of the drafts", json!({ "extensions": "draft" }), MISSING_EXTENSION),
     ]);
 }
 

@@ -10,7 +10,7 @@ use quinn::{Endpoint, Incoming, ServerConfig};
 use ring::hkdf::Prk;
 use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
 
-use super::{connection, socket::Bound};
+use super::{client_hello::Strict, connection, socket::Bound};
 use crate::{
     http::connection::Peer,
     listen::{connection::Accepted, live::Live},
@@ -197,7 +197,7 @@ impl<H: Handler> Loop<H> {
             peer,
             local: self.local.clone(),
             settings,
-            alt_svc: None,
+            alt_svc: live.alt_svc(&self.local),
             ending: live.ending(),
             permit,
         };
@@ -221,7 +221,7 @@ impl<H: Handler> Loop<H> {
 }
 
 fn config(quic: &Quic, tokens: &Arc<Prk>) -> ServerConfig {
-    let mut config = ServerConfig::new(quic.crypto.clone(), tokens.clone());
+    let mut config = ServerConfig::new(Arc::new(Strict(quic.crypto.clone())), tokens.clone());
     config.transport_config(quic.transport.clone());
     config
 }

@@ -3,6 +3,7 @@
 //! before that takes it up again.
 
 mod accept;
+mod client_hello;
 mod connection;
 mod id;
 mod socket;

@@ -33,6 +33,8 @@ class Faulty(Client):
             initialize(*arguments)
             if case.get("extensions") == []:
                 quic.tls.handshake_extensions = []
+            if case.get("extensions") == "draft":
+                quic.tls.handshake_extensions = [(0xFFA5, value) for _, value in quic.tls.handshake_extensions]
             for name, epoch in [("handshake", tls.Epoch.HANDSHAKE), ("application", tls.Epoch.ONE_RTT)]:
                 if name in case:
                     self.corrupt(quic._cryptos[epoch], **case[name])
