@@ -59,6 +59,7 @@ mod rate_limit;
 mod refusals;
 mod reload;
 mod requests;
+mod response_fields;
 mod routing;
 mod security_headers;
 mod shared_limits;

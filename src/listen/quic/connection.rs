@@ -63,7 +63,7 @@ pub(super) async fn serve<H: Handler>(
         local: accepted.local,
         protocol: Protocol::Http3,
         tls: Some(tls),
-        alt_svc: None,
+        alt_svc: accepted.alt_svc,
         draining: accepted.ending.draining,
         leaving: accepted.ending.leaving,
         kept: Kept::default(),
