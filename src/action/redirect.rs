@@ -70,7 +70,7 @@ impl Redirect {
     /// The answer; `None` where what the request has makes no location: a host that it does not name, for one.
     pub fn answer(&self, variables: &impl Variables) -> Option<Response<Bytes>> {
         let location = self.location(variables);
-        if !names_host(&location) {
+        if !self.to.fills_authority(variables) || !names_host(&location) {
             return None;
         }
         let mut answer = Response::new(Bytes::new());

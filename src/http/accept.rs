@@ -26,8 +26,7 @@ impl Accept {
 
     /// In thousandths, by the range that fits most closely. Nothing said is everything wanted.
     fn weight(&self, kind: &str) -> u16 {
-        let lines = self.0.iter().filter_map(|value| value.to_str().ok());
-        let ranges = lines.flat_map(|line| line.split(',')).filter_map(Range::read);
+        let ranges = super::list::texts(&self.0).filter_map(Range::read);
         let fitting = ranges.filter_map(|range| Some((range.closeness(kind)?, range.weight)));
         match fitting.max_by_key(|(closeness, _)| *closeness) {
             Some((_, weight)) => weight,

@@ -55,8 +55,7 @@ struct Accepted<'a>(Vec<(&'a str, u16)>);
 
 impl<'a> Accepted<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
-        let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-        let elements = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|text| !text.is_empty());
+        let elements = super::list::texts(headers.get_all(header::ACCEPT_ENCODING));
         Self(elements.filter_map(element).collect())
     }
 

@@ -35,7 +35,7 @@ pub enum UnusualNames {
     Drop,
     /// A request with one is answered 400
     Reject,
-    /// All of them pass, for upstreams that read names exactly as they are
+    /// All of them pass but those that may be read as a field which describes the client
     Allow,
 }
 
@@ -64,7 +64,7 @@ impl UnusualNames {
             Self::DropLookalikes => remove_matching(headers, imitates_guarded),
             Self::Drop => remove_matching(headers, is_unusual),
             Self::Reject => return Err(Unusual),
-            Self::Allow => {}
+            Self::Allow => remove_matching(headers, imitates_client),
         }
         Ok(Lookalikes(headers.keys().any(is_unusual)))
     }
@@ -157,19 +157,33 @@ const GUARDED: [&str; 10] = [
 /// Whether a name is read as a field that frames a message, or that says who or what a request is, and is not its own
 /// spelling.
 pub fn imitates_guarded(name: &HeaderName) -> bool {
-    if !is_unusual(name) {
-        return false;
-    }
+    imitates(name, |spelling| GUARDED.contains(&spelling) || describes_client(spelling))
+}
+
+/// The same of fields that describe the client: whatever a listener allows, upstreams are told that by Portolan alone.
+fn imitates_client(name: &HeaderName) -> bool {
+    imitates(name, describes_client)
+}
+
+fn imitates(name: &HeaderName, is_one: impl Fn(&str) -> bool) -> bool {
     let mut spelling = [0; LONGEST];
-    let Some(spelling) = spelling.get_mut(..name.as_str().len()) else { return false };
+    let Some(spelling) = spelling.get_mut(..name.as_str().len()).filter(|_| is_unusual(name)) else {
+        return name.as_str().len() > LONGEST && is_unusual(name) && begins_as_forwarded(name.as_str());
+    };
     for (to, from) in spelling.iter_mut().zip(name.as_str().bytes()) {
         *to = if from.is_ascii_alphanumeric() { from } else { b'-' };
     }
-    let spelling = str::from_utf8(spelling).unwrap_or_default();
-    GUARDED.contains(&spelling) || describes_client(spelling)
+    is_one(str::from_utf8(spelling).unwrap_or_default())
 }
 
-/// No name in the lists is longer; of `x-forwarded-` only the beginning is looked at.
+/// Longer names are those of `X-Forwarded-` alone.
+fn begins_as_forwarded(name: &str) -> bool {
+    name.get(..FORWARDED.len()).is_some_and(|start| alike(start, FORWARDED))
+}
+
+const FORWARDED: &str = "x-forwarded-";
+
+/// No name in the lists is longer.
 const LONGEST: usize = 64;
 
 /// Whether a field describes the client, or the request as the client sent it, in the words of a proxy before this one.
@@ -196,7 +210,7 @@ pub fn describes_client(name: &str) -> bool {
         "front-end-https",
     ];
     match name.as_bytes().first() {
-        Some(b'x') => name.starts_with("x-forwarded-") || OTHERS.contains(&name),
+        Some(b'x') => name.starts_with(FORWARDED) || OTHERS.contains(&name),
         Some(b'f' | b'c' | b't') => OTHERS.contains(&name),
         _ => false,
     }
@@ -295,6 +309,9 @@ mod tests {
         ] {
             assert!(imitates(name), "{name}");
         }
+        let long = format!("x-forwarded_{}", "a".repeat(100));
+        assert!(imitates_guarded(&long.parse().unwrap()));
+        assert!(!imitates_guarded(&format!("x_other_{}", "a".repeat(100)).parse().unwrap()));
         for name in ["content-length", "x-forwarded-for", "x_other", "contentlength", "x_forwarded"] {
             assert_eq!(imitates(name), name == "x_forwarded", "{name}");
         }

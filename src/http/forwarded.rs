@@ -6,7 +6,10 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::field_name::{describes_client, remove_matching};
+use super::{
+    field_name::{describes_client, remove_matching},
+    list,
+};
 use crate::value::Cidr;
 
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -184,9 +187,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
 
 /// The elements of a list over all its lines, from the last to the first. Empty ones say nothing (RFC 9110 section 5.6.1).
 fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let lines = headers.get_all(name).into_iter().rev();
-    let elements = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+    headers.get_all(name).into_iter().rev().flat_map(|line| list::elements(line).rev())
 }
 
 /// The same of a list with quoted strings. Quotes are paired from the end too: what a client has left open ends nothing

@@ -12,6 +12,7 @@ pub mod external;
 pub mod field_name;
 pub mod forwarded;
 pub mod hop_by_hop;
+pub mod list;
 pub mod media_type;
 pub mod path;
 pub mod seen;

@@ -2,11 +2,13 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
+use super::list;
+
 /// Says that a response depends on a field of the request, unless that is said already.
 pub fn add(headers: &mut HeaderMap, field: &'static str) {
-    let lines = headers.get_all(header::VARY).iter().filter_map(|value| value.to_str().ok());
-    let mut said = lines.flat_map(|line| line.split(',')).map(str::trim);
-    if !said.any(|name| name == "*" || name.eq_ignore_ascii_case(field)) {
+    let is_said = list::texts(headers.get_all(header::VARY))
+        .any(|name| name == "*" || name.eq_ignore_ascii_case(field));
+    if !is_said {
         headers.append(header::VARY, HeaderValue::from_static(field));
     }
 }

@@ -104,7 +104,7 @@ impl Value {
                 let mut text = String::new();
                 template.render(exchange, &mut text);
                 // A URI of a host that the request does not name.
-                if !authority::names_host(&text) {
+                if !template.fills_authority(exchange) || !authority::names_host(&text) {
                     return None;
                 }
                 HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()

@@ -113,13 +113,26 @@ impl Template {
     }
 
     pub fn render(&self, variables: &impl Variables, out: &mut String) {
+        self.parts.iter().for_each(|part| part.render(variables, out));
+    }
+
+    /// Whether every placeholder in the authority of the URI that the text is, or holds, stands for something. Elsewhere a
+    /// URI may lack what a request does not have.
+    pub fn fills_authority(&self, variables: &impl Variables) -> bool {
+        let (mut text, mut authority) = (String::new(), None);
         for part in &self.parts {
-            match part {
-                Piece::Literal(text) => out.push_str(text),
-                Piece::Placeholder(Filler::Capture(index)) => out.push_str(variables.capture(*index)),
-                Piece::Placeholder(Filler::Variable(variable)) => variables.variable(*variable, out),
+            let before = text.len();
+            part.render(variables, &mut text);
+            let is_empty = text.len() == before;
+            authority = authority.or_else(|| authority_start(&text));
+            let Some(start) = authority else { continue };
+            match text[start..].contains(['/', '?', '#']) {
+                true => return true,
+                false if is_empty => return false,
+                false => {}
             }
         }
+        true
     }
 
     /// The text, where it is the same for every request.
@@ -143,6 +156,24 @@ impl Template {
     /// Whether the variable stands in it, for what must be asked for before it can be rendered.
     pub fn uses(&self, variable: Variable) -> bool {
         self.parts.contains(&Piece::Placeholder(Filler::Variable(variable)))
+    }
+}
+
+impl Piece<Filler> {
+    fn render(&self, variables: &impl Variables, out: &mut String) {
+        match self {
+            Self::Literal(text) => out.push_str(text),
+            Self::Placeholder(Filler::Capture(index)) => out.push_str(variables.capture(*index)),
+            Self::Placeholder(Filler::Variable(variable)) => variables.variable(*variable, out),
+        }
+    }
+}
+
+/// Where the authority of a URI reference begins, as far as the reference is there (RFC 3986 section 3.2).
+fn authority_start(text: &str) -> Option<usize> {
+    match text.starts_with("//") {
+        true => Some(2),
+        false => text.find("://").map(|at| at + 3),
     }
 }
 
@@ -240,6 +271,42 @@ mod tests {
         assert_eq!(render(""), "");
         for variable in Variable::ALL {
             assert_eq!(render(&format!("{{{}}}", variable.name())), format!("<{}>", variable.name()));
+        }
+    }
+
+    #[test]
+    fn what_an_authority_lacks_is_seen() {
+        struct Nothing;
+        impl Variables for Nothing {
+            fn capture(&self, _: usize) -> &str {
+                ""
+            }
+
+            fn variable(&self, _: Variable, _: &mut String) {}
+        }
+        let fills = |text| {
+            let template = Template::parse(text, &["id"]).unwrap();
+            assert!(template.fills_authority(&Fixed), "{text}");
+            template.fills_authority(&Nothing)
+        };
+        for text in [
+            "https://{id}/",
+            "https://www.{id}{request.path}",
+            "//{id}",
+            "see https://{id}:8443/x",
+            "https://{id}.a",
+        ] {
+            assert!(!fills(text), "{text}");
+        }
+        for text in [
+            "/{id}",
+            "https://a/{id}",
+            "https://a{request.path}".replace("{request.path}", "/").as_str(),
+            "{id}",
+            "//a?{id}",
+            "https://a#{id}",
+        ] {
+            assert!(fills(text), "{text}");
         }
     }
 

@@ -125,6 +125,7 @@ hosts:
     names: ["*"]
     routes:
       moved: { path: /moved, redirect: { to: "https://{request.host}/new" } }
+      www: { path: /www, redirect: { to: "https://www.{request.host}{request.path}" } }
       sni: { path: /sni, redirect: { to: "https://{tls.sni}/new" } }
       part: { path: "/part/{rest...}", redirect: { to: "https://{rest}/new" } }
       link: { path: /link, middleware: [{ response_headers: { set: { Link: "https://{request.host}/x" } } }], respond: { body: ok } }
@@ -136,7 +137,7 @@ hosts:
         let mut client = super::support::Client::tcp(proxy.port(listener));
         client.send(format!("GET {path} HTTP/1.{rest}\r\n\r\n")).response()
     };
-    for (listener, path) in [("redirecting", "/x"), ("web", "/moved")] {
+    for (listener, path) in [("redirecting", "/x"), ("web", "/moved"), ("web", "/www")] {
         let response = ask(listener, path, "0");
         assert_eq!((response.status, response.field("location")), (400, None), "{path}");
         assert_eq!(proxy.access_line_of(path)["reason"], "bad_host");

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Builder, Context, Exchange, HeavyWork, Next, OnRequest, OnResponse};
 use crate::{
     diagnostic::{Code, Diagnostic},
-    http::{coding::Coding, vary},
+    http::{coding::Coding, list, vary},
     value::{Size, Spanned},
 };
 
@@ -164,8 +164,8 @@ fn is_coded(head: &response::Parts) -> bool {
 }
 
 fn says_no_transform(head: &response::Parts) -> bool {
-    let lines = head.headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-transform"))
+    let mut words = list::texts(head.headers.get_all(header::CACHE_CONTROL));
+    words.any(|word| word.eq_ignore_ascii_case("no-transform"))
 }
 
 fn length(head: &response::Parts) -> Option<u64> {
