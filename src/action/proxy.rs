@@ -24,7 +24,7 @@ pub struct Config {
     /// The path sent: a template such as "/v2/{id}", { strip_prefix: /api }, or { regex: '^/users/(?<id>[0-9]+)$', to:
     /// "/u/{id}" }. Default: as it came.
     #[serde(default)]
-    pub rewrite: Option<Spanned<Rewrite>>,
+    pub rewrite: Option<Box<Spanned<Rewrite>>>,
     /// The Host sent: original (default), upstream (the endpoint's own), or a text.
     #[serde(default)]
     pub host_header: Option<Spanned<String>>,
@@ -108,6 +108,13 @@ pub fn compile(
 }
 
 impl Proxy {
+    /// Whether another does the same with every request. Rewrites are not compared: two that are the same are two.
+    pub fn does_the_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.upstream, &other.upstream)
+            && matches!((&self.rewrite, &other.rewrite), (PathRewrite::Keep, PathRewrite::Keep))
+            && (&self.host_header, self.timeouts) == (&other.host_header, other.timeouts)
+    }
+
     /// Whether what is sent upstream may differ from what was routed.
     pub fn rewrites(&self) -> bool {
         !matches!(self.rewrite, PathRewrite::Keep)
@@ -268,7 +275,7 @@ mod tests {
     fn config(rewrite: Option<Rewrite>, host_header: Option<&str>) -> Config {
         Config {
             upstream: spanned("u".parse().unwrap()),
-            rewrite: rewrite.map(spanned),
+            rewrite: rewrite.map(|rewrite| Box::new(spanned(rewrite))),
             host_header: host_header.map(|text| spanned(text.to_owned())),
         }
     }

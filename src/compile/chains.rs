@@ -107,7 +107,7 @@ impl<'a> Scope<'a> {
 
     /// The same for a route of a host, whose templates may use its captures.
     pub fn route(host: &Name, name: &Name, config: &'a host::Route, captures: &'a [&'a str]) -> Option<Self> {
-        let maintenance = config.maintenance.as_ref();
+        let maintenance = config.maintenance.as_deref();
         let scope = Self::new("route", Some(name), maintenance, &config.middleware, &config.without)?;
         let (id, delegated) = (format!("route {host}/{name}").into(), host.owned().is_some());
         Some(Self { id, captures, delegated, ..scope })

@@ -7,10 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{Registries, access_log::Rotations, names::Names, redis};
+use super::{Registries, access_log::Rotations, alike::Alike, names::Names, redis};
 use crate::{
+    action::proxy::Proxy,
     config::{Delegated, Document, Inputs, document::File},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
+    matcher::Conditions,
     middleware::Files,
     upstream::{AdminAddresses, Denied},
     value::{FileId, FilePath, Name, Span, Spanned, encoding},
@@ -25,8 +27,17 @@ pub(super) struct Context<'a> {
     pub report: Report,
     pub rotations: Rotations,
     pub redis: redis::Shared,
+    pub alike: RoutesParts,
     /// The files that others than the operator write.
     delegated: HashMap<FileId, &'a Delegated>,
+}
+
+/// Parts that routes share.
+#[derive(Default)]
+pub(super) struct RoutesParts {
+    pub proxies: Alike<Proxy>,
+    pub conditions: Alike<Conditions>,
+    pub captures: Alike<[Box<str>]>,
 }
 
 /// The problems found so far. One found again, as a shared chain's on each route, is told once.
@@ -57,6 +68,7 @@ impl<'a> Context<'a> {
             names,
             report,
             redis: redis::Shared::default(),
+            alike: RoutesParts::default(),
             rotations: Rotations::default(),
             delegated,
         };

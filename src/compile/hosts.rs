@@ -70,7 +70,7 @@ pub(super) fn draft<'a>(
         let listeners = own_listeners(cx, name, config, listeners);
         chains::check_kinds(cx, &config.without);
         let own = answers::errors(cx, config.errors.as_ref());
-        let tls = config.tls.as_ref().inspect(|tls| check_tls(cx, tls, &listeners));
+        let tls = config.tls.as_deref().inspect(|tls| check_tls(cx, tls, &listeners));
         Draft {
             name,
             patterns,
@@ -87,7 +87,7 @@ pub(super) fn draft<'a>(
                 .and_then(|tls| tls.client_auth.as_ref())
                 .and_then(|written| handshake::client_auth(cx, written)),
             errors: OwnErrors::within(own.as_ref(), errors),
-            access_log: access_log::access_log(cx, config.access_log.as_ref()),
+            access_log: access_log::access_log(cx, config.access_log.as_deref()),
             routes: all_routes(cx, config, own_routes(name, &config.routes), &sets, name),
             listeners,
         }
@@ -179,7 +179,7 @@ fn scopes<'a>(cx: &Context<'a>, name: &'a Spanned<Name>, config: &'a host::Host)
         refuse_idle_burst(cx, &tenant.value);
         Scope::tenant(&tenant.name, &tenant.value)
     });
-    let (maintenance, without) = (config.maintenance.as_ref(), &config.without);
+    let (maintenance, without) = (config.maintenance.as_deref(), &config.without);
     [tenant, Scope::new("host", Some(name), maintenance, &config.middleware, without)]
 }
 

@@ -2,6 +2,7 @@
 //! total: every problem comes back, and a snapshot where none of them is an error.
 
 mod access_log;
+mod alike;
 mod answers;
 #[cfg(test)]
 mod cases;

@@ -11,7 +11,11 @@ use super::{
     upstreams::{BODY_IDLE, FIRST_BYTE, Upstreams, timeout},
 };
 use crate::{
-    action::{forward, proxy, redirect, respond},
+    action::{
+        forward,
+        proxy::{self, Proxy},
+        redirect, respond,
+    },
     config::{document, host},
     diagnostic::{Code, Diagnostic},
     matcher::{Conditions, Source},
@@ -58,14 +62,14 @@ pub(super) fn draft<'a>(
     Draft {
         name,
         config,
-        captures: captured.into_iter().map(Box::from).collect(),
+        captures: cx.alike.captures.share(captured.into_iter().map(Box::from).collect(), <[_]>::eq),
         patterns: patterns.into(),
         places,
-        conditions: Arc::new(conditions(cx, config)),
+        conditions: cx.alike.conditions.share(Arc::new(conditions(cx, config)), Conditions::eq),
         // Where there is none an error was reported: then this is never served.
         action: action.unwrap_or(Action::Unmatched),
         errors: answers::errors(cx, config.errors.as_ref()),
-        access_log: access_log::access_log(cx, config.access_log.as_ref()),
+        access_log: access_log::access_log(cx, config.access_log.as_deref()),
     }
 }
 
@@ -74,7 +78,8 @@ fn patterns(cx: &Context<'_>, name: &Spanned<Name>, config: &host::Route) -> (Ve
         let message = format!("route {name} has no path");
         cx.report.push(Diagnostic::error(Code::MissingKey, name.span, message).help("\"/**\" is every path"));
     }
-    let (mut patterns, mut places) = (Vec::new(), Vec::new());
+    let count = config.path.0.len();
+    let (mut patterns, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for path in config.path.iter() {
         if let Some(pattern) = pattern(cx, path) {
             patterns.push(pattern);
@@ -125,13 +130,13 @@ fn action(
     let captures = &captures(patterns);
     let is_one = exactly_one(cx, name, config);
     refuse_timeouts(cx, config);
-    let proxy = config.proxy.as_ref().map(|written| proxy(cx, upstreams, written, config, captures));
-    let redirect = config.redirect.as_ref().map(|written| {
+    let proxy = config.proxy.as_deref().map(|written| proxy(cx, upstreams, written, config, captures));
+    let redirect = config.redirect.as_deref().map(|written| {
         let made = cx.report.collect(|diagnostics| redirect::compile(written, captures, diagnostics));
         made.map(|redirect| Action::Redirect(Arc::new(redirect)))
     });
-    let forward = config.forward.as_ref().map(|written| forward(cx, denied, written, config, patterns));
-    let respond = config.respond.as_ref().map(|written| {
+    let forward = config.forward.as_deref().map(|written| forward(cx, denied, written, config, patterns));
+    let respond = config.respond.as_deref().map(|written| {
         let read = |file: &_| cx.read(file);
         let made = cx.report.collect(|diagnostics| respond::compile(written, read, diagnostics));
         made.map(|respond| Action::Respond(Arc::new(respond)))
@@ -180,18 +185,19 @@ fn proxy(
     let upstream = upstreams.find(cx, &written.upstream)?;
     // The other defaults are the upstream's where it says nothing else.
     let defaults = &cx.document.defaults.timeouts;
-    let total = config.timeouts.total.or(defaults.total);
-    let tunnel_idle = config.timeouts.tunnel_idle.or(defaults.tunnel_idle);
+    let own = config.timeouts();
+    let total = own.total.or(defaults.total);
+    let tunnel_idle = own.tunnel_idle.or(defaults.tunnel_idle);
     let timeouts = proxy::Timeouts {
         total: timeout(cx, total),
-        first_byte: timeout(cx, config.timeouts.first_byte).unwrap_or(upstream.timeouts.first_byte),
-        body_idle: timeout(cx, config.timeouts.body_idle).unwrap_or(upstream.timeouts.body_idle),
+        first_byte: timeout(cx, own.first_byte).unwrap_or(upstream.timeouts.first_byte),
+        body_idle: timeout(cx, own.body_idle).unwrap_or(upstream.timeouts.body_idle),
         tunnel_idle: timeout(cx, tunnel_idle).unwrap_or(TUNNEL_IDLE),
     };
     let made = cx
         .report
         .collect(|diagnostics| proxy::compile(written, captures, upstream.clone(), timeouts, diagnostics));
-    made.map(|proxy| Action::Proxy(Arc::new(proxy)))
+    made.map(|proxy| Action::Proxy(cx.alike.proxies.share(Arc::new(proxy), Proxy::does_the_same)))
 }
 
 fn forward(
@@ -201,7 +207,7 @@ fn forward(
     config: &host::Route,
     patterns: &[Pattern],
 ) -> Option<Action> {
-    let (own, defaults) = (&config.timeouts, &cx.document.defaults.timeouts);
+    let (own, defaults) = (config.timeouts(), &cx.document.defaults.timeouts);
     let timeouts = forward::Timeouts {
         total: timeout(cx, own.total.or(defaults.total)),
         first_byte: timeout(cx, own.first_byte.or(defaults.first_byte)).unwrap_or(FIRST_BYTE),
@@ -214,7 +220,7 @@ fn forward(
 }
 
 fn refuse_timeouts(cx: &Context<'_>, config: &host::Route) {
-    let document::Timeouts { total, first_byte, body_idle, tunnel_idle } = &config.timeouts;
+    let document::Timeouts { total, first_byte, body_idle, tunnel_idle } = &config.timeouts();
     let (refused, message) = match (&config.proxy, &config.forward) {
         (Some(_), _) => return,
         (None, Some(_)) => (&[tunnel_idle][..], "how long a tunnel may be silent is said by idle of forward"),

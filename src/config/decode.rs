@@ -278,6 +278,10 @@ impl<'de> SeqAccess<'de> for One<'de> {
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         self.0.take().map(|tree| seed.deserialize(tree)).transpose()
     }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(usize::from(self.0.is_some()))
+    }
 }
 
 // === impl Entries ===

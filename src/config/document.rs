@@ -126,7 +126,7 @@ pub struct Paths {
 }
 
 /// Timeouts of a proxied request. A route's go before its upstream's, the upstream's before the defaults.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ProxyTimeouts")]
 pub struct Timeouts {

@@ -1,4 +1,4 @@
-//! Hosts and their routes.
+//! Hosts and their routes. There may be a hundred thousand of them: what most do not have is boxed.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -30,10 +30,10 @@ pub struct Host {
     pub tenant: Option<Spanned<Name>>,
     /// TLS of this host's own.
     #[serde(default)]
-    pub tls: Option<Spanned<HostTls>>,
+    pub tls: Option<Box<Spanned<HostTls>>>,
     /// Answers in the place of the whole host, but for those who work on it.
     #[serde(default)]
-    pub maintenance: Option<maintenance::Config>,
+    pub maintenance: Option<Box<maintenance::Config>>,
     /// The host's part of the chain.
     #[serde(default)]
     pub middleware: Chain,
@@ -45,7 +45,7 @@ pub struct Host {
     pub errors: Option<errors::Config>,
     /// The access log of this host. `false` turns it off.
     #[serde(default)]
-    pub access_log: Option<Spanned<access_log::Setting>>,
+    pub access_log: Option<Box<Spanned<access_log::Setting>>>,
     /// Sets of routes shared with other hosts.
     #[serde(default, rename = "use")]
     pub route_sets: Vec<Spanned<Name>>,
@@ -93,19 +93,19 @@ pub struct Route {
     pub priority: Option<Spanned<i32>>,
     /// Sends the request to an upstream.
     #[serde(default)]
-    pub proxy: Option<Spanned<proxy::Config>>,
+    pub proxy: Option<Box<Spanned<proxy::Config>>>,
     /// Sends the client elsewhere.
     #[serde(default)]
-    pub redirect: Option<Spanned<redirect::Config>>,
+    pub redirect: Option<Box<Spanned<redirect::Config>>>,
     /// Opens tunnels to listed targets by CONNECT, and sends requests for http URIs on to them. The route takes no others.
     #[serde(default)]
-    pub forward: Option<Spanned<forward::Config>>,
+    pub forward: Option<Box<Spanned<forward::Config>>>,
     /// Answers with what stands here.
     #[serde(default)]
-    pub respond: Option<Spanned<respond::Config>>,
+    pub respond: Option<Box<Spanned<respond::Config>>>,
     /// Answers in the place of this route, but for those who work on it.
     #[serde(default)]
-    pub maintenance: Option<maintenance::Config>,
+    pub maintenance: Option<Box<maintenance::Config>>,
     /// The route's part of the chain.
     #[serde(default)]
     pub middleware: Chain,
@@ -114,13 +114,20 @@ pub struct Route {
     pub without: Vec<Spanned<String>>,
     /// Timeouts of a request that is sent on.
     #[serde(default)]
-    pub timeouts: Timeouts,
+    pub timeouts: Option<Box<Timeouts>>,
     /// What errors look like here.
     #[serde(default)]
     pub errors: Option<errors::Config>,
     /// The access log of this route. `false` turns it off.
     #[serde(default)]
-    pub access_log: Option<Spanned<access_log::Setting>>,
+    pub access_log: Option<Box<Spanned<access_log::Setting>>>,
+}
+
+impl Route {
+    /// Its timeouts; what it does not say is none.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts.as_deref().copied().unwrap_or_default()
+    }
 }
 
 /// A pattern, or a regular expression over the whole path.
@@ -132,4 +139,16 @@ pub type RoutePath = TextOr<String, RegexPath>;
 pub struct RegexPath {
     /// Matched against the normalised path; named groups are captures.
     pub regex: Spanned<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of a hundred thousand routes is made of as many of these.
+    #[test]
+    fn a_route_that_says_little_is_small() {
+        assert!(size_of::<Route>() <= 352, "{}", size_of::<Route>());
+        assert!(size_of::<proxy::Config>() <= 88, "{}", size_of::<proxy::Config>());
+    }
 }

@@ -15,7 +15,8 @@ use crate::diagnostic::{Code, Diagnostic, Diagnostics, Sources};
 pub struct Loaded {
     /// The document: of what is sound, where something was wrong.
     pub document: Option<Document>,
-    /// The effective tree: files united, overrides made, references replaced. There where a file parsed.
+    /// The effective tree: files united, overrides made, references replaced. There where a file parsed and trees are
+    /// kept.
     pub tree: Option<Node>,
     /// Whether every file of the operator's could be read and parsed.
     pub is_whole: bool,
@@ -25,13 +26,25 @@ pub struct Loaded {
     pub diagnostics: Diagnostics,
 }
 
+/// Whether trees are kept when their documents are made: a large one takes more memory than the table that comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trees {
+    Keep,
+    Drop,
+}
+
 /// Loads the tree that starts at `root`.
 pub fn load(root: &Path, inputs: &Inputs) -> Loaded {
-    load_chosen(root, inputs, Sources::default(), &Chosen::default())
+    load_chosen(root, inputs, (Sources::default(), &Chosen::default()), Trees::Keep)
 }
 
 /// The same, with the sources chosen for tenants. `sources` may hold files already.
-pub fn load_chosen(root: &Path, inputs: &Inputs, sources: Sources, chosen: &Chosen) -> Loaded {
+pub fn load_chosen(
+    root: &Path,
+    inputs: &Inputs,
+    (sources, chosen): (Sources, &Chosen),
+    trees: Trees,
+) -> Loaded {
     let shapes = Shapes::of(&schema::strict());
     let mut reading = Reading::new(inputs);
     reading.sources = sources;
@@ -48,11 +61,13 @@ pub fn load_chosen(root: &Path, inputs: &Inputs, sources: Sources, chosen: &Chos
         // Else what stands in the tree is not what was meant.
         document.filter(|_| overridden)
     });
+    let tree = tree.filter(|_| trees == Trees::Keep);
     let Reading { mut sources, mut diagnostics, .. } = reading;
     let mut delegated = Vec::new();
     for grant in grants {
         let mut tenant = Delegated::new(grant, &sources);
         let part = tenant.read((chosen, inputs), &shapes, &mut sources, &mut diagnostics);
+        tenant.tree = tenant.tree.filter(|_| trees == Trees::Keep);
         if let Some((document, part)) = document.as_mut().zip(part) {
             absorb(document, &tenant.grant.tenant, part);
         }

@@ -37,5 +37,5 @@ pub use document::Document;
 pub use inputs::Inputs;
 pub use later::is_later;
 pub use left_out::LeftOut;
-pub use load::{Loaded, load, load_chosen};
+pub use load::{Loaded, Trees, load, load_chosen};
 pub use print::print;

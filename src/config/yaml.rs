@@ -153,12 +153,15 @@ impl<'a> Builder<'a> {
     fn end(&mut self, span: Span) -> Result<(), Stop> {
         let Open { start, anchor, content } = self.open.pop().expect("the parser ends only what it began");
         let mut node = match content {
-            Content::List(items) => {
+            Content::List(mut items) => {
+                items.shrink_to_fit();
                 Node { span: Span { start: small(start), ..span }, kind: Kind::List(items) }
             }
             Content::Map { entries, merges, .. } => {
                 self.unique(&entries);
-                let entries = merged(entries, merges);
+                let mut entries = merged(entries, merges);
+                // Most maps are small, and there may be a million: what they have in reserve counts.
+                entries.shrink_to_fit();
                 Node::map(Span { start: small(start), ..span }, entries)
             }
         };

@@ -11,7 +11,7 @@ use super::tenants::Tenants;
 use crate::{
     admin,
     compile::{self, Registries},
-    config::{self, Chosen, Delegated, Document, Inputs, tree::Node},
+    config::{self, Chosen, Delegated, Document, Inputs, Trees, tree::Node},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
     listen::BindError,
     snapshot::Snapshot,
@@ -24,7 +24,7 @@ pub struct Attempt {
     /// What it means, where nothing is wrong with it.
     pub snapshot: Option<Snapshot>,
     pub document: Option<Document>,
-    /// The files as one tree.
+    /// The files as one tree, where it is kept.
     pub tree: Option<Node>,
     pub sources: Sources,
     pub diagnostics: Diagnostics,
@@ -40,9 +40,9 @@ pub struct Attempt {
     pub broken: Diagnostics,
 }
 
-/// Reads and compiles the tree that starts at `root`, with the files of all tenants as they are.
+/// Reads and compiles the tree that starts at `root`, with the files of all tenants as they are, and keeps the tree.
 pub fn attempt(root: &Path, registries: &Registries) -> Attempt {
-    read(root, &Inputs::disk(), registries, (Sources::default(), &Chosen::default()))
+    read(root, &Inputs::disk(), registries, (Sources::default(), &Chosen::default()), Trees::Keep)
 }
 
 /// The same with the sources chosen for tenants, beside files that were read before.
@@ -50,10 +50,11 @@ pub fn read(
     root: &Path,
     inputs: &Inputs,
     registries: &Registries,
-    (sources, chosen): (Sources, &Chosen),
+    chosen: (Sources, &Chosen),
+    trees: Trees,
 ) -> Attempt {
     registries.admin.usual(admin::candidates);
-    let loaded = config::load_chosen(root, inputs, sources, chosen);
+    let loaded = config::load_chosen(root, inputs, chosen, trees);
     let mut diagnostics = loaded.diagnostics;
     let mut snapshot = loaded.document.as_ref().and_then(|document| {
         let (snapshot, found) = compile::compile(document, &loaded.sources, inputs, registries);

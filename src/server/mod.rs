@@ -3,6 +3,7 @@
 
 mod attempt;
 mod drain;
+mod memory;
 mod notify;
 mod open_files;
 mod poll;
@@ -106,6 +107,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
         log,
         fixed,
         current: None,
+        freeing: None,
         tenants: Tenants::default(),
     };
     let ended = control.block_on(serve(reloader, changes, attempt, asked, start));

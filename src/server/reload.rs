@@ -9,11 +9,14 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{sync::mpsc, sync::oneshot, task::spawn_blocking};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, spawn_blocking},
+};
 
 use super::{
     attempt::Attempt,
-    notify,
+    memory, notify,
     report::{Cause, Outcome, Report},
     sockets::{Acquired, Failed, Sockets, Wanted},
     status::Status,
@@ -60,6 +63,8 @@ pub struct Reloader {
     pub fixed: Fixed,
     /// What is live.
     pub current: Option<Arc<Snapshot>>,
+    /// What is left of the reload before, while it is freed.
+    pub freeing: Option<JoinHandle<()>>,
     /// How the tenants in it do whose parts others write.
     pub tenants: Tenants,
 }
@@ -130,6 +135,10 @@ impl Reloader {
         notify::reloading();
         let (asked, start) = (SystemTime::now(), Instant::now());
         let (root, registries) = (self.root.clone(), self.registries.clone());
+        // Two tables are in memory at a time, and not three.
+        if let Some(freeing) = self.freeing.take() {
+            let _ = freeing.await;
+        }
         // All that takes time is done beside what serves and what answers.
         let before = self.tenants.clone();
         let attempted = spawn_blocking(move || tested(&root, &registries, &before)).await;
@@ -155,12 +164,20 @@ impl Reloader {
     ) -> Report {
         // A tree that is refused is watched as well: mending it shall be noticed.
         self.watcher.renew(&attempt.watch, asked);
+        let before = self.current.clone();
         let outcome = self.apply(cause, &mut attempt);
         let report = self.report(cause, outcome, &attempt, start);
         report.log();
         self.status.read(&report);
-        // Large trees and tables take their time to be dropped.
-        spawn_blocking(move || drop(attempt));
+        let retired = before.filter(|_| outcome == Outcome::Applied);
+        // Large documents and tables take their time to be dropped.
+        self.freeing = Some(spawn_blocking(move || {
+            drop(attempt);
+            if let Some(retired) = retired {
+                retire(retired);
+            }
+            memory::give_back();
+        }));
         report
     }
 
@@ -222,8 +239,7 @@ impl Reloader {
         }
         self.log.apply(&snapshot.log);
         self.status.applied(snapshot.clone(), self.sockets.list(), self.tenants.clone());
-        let old = self.current.replace(snapshot);
-        spawn_blocking(move || old.map(retire));
+        self.current = Some(snapshot);
     }
 
     /// What a running process cannot change stays as it was, which is said.

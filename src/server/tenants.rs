@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::attempt::{Attempt, read};
 use crate::{
     compile::Registries,
-    config::{Chosen, Delegated, Inputs, OnError, Source},
+    config::{Chosen, Delegated, Inputs, OnError, Source, Trees},
     diagnostic::{self, Diagnostic, Diagnostics, Sources, Style},
     value::{Name, Timestamp},
 };
@@ -51,13 +51,13 @@ pub fn intact(root: &Path, registries: &Registries) -> Attempt {
 
 fn settled(root: &Path, registries: &Registries, before: &Tenants, test: impl Fn(&mut Attempt)) -> Attempt {
     let inputs = Inputs::disk();
-    let mut attempt = read(root, &inputs, registries, (Sources::default(), &Chosen::default()));
+    let mut attempt = read(root, &inputs, registries, (Sources::default(), &Chosen::default()), Trees::Drop);
     test(&mut attempt);
     let mut trial = Trial::new(before, &attempt);
     // Files that are not taken are watched as well, and change the hash: mending them shall be noticed.
     let (hash, mut watch) = (attempt.hash.clone(), attempt.watch.clone());
     while trial.goes_back(&attempt) {
-        attempt = read(root, &inputs, registries, (attempt.sources, &trial.chosen));
+        attempt = read(root, &inputs, registries, (attempt.sources, &trial.chosen), Trees::Drop);
         test(&mut attempt);
         watch.append(&mut attempt.watch);
     }

@@ -177,7 +177,7 @@ metrics! {
 pub struct Metrics {
     registry: Registry,
     families: Arc<Families>,
-    routes: Kept<route::Key, Route>,
+    routes: Kept<Arc<route::Key>, Route>,
     listeners: Kept<Name, Listener>,
     upstreams: Kept<Name, Upstream>,
     endpoints: Kept<endpoint::Key, Endpoint>,
@@ -241,7 +241,7 @@ impl Metrics {
         tenant: Option<&Name>,
         route: &Name,
     ) -> Arc<Route> {
-        let key = route::Key::new(listener, host, tenant, route);
+        let key = Arc::new(route::Key::new(listener, host, tenant, route));
         self.routes.find_or(key, |key| Route::new(key.clone(), self.families.clone()))
     }
 

@@ -1,6 +1,11 @@
 //! The configuration changes while requests run: all of it or nothing, and nobody is dropped.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::support::{
     Certificates, Client, Origin, Proxy, Reply, Tree, config, free_port, openssl, portolan, until,
@@ -316,4 +321,36 @@ hosts:
     assert_eq!(proxy.client().get("/word").text(), "two");
     // The next check is a minute away: who answers 503 now remembers.
     assert_eq!(proxy.client().get("/").status, 503);
+}
+
+/// What a reload needs beside the two tables is given back when it is over, and not ten seconds later.
+#[test]
+fn reloads_in_a_row_do_not_add_up_in_memory() {
+    let mut yaml = "access_log: false\nlisteners: { web: { bind: \"127.0.0.1:0\" } }\n\
+                    upstreams: { app: { endpoints: [\"127.0.0.1:9\"] } }\nhosts:\n"
+        .to_owned();
+    for host in 0..2000 {
+        yaml += &format!("  h{host}:\n    names: [h{host}.example]\n    routes:\n");
+        for route in 0..5 {
+            yaml +=
+                &format!("      r{route}: {{ path: \"/a/{route}/{{id}}\", proxy: {{ upstream: app }} }}\n");
+        }
+    }
+    let proxy = Proxy::start(&yaml);
+    proxy.reload();
+    let settled = || {
+        let mut least = proxy.resident();
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            least = least.min(proxy.resident());
+            thread::sleep(Duration::from_millis(50));
+        }
+        least
+    };
+    let before = settled();
+    for _ in 0..4 {
+        assert_eq!(proxy.reload().code, 0);
+    }
+    let after = settled();
+    assert!(after < before + (12 << 20), "{} MiB, and {} MiB before", after >> 20, before >> 20);
 }

@@ -24,7 +24,7 @@ pub(super) struct Key {
 /// The requests that one listener takes to one route. Series are made by the first of them: most of a
 /// hundred thousand routes may never see one.
 pub struct Route {
-    key: Key,
+    key: Arc<Key>,
     families: Arc<Families>,
     series: OnceLock<Box<Series>>,
 }
@@ -95,7 +95,7 @@ impl Key {
 // === impl Route ===
 
 impl Route {
-    pub(super) fn new(key: Key, families: Arc<Families>) -> Self {
+    pub(super) fn new(key: Arc<Key>, families: Arc<Families>) -> Self {
         Self { key, families, series: OnceLock::new() }
     }
 
