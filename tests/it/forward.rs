@@ -66,6 +66,31 @@ fn curl_reaches_listed_targets() {
     assert!(line["received"].as_u64() > Some(20) && line["sent"].as_u64() > Some(20), "{line}");
 }
 
+/// CONNECT has no scheme, so that a Host without a port contradicts no target.
+#[test]
+fn host_may_name_the_target_in_another_spelling() {
+    let origin = Origin::saying("reached");
+    let port = origin.address().port();
+    let proxy = start(&format!("\"127.0.0.0/8:{port}\", \"localhost:{port}\""), ", deny: [\"::1\"]");
+    let connect = |target: &str, host: &str| {
+        let mut client = proxy.client();
+        client.send(format!("CONNECT {target}:{port} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.response_head().status
+    };
+    for (target, host) in [
+        ("127.0.0.1", format!("127.0.0.1:{port}")),
+        ("127.0.0.1", "127.0.0.1".into()),
+        ("127.0.0.1", "127.0.0.1:".into()),
+        ("localhost", format!("LocalHost.:{port}")),
+        ("LOCALHOST.", "localhost".into()),
+    ] {
+        assert_eq!(connect(target, &host), 200, "{target} {host}");
+    }
+    for host in ["127.0.0.2", "127.0.0.1:1", "localhost", "u@127.0.0.1", ""] {
+        assert_eq!(connect("127.0.0.1", host), 400, "{host}");
+    }
+}
+
 #[test]
 fn what_is_not_listed_or_is_denied_is_refused() {
     let origin = Origin::saying("reached");

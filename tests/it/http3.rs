@@ -88,6 +88,24 @@ pub fn field<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
 }
 
 #[test]
+fn host_and_authority_are_compared_as_entities() {
+    let origin = Origin::saying("");
+    let secure = before(&origin.address());
+    let status = |authority: &str, host: &str| {
+        secure.ask_one(json!({ "path": "/", "host": authority, "fields": [["host", host]] }))["status"]
+            .clone()
+    };
+    for (authority, host) in
+        [("a.test", "a.test:443"), ("A.test:443", "a.test."), ("a.test:", "a.test"), ("[::1]", "[0::1]:443")]
+    {
+        assert_eq!(status(authority, host), 200, "{authority} {host}");
+    }
+    for (authority, host) in [("a.test", "b.test"), ("a.test", "a.test:80"), ("a.test:8443", "a.test")] {
+        assert_eq!(status(authority, host), 400, "{authority} {host}");
+    }
+}
+
+#[test]
 fn requests_of_every_kind_pass() {
     let origin = Origin::echoing();
     let secure = before(&origin.address());
