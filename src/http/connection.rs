@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{alt_svc::AltSvc, forwarded::Hop};
+use super::{alt_svc::AltSvc, connection_auth::Reservations, forwarded::Hop};
 use crate::value::{Bind, Name, Subject};
 
 /// A client's connection.
@@ -33,6 +33,8 @@ pub struct Connection {
     /// Says, shortly before the connection is cut, until when tunnels are to have taken their leave.
     pub leaving: watch::Receiver<Option<Instant>>,
     pub kept: Kept,
+    /// The upstream connections that serve this one alone.
+    pub reservations: Reservations,
 }
 
 /// What parts of chains keep for as long as a connection lives.

@@ -5,6 +5,7 @@ pub mod alt_svc;
 pub mod authority;
 pub mod coding;
 pub mod connection;
+pub mod connection_auth;
 pub mod cors;
 pub mod date;
 pub mod errors;

@@ -19,6 +19,7 @@ use crate::{
     http::{
         alt_svc::AltSvc,
         connection::{ClientRules, Connection, Early, Kept, Peer, Protocol, Tls},
+        connection_auth::Reservations,
         forwarded::Hop,
     },
     proxy::session::Handler,
@@ -112,6 +113,7 @@ async fn run<H: Handler>(mut io: Io, mut accepted: Accepted, handler: Arc<H>) ->
         draining: accepted.ending.draining,
         leaving: accepted.ending.leaving,
         kept: Kept::default(),
+        reservations: Reservations::default(),
     });
     match first {
         // In a box: connections of HTTP/1 would make room for it.

@@ -247,6 +247,7 @@ impl Exchange {
             draining: tokio::sync::watch::channel(false).1,
             leaving: tokio::sync::watch::channel(None).1,
             kept: crate::http::connection::Kept::default(),
+            reservations: Default::default(),
         };
         let routed = Routed { host: None, tenant: None, route: "test".parse().expect("a name") };
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(Into::into));

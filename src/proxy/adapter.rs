@@ -4,11 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use atomic_refcell::AtomicRefCell;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::{HeaderMap, StatusCode, response};
 use pingora::{
-    Error, ErrorType, Result,
+    Error, Result,
     http::{RequestHeader, ResponseHeader},
     protocols::{
         Digest,
@@ -18,17 +19,16 @@ use pingora::{
 };
 
 use super::{
+    call::Call,
     downstream::Progress,
+    errors::{end, gone, ours},
     farewell::{Farewell, Next, next},
     replay::Replay,
-    session::{ClientError, Closed, Session},
+    session::{Closed, Session},
     slot::{Lent, Slot},
     tunnel::{Silence, Tunnel},
 };
 use crate::error::Reason;
-
-/// The name of errors that carry one of our reasons: its code is [`Reason`]'s place in [`Reason::ALL`].
-pub const OURS: &str = "portolan";
 
 /// How long an upstream may be silent to a client that has ended its way of a tunnel.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -44,6 +44,7 @@ pub struct Waits {
 /// One request as Pingora sees it.
 pub struct Adapter<S: Session> {
     slot: Arc<Slot<S>>,
+    call: Arc<AtomicRefCell<Call>>,
     request: RequestHeader,
     bodiless: bool,
     waits: Waits,
@@ -72,12 +73,19 @@ enum Upgrade {
 }
 
 impl<S: Session> Adapter<S> {
-    pub fn new(slot: Arc<Slot<S>>, request: RequestHeader, tunnel: Option<Tunnel>, waits: Waits) -> Self {
+    pub fn new(
+        slot: Arc<Slot<S>>,
+        call: Arc<AtomicRefCell<Call>>,
+        request: RequestHeader,
+        tunnel: Option<Tunnel>,
+        waits: Waits,
+    ) -> Self {
         let bodiless = slot.lend().session.body_is_empty();
         let upgrade = if tunnel.is_some() { Upgrade::Asked { sent: false } } else { Upgrade::No };
         let (replay, silence) = (Replay::default(), Silence::default());
         Self {
             slot,
+            call,
             request,
             bodiless,
             waits,
@@ -254,6 +262,19 @@ impl<S: Session> Adapter<S> {
         matches!(self.tunnel, Some(Tunnel::ConnectByUpgrade { .. })) && self.downstream().body_is_done()
     }
 
+    /// Ends an exchange that is complete by an error, where its upstream connection is not to serve other clients: Pingora
+    /// keeps a connection unless its exchange fails.
+    fn check_end(&self) -> Result<()> {
+        let is_over = || {
+            let downstream = self.downstream();
+            downstream.progress() == Progress::Ended && downstream.body_is_done()
+        };
+        match self.call.borrow().is_challenged() && is_over() {
+            true => Err(end()),
+            false => Ok(()),
+        }
+    }
+
     /// Waits while there is nothing to read: for the client's end, or for the upstream's time to be up.
     async fn idle(&mut self) -> Box<Error> {
         let mut downstream = self.downstream();
@@ -267,26 +288,6 @@ impl<S: Session> Adapter<S> {
             Closed::Idle => ours(late),
         }
     }
-}
-
-/// An error that carries the reason through Pingora.
-pub fn ours(reason: Reason) -> Box<Error> {
-    let place = Reason::ALL.iter().position(|listed| *listed == reason).unwrap_or_default();
-    let mut error = Error::new(ErrorType::CustomCode(OURS, u16::try_from(place).unwrap_or_default()));
-    error.set_retry(false);
-    error
-}
-
-/// The reason that an error carries, where it is one of ours.
-pub fn reason_of(error: &Error) -> Option<Reason> {
-    match error.root_etype() {
-        ErrorType::CustomCode(OURS, place) => Reason::ALL.get(usize::from(*place)).copied(),
-        _ => None,
-    }
-}
-
-pub(super) fn gone(error: ClientError) -> Box<Error> {
-    ours(error.reason()).into_down()
 }
 
 #[async_trait]
@@ -304,6 +305,7 @@ impl<S: Session> CustomSession for Adapter<S> {
         if let Some(data) = &data {
             self.replay.keep(data);
         }
+        self.check_end()?;
         Ok(data)
     }
 
@@ -348,6 +350,7 @@ impl<S: Session> CustomSession for Adapter<S> {
             ended = self.task(task).await?;
         }
         self.downstream().flush().await.map_err(gone)?;
+        self.check_end()?;
         Ok(ended)
     }
 

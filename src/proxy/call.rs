@@ -2,10 +2,11 @@
 
 use std::{
     borrow::Cow,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{StatusCode, Version, header, request};
+use http::{HeaderMap, StatusCode, Version, header, request};
 use pingora::{
     Error,
     http::{RequestHeader, ResponseHeader},
@@ -14,17 +15,21 @@ use pingora::{
 };
 
 use super::{
-    adapter,
     destination::Destination,
     downstream::Exchanged,
+    errors,
     spans::Traced,
     tunnel::{self, Tunnel},
 };
 use crate::{
     error::{Blame, Reason},
-    http::hop_by_hop,
+    http::{
+        connection_auth::{self, Lease},
+        hop_by_hop,
+    },
     trace::TRACEPARENT,
     upstream::{self, Upstream, config::Protocol},
+    value::Address,
 };
 
 /// Sets the connections of HTTP/2 apart that carry tunnels. Pingora does not show whether a server allows extended
@@ -46,6 +51,12 @@ pub struct Call {
     pub connected_after: Option<Duration>,
     pub first_byte_after: Option<Duration>,
     pub failure: Option<Reason>,
+    /// Whether it carries credentials that sign in the connection.
+    with_credentials: bool,
+    /// The use of a connection that is reserved for the client connection.
+    lease: Option<Arc<Lease>>,
+    /// Whether the response asked for such credentials on a connection that is not reserved.
+    challenged: bool,
     /// What is recorded of it, where it is.
     pub traced: Option<Box<Traced>>,
 }
@@ -64,6 +75,9 @@ impl Call {
             connected_after: None,
             first_byte_after: None,
             failure: None,
+            with_credentials: false,
+            lease: None,
+            challenged: false,
             traced,
         }
     }
@@ -76,6 +90,36 @@ impl Call {
     /// Where it was tried last.
     pub fn endpoint(&self) -> Option<Cow<'_, str>> {
         self.to.shown()
+    }
+
+    /// Where the last attempt went.
+    pub(super) fn address_tried(&self) -> Option<Address> {
+        self.to.address().map(Cow::into_owned)
+    }
+
+    /// What the destination is known by among reserved connections.
+    pub(super) fn destination(&self) -> Cow<'_, str> {
+        self.to.name()
+    }
+
+    /// Has it carried out on a reserved connection.
+    pub(super) fn reserve(&mut self, lease: Arc<Lease>, with_credentials: bool) {
+        self.to.reserve(lease.clone());
+        (self.lease, self.with_credentials) = (Some(lease), with_credentials);
+    }
+
+    /// Looks for challenges in a final head: what answers them is to go over a reserved connection.
+    pub(super) fn look_for_challenge(&mut self, headers: &HeaderMap) {
+        let challenged = connection_auth::has_challenge(headers);
+        match &self.lease {
+            Some(lease) => lease.answered(self.with_credentials, challenged),
+            None => self.challenged = challenged,
+        }
+    }
+
+    /// Whether the response asked for credentials on a connection that others could use.
+    pub(super) fn is_challenged(&self) -> bool {
+        self.challenged
     }
 
     /// Has the upstream asked for what the request asks for, where it can be: see [`Tunnel::ask`].
@@ -126,6 +170,9 @@ impl Call {
     pub(super) fn connected(&mut self, kept: bool) {
         if let Some(pick) = self.to.pick() {
             pick.connected();
+        }
+        if let Some(lease) = &self.lease {
+            lease.reserved().set_busy();
         }
         if self.connected_after.is_none() {
             let waited = if kept && self.attempts == 1 { Duration::ZERO } else { self.began.elapsed() };
@@ -186,6 +233,9 @@ impl Call {
     /// An exchange broke; says whether it may be tried again. `stale`: on a kept connection, in a way that
     /// tells nothing of the endpoint but that it closed it meanwhile (RFC 9112 section 9.3.1).
     pub(super) fn failed(&mut self, error: &Error, stale: bool) -> bool {
+        if errors::is_end(error) {
+            return false;
+        }
         self.stale = stale && self.first_byte_after.is_none();
         match (self.stale, &mut self.traced) {
             (false, _) => self.note(error, false),
@@ -197,7 +247,7 @@ impl Call {
 
     /// Pingora is through with it and has nothing to show.
     pub(super) fn give_up(&mut self, error: &Error) {
-        if self.failure.is_none() {
+        if self.failure.is_none() && !errors::is_end(error) {
             self.note(error, false);
         }
     }
@@ -221,7 +271,7 @@ impl Call {
     }
 
     fn note(&mut self, error: &Error, connecting: bool) {
-        let reason = adapter::reason_of(error).unwrap_or_else(|| self.reason_for(error, connecting));
+        let reason = errors::reason_of(error).unwrap_or_else(|| self.reason_for(error, connecting));
         if reason.blame() == Blame::Upstream
             && let Some(pick) = self.to.pick()
         {

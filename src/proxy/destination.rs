@@ -21,6 +21,7 @@ use crate::{
         forward::Forward,
         proxy::{HostHeader, Proxy},
     },
+    http::connection_auth::Lease,
     upstream::{self, Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
     value::Address,
 };
@@ -42,6 +43,7 @@ pub(super) struct Pool {
     client: Option<upstream::Client>,
     tried: Tried,
     pick: Option<Pick>,
+    lease: Option<Arc<Lease>>,
 }
 
 /// The origin of a target URI: its addresses, one after the other.
@@ -52,6 +54,7 @@ pub(super) struct Target {
     connect: Duration,
     connect_until: Instant,
     body_idle: Duration,
+    lease: Option<Arc<Lease>>,
 }
 
 /// Sets the connections to targets apart from those to endpoints.
@@ -82,6 +85,22 @@ impl Destination {
         match self {
             Self::Pool(pool) => pool.proxy.upstream.protocol,
             Self::Target(_) => Protocol::H1,
+        }
+    }
+
+    /// What it is known by among the connections that are reserved for a client connection.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Pool(pool) => Cow::Borrowed(pool.proxy.upstream.name.as_ref()),
+            Self::Target(target) => Cow::Owned(format!("//{}", String::from_utf8_lossy(&target.identity()))),
+        }
+    }
+
+    /// Has it tried on the connection that is reserved for the client connection.
+    pub fn reserve(&mut self, lease: Arc<Lease>) {
+        match self {
+            Self::Pool(pool) => pool.lease = Some(lease),
+            Self::Target(target) => target.reserve(lease),
         }
     }
 
@@ -134,7 +153,7 @@ impl Destination {
 
 impl Pool {
     pub fn new(proxy: Arc<Proxy>, key: PickKey, host: String, client: Option<upstream::Client>) -> Self {
-        Self { proxy, key, host, client, tried: Tried::default(), pick: None }
+        Self { proxy, key, host, client, tried: Tried::default(), pick: None, lease: None }
     }
 
     fn endpoint(&self) -> Option<&Arc<Endpoint>> {
@@ -143,15 +162,26 @@ impl Pool {
 
     fn next(&mut self, again: bool) -> Option<Box<HttpPeer>> {
         let same = if again { self.pick.take() } else { None };
-        let pick = same.or_else(|| self.proxy.upstream.pick(self.key, &self.tried))?;
+        let pick =
+            same.or_else(|| self.reserved()).or_else(|| self.proxy.upstream.pick(self.key, &self.tried))?;
         self.tried.add(&pick);
         pick.endpoint.state.metrics().tried();
         let mut peer = pick.endpoint.peer(&self.host);
         if let Some(client) = self.client {
             pick.endpoint.announce(&mut peer, client);
         }
+        if let Some(lease) = &self.lease {
+            lease.set_endpoint(pick.endpoint.address.clone());
+            pick.endpoint.reserve(&mut peer, lease.reserved(), self.client);
+        }
         self.pick = Some(pick);
         Some(peer)
+    }
+
+    /// The endpoint that the reserved connection leads to.
+    fn reserved(&self) -> Option<Pick> {
+        let endpoint = self.lease.as_ref()?.endpoint()?;
+        self.proxy.upstream.pick_at(&endpoint, &self.tried)
     }
 
     /// The Host for the endpoint chosen, where it is not the request's.
@@ -178,7 +208,7 @@ impl Target {
     ) -> Self {
         let (connect, body_idle) = (forward.connect, forward.timeouts.body_idle);
         let addresses = addresses.into_iter();
-        Self { authority, addresses, current: None, connect, connect_until, body_idle }
+        Self { authority, addresses, current: None, connect, connect_until, body_idle, lease: None }
     }
 
     fn next(&mut self, again: bool) -> Option<Box<HttpPeer>> {
@@ -198,14 +228,32 @@ impl Target {
         options.alpn = ALPN::H1;
         // What belongs to the client's connection was taken away before Pingora sees the request.
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+        if let (Some(lease), Some(address)) = (&self.lease, self.current) {
+            lease.set_endpoint(Address::Tcp(address));
+            upstream::reserve(&mut peer, lease.reserved());
+        }
         Some(peer)
+    }
+
+    /// The address that the reserved connection leads to is tried first.
+    fn reserve(&mut self, lease: Arc<Lease>) {
+        if let Some(Address::Tcp(first)) = lease.endpoint() {
+            let mut addresses: Vec<_> = self.addresses.by_ref().collect();
+            addresses.sort_by_key(|address| *address != first);
+            self.addresses = addresses.into_iter();
+        }
+        self.lease = Some(lease);
+    }
+
+    fn identity(&self) -> Vec<u8> {
+        self.authority.as_bytes().to_ascii_lowercase()
     }
 
     /// Connections are used again for the same target alone: what stands before an address may have taken one of them for
     /// the host that it was first asked for.
     fn group(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.authority.as_bytes().to_ascii_lowercase().hash(&mut hasher);
+        self.identity().hash(&mut hasher);
         hasher.finish() ^ OF_TARGETS
     }
 }
@@ -225,6 +273,7 @@ mod tests {
             connect: Duration::from_secs(5),
             connect_until: Instant::now() + Duration::from_secs(1),
             body_idle: Duration::from_secs(60),
+            lease: None,
         })
     }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Reason,
-    http::{alt_svc::AltSvc, date, forwarded, hop_by_hop},
+    http::{alt_svc::AltSvc, connection_auth::Lease, date, forwarded, hop_by_hop},
     middleware::{Chain, Exchange, Held, Stop, body_limit, decompress, limit::Way},
 };
 
@@ -29,6 +29,8 @@ pub struct Downstream<S> {
     held: Option<Held>,
     pub(super) progress: Progress,
     pub(super) exchanged: Exchanged,
+    /// The use of an upstream connection that is reserved for the client connection.
+    pub(super) lease: Option<Arc<Lease>>,
 }
 
 /// Bytes of bodies as the action has them: decoded where the request's is, not yet coded where the response's will be.
@@ -53,7 +55,7 @@ pub enum Progress {
 impl<S: Session> Downstream<S> {
     pub fn new(session: S, exchange: Exchange, chain: Arc<Chain>) -> Self {
         let (progress, exchanged) = (Progress::Waiting, Exchanged::default());
-        Self { session, exchange, chain, is_proxied: false, held: None, progress, exchanged }
+        Self { session, exchange, chain, is_proxied: false, held: None, progress, exchanged, lease: None }
     }
 
     pub fn progress(&self) -> Progress {
@@ -246,6 +248,9 @@ impl<S: Session> Downstream<S> {
             (_, true) => Progress::Ended,
             (_, false) => Progress::Begun,
         };
+        if self.progress == Progress::Ended {
+            self.end_lease();
+        }
         if self.progress == Progress::Tunnel && self.exchange.connects {
             tunnel::answer_connect(&mut head);
         }
@@ -267,6 +272,7 @@ impl<S: Session> Downstream<S> {
         }
         if end {
             self.progress = Progress::Ended;
+            self.end_lease();
         }
         self.pass(data, end).await
     }
@@ -334,7 +340,15 @@ impl<S: Session> Downstream<S> {
             self.pass(data, false).await?;
         }
         self.progress = Progress::Ended;
+        self.end_lease();
         self.session.send_trailers(trailers).await
+    }
+
+    /// To be said before the client can know: its next request may follow at once.
+    fn end_lease(&self) {
+        if let Some(lease) = &self.lease {
+            lease.end();
+        }
     }
 
     /// Ends the body where it has not ended yet.

@@ -19,20 +19,24 @@ use pingora::{
     server::configuration::ServerConf,
     time::fast_timeout::set_fast_timeout_to_tokio_threshold,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     adapter::{Adapter, Waits},
     call::Call,
-    downstream::Downstream,
+    downstream::{Downstream, Progress},
     gateway::{CALL, Gateway},
+    patience::patiently,
     recover,
     session::Session,
     slot::Slot,
     trailing::Trailing,
     tunnel::Tunnel,
 };
-use crate::{error::Reason, http::target};
+use crate::{
+    error::Reason,
+    http::{connection_auth, target},
+};
 
 /// Pingora with its pool of upstream connections.
 pub struct Forwarder {
@@ -68,7 +72,22 @@ impl Forwarder {
         call: &Arc<AtomicRefCell<Call>>,
         limits: Limits,
     ) -> Box<Downstream<S>> {
-        let Outgoing { request, tunnel, trailing } = outgoing(&mut downstream, call);
+        let Outgoing { mut request, tunnel, mut trailing, is_raw, with_credentials } =
+            outgoing(&mut downstream, call);
+        if with_credentials || is_reserved(&downstream, call) {
+            // In a box: it is rare.
+            let reserving = Box::pin(reserve(&mut downstream, call, with_credentials, limits.total));
+            if let Err(reason) = reserving.await {
+                call.borrow_mut().failure = Some(reason);
+                return downstream;
+            }
+            if trailing && !is_raw {
+                // The login is that of Pingora's connection.
+                trailing = false;
+                request.remove_header(&header::TRAILER);
+            }
+        }
+        let tunnels = tunnel.is_some();
         if trailing {
             // In a box: it is rare, and every request would make room for it.
             let exchange = Box::pin(async {
@@ -78,16 +97,58 @@ impl Forwarder {
             if let Some(reason) = within(limits.total, exchange).await {
                 call.borrow_mut().failure = Some(reason);
             }
+            settle(&mut downstream, &call.borrow(), tunnels);
             return downstream;
         }
         let slot = Arc::new(Slot::new(downstream));
-        let adapter = Adapter::new(slot.clone(), request, tunnel, limits.waits);
+        let adapter = Adapter::new(slot.clone(), call.clone(), request, tunnel, limits.waits);
         let session = ServerSession::new_custom(Box::new(adapter));
         let run = self.proxy.process_new_http(session, &self.shutdown);
         if let Some(reason) = within(limits.total, while_wanted(run, call, &slot)).await {
             call.borrow_mut().failure = Some(reason);
         }
-        slot.take()
+        let mut downstream = slot.take();
+        settle(&mut downstream, &call.borrow(), tunnels);
+        downstream
+    }
+}
+
+/// Whether requests of this client to this destination have upstream connections of their own.
+fn is_reserved<S: Session>(downstream: &Downstream<S>, call: &AtomicRefCell<Call>) -> bool {
+    let reservations = &downstream.exchange.connection.reservations;
+    !reservations.is_empty() && reservations.has(&call.borrow().destination())
+}
+
+/// Has a request carried out on an upstream connection that is reserved for its client's connection.
+async fn reserve<S: Session>(
+    downstream: &mut Downstream<S>,
+    call: &AtomicRefCell<Call>,
+    with_credentials: bool,
+    total: Option<Duration>,
+) -> Result<(), Reason> {
+    let connection = downstream.exchange.connection.clone();
+    let destination = call.borrow().destination().into_owned();
+    let leasing = connection.reservations.lease(&destination, with_credentials);
+    let deadline = total.map(|total| Instant::now() + total);
+    let lease = Arc::new(patiently(leasing, &mut downstream.session, deadline).await?);
+    downstream.lease = Some(lease.clone());
+    call.borrow_mut().reserve(lease, with_credentials);
+    Ok(())
+}
+
+/// The exchange is over: a reserved connection is kept where it can be used again, and one is reserved where the response
+/// asked for credentials.
+fn settle<S: Session>(downstream: &mut Downstream<S>, call: &Call, tunnels: bool) {
+    match &downstream.lease {
+        Some(lease) if call.failure.is_none() && !tunnels && downstream.progress() == Progress::Ended => {
+            lease.set_intact();
+        }
+        Some(_) => {}
+        None if call.is_challenged() => {
+            let (destination, endpoint) = (call.destination(), call.address_tried());
+            downstream.exchange.connection.reservations.reserve(&destination, endpoint);
+        }
+        None => {}
     }
 }
 
@@ -157,18 +218,24 @@ struct Sight {
     upgrades: bool,
     takes: bool,
     announces: bool,
+    /// Whether credentials sign in the connection.
+    with_credentials: bool,
 }
 
 impl Sight {
     fn of(head: &request::Parts) -> Self {
         let target = target::of(head).len();
-        let mut sight = Self { length: target, upgrades: false, takes: false, announces: false };
+        let mut sight =
+            Self { length: target, upgrades: false, takes: false, announces: false, with_credentials: false };
         for (name, value) in &head.headers {
             sight.length += name.as_str().len() + value.len() + 4;
             match *name {
                 header::UPGRADE => sight.upgrades = true,
                 header::TE => sight.takes = true,
                 header::TRAILER => sight.announces = true,
+                header::AUTHORIZATION | header::PROXY_AUTHORIZATION => {
+                    sight.with_credentials |= connection_auth::is_credentials(name, value);
+                }
                 _ => {}
             }
         }
@@ -183,6 +250,10 @@ struct Outgoing {
     tunnel: Option<Tunnel>,
     /// Whether trailers or a target are to pass that Pingora would leave behind.
     trailing: bool,
+    /// Whether a target is to pass so.
+    is_raw: bool,
+    /// Whether it carries credentials that sign in the connection.
+    with_credentials: bool,
 }
 
 fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &AtomicRefCell<Call>) -> Outgoing {
@@ -190,7 +261,7 @@ fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &AtomicRefCell<Cal
     let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
     head.version = Version::HTTP_11;
     let bodiless = downstream.session.body_is_empty();
-    let Sight { length, upgrades, takes, announces } = Sight::of(&head);
+    let Sight { length, upgrades, takes, announces, with_credentials } = Sight::of(&head);
     let tunnel = if upgrades { call.borrow_mut().ask_tunnel(&mut head, bodiless) } else { None };
     // The client takes trailers, or its request brings some (RFC 9110 sections 6.6.2 and 10.1.4).
     let asked = takes || (announces && !bodiless);
@@ -204,5 +275,5 @@ fn outgoing<S: Session>(downstream: &mut Downstream<S>, call: &AtomicRefCell<Cal
         // None is announced that is not going to come.
         head.headers.remove(header::TRAILER);
     }
-    Outgoing { request: RequestHeader::from(head), tunnel, trailing }
+    Outgoing { request: RequestHeader::from(head), tunnel, trailing, is_raw, with_credentials }
 }

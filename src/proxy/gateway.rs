@@ -15,7 +15,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use super::{adapter, call::Call};
+use super::{call::Call, errors};
 use crate::http::hop_by_hop;
 
 tokio::task_local! {
@@ -75,7 +75,9 @@ impl ProxyHttp for Gateway {
         }
         let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if switching || !response.status.is_informational() {
-            call(ctx)?.answered(response).map_err(|reason| adapter::ours(reason).into_up())?;
+            let mut call = call(ctx)?;
+            call.look_for_challenge(&response.headers);
+            call.answered(response).map_err(|reason| errors::ours(reason).into_up())?;
         }
         Ok(())
     }

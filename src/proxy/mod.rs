@@ -11,6 +11,7 @@ mod connect;
 mod destination;
 mod downstream;
 mod engine;
+mod errors;
 mod farewell;
 mod forward;
 mod gateway;

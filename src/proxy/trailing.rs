@@ -28,9 +28,10 @@ use pingora::{
 use tokio::sync::mpsc;
 
 use super::{
-    adapter::{Waits, gone, ours},
+    adapter::Waits,
     call::Call,
     downstream::{Downstream, Progress},
+    errors::{gone, ours},
     patience::patiently,
     replay::Replay,
     request_line::RequestLine,
@@ -214,6 +215,9 @@ impl<S: Session> Attempt<'_, S> {
         }
         drop(response);
         self.downstream.finish().await.map_err(gone)?;
+        if self.call.borrow().is_challenged() {
+            return Ok(None);
+        }
         Ok(settled(driven, connection, sender).await)
     }
 
@@ -247,6 +251,7 @@ impl<S: Session> Attempt<'_, S> {
             head.headers.remove(header::CONTENT_LENGTH);
         }
         let shown = ResponseHeader::build_no_case(head.status, Some(0))?;
+        self.call.borrow_mut().look_for_challenge(&head.headers);
         self.call.borrow_mut().answered(&shown).map_err(|reason| ours(reason).into_up())?;
         let end = body.is_end_stream();
         self.downstream.forward_head(head, end).await.map_err(gone)?;

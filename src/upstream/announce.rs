@@ -3,7 +3,9 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    mem::MaybeUninit,
+    net::{IpAddr, Shutdown, SocketAddr},
+    os::fd::AsFd,
 };
 
 use async_trait::async_trait;
@@ -12,12 +14,14 @@ use pingora::{
     connectors::L4Connect,
     protocols::l4::{socket::SocketAddr as PeerAddr, stream::Stream},
 };
+use socket2::{Domain, SockRef, Socket};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
 
 use super::{config::ProxyProtocol, key};
+use crate::http::connection_auth::Reserved;
 
 /// Both ends of a client's connection, as an endpoint is told of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,37 +107,88 @@ impl Announcing {
         header.extend(destination.port().to_be_bytes());
         header
     }
+}
 
-    async fn greet(&self, mut stream: impl AsyncWrite + Unpin + Into<Stream>) -> io::Result<Stream> {
-        stream.write_all(&self.header()).await?;
-        Ok(stream.into())
+/// Connects, says whose connection it is, and reserves it, where each is asked for.
+pub(super) async fn connect(
+    address: &PeerAddr,
+    announcing: Option<&Announcing>,
+    reserved: Option<&Reserved>,
+) -> io::Result<Stream> {
+    if let Some(stream) = reserved.and_then(|reserved| reserved.go_on(ShutdownOnDrop::stream)) {
+        return Ok(stream);
     }
-
-    pub(super) async fn open(&self, address: &PeerAddr) -> io::Result<Stream> {
-        match address {
-            PeerAddr::Inet(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                self.greet(stream).await
-            }
-            PeerAddr::Unix(address) => {
-                let path = address.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
-                self.greet(UnixStream::connect(path).await?).await
-            }
+    match address {
+        PeerAddr::Inet(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            begin(stream, announcing, reserved).await
+        }
+        PeerAddr::Unix(address) => {
+            let path = address.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
+            begin(UnixStream::connect(path).await?, announcing, reserved).await
         }
     }
+}
+
+async fn begin(
+    mut stream: impl AsyncWrite + AsFd + Unpin + Into<Stream>,
+    announcing: Option<&Announcing>,
+    reserved: Option<&Reserved>,
+) -> io::Result<Stream> {
+    if let Some(reserved) = reserved {
+        let socket = SockRef::from(&stream).try_clone()?;
+        reserved.keep(Box::new(ShutdownOnDrop { socket, is_plain: reserved.is_plain() }));
+    }
+    if let Some(announcing) = announcing {
+        stream.write_all(&announcing.header()).await?;
+    }
+    Ok(stream.into())
+}
+
+/// A second handle of a socket: the connection ends with it, wherever the first one lies.
+struct ShutdownOnDrop {
+    socket: Socket,
+    is_plain: bool,
+}
+
+impl ShutdownOnDrop {
+    /// The connection once more, where it carries nothing but HTTP/1.1 and is still open. Pingora's pool loses one now and then: a task that
+    /// watches over it on another thread may hold it a moment too long.
+    fn stream(&self) -> Option<Stream> {
+        let socket = self.socket.try_clone().ok().filter(|_| self.is_plain)?;
+        let open = socket.peek(&mut [MaybeUninit::uninit()]);
+        if !open.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return None;
+        }
+        match socket.domain().ok()? {
+            Domain::UNIX => UnixStream::from_std(socket.into()).ok().map(Into::into),
+            _ => TcpStream::from_std(socket.into()).ok().map(Into::into),
+        }
+    }
+}
+
+impl Drop for ShutdownOnDrop {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// The error of a connection that Pingora has us make.
+pub(super) fn failure(what: &'static str, error: io::Error) -> Box<Error> {
+    let kind = match error.kind() {
+        io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+        _ => ErrorType::ConnectError,
+    };
+    Error::because(kind, what, error)
 }
 
 #[async_trait]
 impl L4Connect for Announcing {
     async fn connect(&self, address: &PeerAddr) -> pingora::Result<Stream> {
-        self.open(address).await.map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                _ => ErrorType::ConnectError,
-            };
-            Error::because(kind, "the connection that is to begin with a PROXY header", error)
-        })
+        let connected = connect(address, Some(self), None).await;
+        connected.map_err(|error| failure("the connection that is to begin with a PROXY header", error))
     }
 }
 

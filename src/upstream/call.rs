@@ -4,7 +4,10 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,9 +25,10 @@ use super::{
     PickKey, Tried, Upstream,
     config::{Protocol, Verify},
     failure::reason_for,
+    key,
     tls::{Authorities, Identity, ServerName, Tls},
 };
-use crate::{error::Reason, value::Url};
+use crate::{error::Reason, http::connection_auth, value::Url};
 
 /// What requests of our own are sent by. One per process: its connections are kept for all.
 pub struct Caller {
@@ -198,13 +202,19 @@ impl Caller {
         most: usize,
     ) -> Result<Response<Bytes>, Failed> {
         let connector = self.connector.get_or_init(|| Connector::new(self.options.clone()));
+        if connection_auth::has_credentials(request.headers()) {
+            return ask_once(connector, peer, host, request, most).await;
+        }
         loop {
             let connected = connector.get_http_session(peer).await;
             let (mut session, reused) =
                 connected.map_err(|error| Failed::Connecting(CallError::of(&error, true)))?;
             match exchange(&mut session, peer, host, request, most).await {
                 Ok(response) => {
-                    connector.release_http_session(session, peer, peer.options.idle_timeout).await;
+                    let is_h2 = matches!(session, HttpSession::H2(_));
+                    if is_h2 || !connection_auth::has_challenge(response.headers()) {
+                        connector.release_http_session(session, peer, peer.options.idle_timeout).await;
+                    }
                     return Ok(response);
                 }
                 Err(Failed::Sending(_)) if reused && request.method().is_idempotent() => {}
@@ -212,6 +222,27 @@ impl Caller {
             }
         }
     }
+}
+
+/// Sends over a connection of its own, which is closed afterwards: the credentials may have signed it in.
+async fn ask_once(
+    connector: &Connector,
+    peer: &HttpPeer,
+    host: &HeaderValue,
+    request: &Request<Bytes>,
+    most: usize,
+) -> Result<Response<Bytes>, Failed> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut peer = peer.clone();
+    peer.group_key = key::mix(peer.group_key ^ key::mix(!NEXT.fetch_add(1, Ordering::Relaxed)));
+    let connected = connector.get_http_session(&peer).await;
+    let (mut session, _) = connected.map_err(|error| Failed::Connecting(CallError::of(&error, true)))?;
+    let answered = exchange(&mut session, &peer, host, request, most).await;
+    if matches!(session, HttpSession::H2(_)) {
+        // Pingora knows the connection until it is released.
+        connector.release_http_session(session, &peer, Some(Duration::ZERO)).await;
+    }
+    answered
 }
 
 async fn exchange(

@@ -24,10 +24,12 @@ use super::{
     probe::Target,
     reach::Denied,
     registry::Registry,
+    reserved::{Reserving, reserve_by},
     settings::{EndpointSettings, Host, Settings},
     tls::{Authorities, Identity, ServerName, name_for},
 };
 use crate::{
+    http::connection_auth::Reserved,
     telemetry::metrics,
     value::{Address, Clock},
 };
@@ -112,6 +114,19 @@ impl Endpoint {
             let announcing = Announcing { version, client: Some(client) };
             peer.options.custom_l4 = connector(Some(announcing), self.guard.as_ref());
         }
+    }
+
+    /// Makes of a peer the one connection that is reserved for a client connection.
+    pub fn reserve(&self, peer: &mut HttpPeer, reserved: &Arc<Reserved>, client: Option<Client>) {
+        let announcing = self.proxy_protocol.map(|version| Announcing { version, client });
+        let connector: Arc<dyn L4Connect + Send + Sync> = match &self.guard {
+            Some(denied) => {
+                let (denied, reserved) = (denied.clone(), Some(reserved.clone()));
+                Arc::new(Guarded { denied, announcing, reserved })
+            }
+            None => Arc::new(Reserving { reserved: reserved.clone(), announcing }),
+        };
+        reserve_by(peer, reserved, connector);
     }
 
     /// Its own Host, for requests that are not to carry the client's: the server name, or else the address.
@@ -245,7 +260,9 @@ fn connector(
     guard: Option<&Denied>,
 ) -> Option<Arc<dyn L4Connect + Send + Sync>> {
     match (announcing, guard) {
-        (announcing, Some(denied)) => Some(Arc::new(Guarded { denied: denied.clone(), announcing })),
+        (announcing, Some(denied)) => {
+            Some(Arc::new(Guarded { denied: denied.clone(), announcing, reserved: None }))
+        }
         (Some(announcing), None) => Some(Arc::new(announcing)),
         (None, None) => None,
     }

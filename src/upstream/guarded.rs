@@ -8,21 +8,19 @@ use std::{
         fd::AsRawFd,
         unix::{fs::OpenOptionsExt, net::SocketAddr as UnixAddr},
     },
+    sync::Arc,
 };
 
+use super::{
+    announce::{Announcing, connect, failure},
+    reach::{Denial, Denied},
+};
+use crate::{http::connection_auth::Reserved, value::Address};
 use async_trait::async_trait;
 use pingora::{
-    Error, ErrorType,
     connectors::L4Connect,
     protocols::l4::{socket::SocketAddr as PeerAddr, stream::Stream},
 };
-use tokio::net::{TcpStream, UnixStream};
-
-use super::{
-    announce::Announcing,
-    reach::{Denial, Denied},
-};
-use crate::value::Address;
 
 /// Connects where that is not denied.
 #[derive(Clone, Debug)]
@@ -30,6 +28,8 @@ pub(super) struct Guarded {
     pub denied: Denied,
     /// How the connection begins, where it begins with a PROXY header.
     pub announcing: Option<Announcing>,
+    /// The client connection's use of it, where it serves one alone.
+    pub reserved: Option<Arc<Reserved>>,
 }
 
 impl Guarded {
@@ -52,14 +52,7 @@ impl Guarded {
     }
 
     async fn begin(&self, address: &PeerAddr) -> io::Result<Stream> {
-        match (&self.announcing, address) {
-            (Some(announcing), _) => announcing.open(address).await,
-            (None, PeerAddr::Inet(address)) => Ok(TcpStream::connect(address).await?.into()),
-            (None, PeerAddr::Unix(address)) => {
-                let path = address.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
-                Ok(UnixStream::connect(path).await?.into())
-            }
-        }
+        connect(address, self.announcing.as_ref(), self.reserved.as_deref()).await
     }
 }
 
@@ -70,13 +63,7 @@ fn denied(denial: Denial) -> io::Error {
 #[async_trait]
 impl L4Connect for Guarded {
     async fn connect(&self, address: &PeerAddr) -> pingora::Result<Stream> {
-        self.open(address).await.map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                _ => ErrorType::ConnectError,
-            };
-            Error::because(kind, "a delegated upstream", error)
-        })
+        self.open(address).await.map_err(|error| failure("a delegated upstream", error))
     }
 }
 
@@ -97,7 +84,7 @@ mod tests {
         let own = AdminAddresses::default();
         own.listens_at(&crate::value::Bind::Unix(admin.clone()));
         let denied = Denied::delegated([], ["unix:*".parse().unwrap()]).and_admin(&own);
-        let guarded = Guarded { denied, announcing: None };
+        let guarded = Guarded { denied, announcing: None, reserved: None };
         let open = async |path: &std::path::Path| {
             guarded.open(&PeerAddr::Unix(UnixAddr::from_pathname(path).unwrap())).await.map(drop)
         };

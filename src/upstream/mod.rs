@@ -18,6 +18,7 @@ mod pick;
 mod probe;
 mod reach;
 mod registry;
+mod reserved;
 mod settings;
 mod tls;
 
@@ -34,10 +35,14 @@ pub use key::{Facts, PickKey};
 pub use pick::{Pick, Tried};
 pub use reach::{AdminAddresses, Denial, Denied, DeniedAddress, Reachable};
 pub use registry::Registry;
+pub use reserved::reserve;
 pub use settings::{Balance, EndpointSettings, Health, Probe, Settings, Timeouts};
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
 
-use crate::{telemetry::metrics, value::Name};
+use crate::{
+    telemetry::metrics,
+    value::{Address, Name},
+};
 use balance::{Balancer, Candidates};
 
 /// A pool of endpoints, ready to be picked from.
@@ -105,6 +110,13 @@ impl Upstream {
     pub fn pick(&self, key: PickKey, tried: &Tried) -> Option<Pick> {
         let index = self.balancer.choose(Candidates { endpoints: &self.endpoints, tried }, key)?;
         Some(Pick::new(self.endpoints[index].clone(), index))
+    }
+
+    /// Chooses the endpoint with this address, if it is healthy and was not tried yet.
+    pub fn pick_at(&self, address: &Address, tried: &Tried) -> Option<Pick> {
+        let index = self.endpoints.iter().position(|endpoint| endpoint.address == *address)?;
+        let endpoint = &self.endpoints[index];
+        (endpoint.is_healthy() && !tried.has(index)).then(|| Pick::new(endpoint.clone(), index))
     }
 
     /// The health checks to start now that this pool serves: those that do not run already. A task that is

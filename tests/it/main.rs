@@ -17,6 +17,7 @@ mod cli;
 mod compression;
 mod concurrency;
 mod configuration;
+mod connection_auth;
 mod cors;
 mod delegated;
 mod delegated_reach;

@@ -61,6 +61,7 @@ fn start_on(stream: Stream, settings: Listener) -> (JoinHandle<()>, Arc<Scripted
         draining,
         leaving: watch::channel(None).1,
         kept: Default::default(),
+        reservations: Default::default(),
     });
     let server = tokio::spawn(serve(stream, connection, Arc::new(settings), handler.clone()));
     (server, handler, drain)

@@ -59,6 +59,7 @@ async fn connect() -> Client {
         draining,
         leaving: watch::channel(None).1,
         kept: Default::default(),
+        reservations: Default::default(),
     });
     let handler = Arc::new(Scripted::default());
     tokio::spawn(serve(accepted, connection, Arc::new(settings), handler.clone()));

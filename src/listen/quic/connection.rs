@@ -10,6 +10,7 @@ use super::accept::Unfinished;
 use crate::{
     http::{
         connection::{Connection, Early, Kept, Protocol, Tls},
+        connection_auth::Reservations,
         forwarded::Hop,
     },
     listen::{connection::Accepted, h3},
@@ -67,6 +68,7 @@ pub(super) async fn serve<H: Handler>(
         draining: accepted.ending.draining,
         leaving: accepted.ending.leaving,
         kept: Kept::default(),
+        reservations: Reservations::default(),
     });
     tokio::select! {
         biased;

@@ -50,6 +50,8 @@ pub enum Reply {
 pub struct Counting {
     socket: Steady<TcpStream>,
     record: Arc<Record>,
+    /// Its number among the origin's connections.
+    number: usize,
 }
 
 impl Origin {
@@ -115,12 +117,12 @@ impl Origin {
                 if record.stopped.load(Ordering::Acquire) {
                     return;
                 }
-                record.connections.fetch_add(1, Ordering::Relaxed);
+                let number = record.connections.fetch_add(1, Ordering::Relaxed);
                 record.sockets.lock().unwrap().push(socket.try_clone().unwrap());
                 let _ = socket.set_nodelay(true);
                 let (serve, record) = (Arc::clone(&serve), Arc::clone(&record));
                 thread::spawn(move || {
-                    let counting = Counting { socket: Steady(socket), record: Arc::clone(&record) };
+                    let counting = Counting { socket: Steady(socket), record: Arc::clone(&record), number };
                     let mut stream = BufReader::new(counting);
                     serve(&mut stream, &record);
                     let _ = stream.get_ref().socket.0.shutdown(Shutdown::Both);
@@ -180,6 +182,11 @@ impl Exchange<'_> {
 
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.get_mut().socket.write_all(bytes.as_ref())
+    }
+
+    /// Which of the origin's connections it is, from 0 on.
+    pub fn connection(&self) -> usize {
+        self.stream.get_ref().number
     }
 
     /// Reads until the other side closes, and says how much came.
