@@ -64,6 +64,26 @@ fn a_rotation_is_followed_at_once_and_a_key_that_is_gone_is_gone() {
 }
 
 #[test]
+fn a_key_that_cannot_be_used_spoils_no_other_and_no_rotation() {
+    let (issuer, origin) = (Issuer::start(), Origin::saying(""));
+    issuer.ask("odd");
+    let proxy = Proxy::start(&issuer.config("", &origin));
+    until("the first fetch", || with(&proxy, "/", issuer.token("one")) == 200);
+    issuer.ask("keys?two");
+    assert_eq!(with(&proxy, "/new", issuer.token("two")), 200);
+    assert_eq!(with(&proxy, "/gone", issuer.token("one")), 401);
+    let log = proxy.log();
+    for said in
+        ["small", "must have 2048 to 8192 bits (got 1024)", "AKP", "P-521", "it lacks e", "it is not a JWK"]
+    {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    // Where none is left there is nothing to verify with, and the keys that are known stay.
+    issuer.ask("keys?");
+    assert_eq!(with(&proxy, "/", issuer.token("one")), 401);
+}
+
+#[test]
 fn pinned_algorithms_hold_for_what_is_fetched() {
     let (issuer, origin) = (Issuer::start(), Origin::saying(""));
     issuer.ask("keys?one,two");

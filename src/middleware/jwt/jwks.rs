@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use tokio::sync::watch;
 
-use super::key::Key;
+use super::key::{Key, KeySet, MOST_SHOWN};
 use crate::{
     upstream::{Authorities, Bounds, Caller, Destination, Site},
     value::{Clock, Url, Weaks},
@@ -145,12 +145,15 @@ impl Jwks {
     }
 
     /// Takes in what came of a fetch.
-    fn take(&self, fetched: Result<(Bytes, Vec<Key>), String>) -> Result<(), ()> {
+    fn take(&self, fetched: Result<(Bytes, KeySet), String>) -> Result<(), ()> {
         let known = self.set.load();
         let known = known.as_ref();
         let result = match fetched {
-            Ok((text, keys)) if known.is_none_or(|known| known.text != text) => {
-                tracing::info!(url = %self.source.url, keys = keys.len(), "JWK set fetched");
+            Ok((text, KeySet { keys, ignored })) if known.is_none_or(|known| known.text != text) => {
+                tracing::info!(url = %self.source.url, keys = keys.len(), ignored = ignored.len(), "JWK set fetched");
+                for key in ignored.iter().take(MOST_SHOWN) {
+                    tracing::warn!(url = %self.source.url, %key, "a key of a JWK set cannot be used and is ignored");
+                }
                 let version = known.map_or(0, |known| known.version) + 1;
                 self.set.store(Some(Arc::new(Set { keys, version, text })));
                 Ok(())
@@ -217,7 +220,7 @@ impl Drop for Task {
     }
 }
 
-async fn fetch(caller: &Caller, site: &Destination, path: http::Uri) -> Result<(Bytes, Vec<Key>), String> {
+async fn fetch(caller: &Caller, site: &Destination, path: http::Uri) -> Result<(Bytes, KeySet), String> {
     let mut request = Request::new(Bytes::new());
     *request.uri_mut() = path;
     let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
@@ -247,7 +250,7 @@ mod tests {
         (Registry::new(clock), Arc::new(Caller::new(None)), source)
     }
 
-    fn fetched(text: &'static str) -> Result<(Bytes, Vec<Key>), String> {
+    fn fetched(text: &'static str) -> Result<(Bytes, KeySet), String> {
         Ok((Bytes::from_static(text.as_bytes()), Key::set(text.as_bytes()).unwrap()))
     }
 

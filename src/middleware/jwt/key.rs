@@ -98,8 +98,36 @@ struct Jwk {
 
 #[derive(Deserialize)]
 struct JwkSet {
-    keys: Vec<Jwk>,
+    /// Read one by one: whoever publishes the set may add keys that are not known here.
+    keys: Vec<serde_json::Value>,
 }
+
+/// The keys of a set.
+#[derive(Default)]
+pub struct KeySet {
+    pub keys: Vec<Key>,
+    pub ignored: Vec<Ignored>,
+}
+
+/// A key of a set that is not used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// Its name in the set, or its place.
+    key: String,
+    problem: Problem,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Problem {
+    /// Of a kind, a size or a form that cannot be used here.
+    Unusable(String),
+    /// Private or secret material where everybody can read it.
+    Secret(&'static str),
+}
+
+/// So many ignored keys are named, and so much of each name.
+pub const MOST_SHOWN: usize = 8;
+const LONGEST_SHOWN: usize = 64;
 
 impl Key {
     /// A secret is as long as the hash at least (RFC 7518 section 3.2).
@@ -137,55 +165,69 @@ impl Key {
         }
     }
 
-    /// The keys of a set that signatures can be held against. Those for encryption and those of other kinds are
-    /// left aside, as RFC 7517 section 5 has it.
-    pub fn set(json: &[u8]) -> Result<Vec<Self>, String> {
+    /// The keys of a set that signatures can be verified with. Keys for encryption are passed over, and a key that cannot be
+    /// used does not keep the others from being used (RFC 7517 section 5).
+    pub fn set(json: &[u8]) -> Result<KeySet, String> {
         // A set that is fetched may begin with a byte order mark (RFC 8259 section 8.1).
         let json = encoding::unmarked(json).unwrap_or(json);
         let set: JwkSet = serde_json::from_slice(json).map_err(|error| {
             // Its own words quote what it read, which is not known to be for everybody's eyes.
             format!("it is no JWK set: line {}, column {}", error.line(), error.column())
         })?;
-        let mut keys = Vec::new();
-        for (nth, jwk) in set.keys.into_iter().enumerate() {
-            let shown =
-                jwk.kid.clone().map_or_else(|| format!("key {}", nth + 1), |id| format!("key {id:?}"));
-            keys.extend(Self::jwk(jwk).map_err(|reason| format!("{shown}: {reason}"))?);
+        let mut read = KeySet::default();
+        for (nth, value) in set.keys.iter().enumerate() {
+            match Self::jwk(value) {
+                Ok(key) => read.keys.extend(key),
+                Err(problem) => read.ignored.push(Ignored { key: shown(value, nth), problem }),
+            }
         }
-        match keys.is_empty() {
-            true => Err("it holds no key for signatures of RSA, P-256, P-384 or Ed25519".into()),
-            false => Ok(keys),
+        match read.keys.is_empty() {
+            true => {
+                let reasons: String =
+                    read.ignored.iter().take(MOST_SHOWN).map(|one| format!("; {one}")).collect();
+                Err(format!("it has no usable key for signatures of RSA, P-256, P-384 or Ed25519{reasons}"))
+            }
+            false => Ok(read),
         }
     }
 
-    fn jwk(jwk: Jwk) -> Result<Option<Self>, String> {
+    /// A key of a set; nothing where it is for something else than signatures.
+    fn jwk(value: &serde_json::Value) -> Result<Option<Self>, Problem> {
+        let jwk = Jwk::deserialize(value).map_err(|_| Problem::Unusable("it is not a JWK".into()))?;
         if jwk.kty == "oct" {
-            return Err("a set holds public keys; a secret stands under `secret`".into());
+            return Err(Problem::Secret("a set holds public keys; a secret stands under `secret`"));
         }
         if jwk.d.is_some() {
-            return Err("this is a private key, which has no business here".into());
+            return Err(Problem::Secret("this is a private key: a set holds public keys"));
         }
-        if jwk.usage.is_some_and(|usage| usage != "sig") {
+        if jwk.usage.as_ref().is_some_and(|usage| usage != "sig") {
             return Ok(None);
         }
-        let x = || bytes(jwk.x.as_deref(), "x");
-        let mut key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", _) => Self::rsa(&bytes(jwk.n.as_deref(), "n")?, &bytes(jwk.e.as_deref(), "e")?)?,
-            ("EC", Some("P-256")) => {
-                Self::coordinates(&x()?, &bytes(jwk.y.as_deref(), "y")?, 32, Algorithm::Es256)?
-            }
-            ("EC", Some("P-384")) => {
-                Self::coordinates(&x()?, &bytes(jwk.y.as_deref(), "y")?, 48, Algorithm::Es384)?
-            }
-            ("OKP", Some("Ed25519")) if x()?.len() == 32 => Self::point(&x()?, Algorithm::EdDsa),
-            ("OKP", Some("Ed25519")) => return Err("x has not 32 bytes".into()),
-            _ => return Ok(None),
-        };
+        let mut key = Self::material(&jwk).map_err(Problem::Unusable)?;
         if let Some(named) = &jwk.alg {
             key.algorithms.retain(|algorithm| algorithm.to_string() == *named);
         }
         key.id = jwk.kid.map(Into::into);
         Ok(Some(key).filter(|key| !key.algorithms.is_empty()))
+    }
+
+    fn material(jwk: &Jwk) -> Result<Self, String> {
+        let x = || bytes(jwk.x.as_deref(), "x");
+        let y = || bytes(jwk.y.as_deref(), "y");
+        match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("RSA", _) => Self::rsa(&bytes(jwk.n.as_deref(), "n")?, &bytes(jwk.e.as_deref(), "e")?),
+            ("EC", Some("P-256")) => Self::coordinates(&x()?, &y()?, 32, Algorithm::Es256),
+            ("EC", Some("P-384")) => Self::coordinates(&x()?, &y()?, 48, Algorithm::Es384),
+            ("OKP", Some("Ed25519")) => match x()? {
+                x if x.len() == 32 => Ok(Self::point(&x, Algorithm::EdDsa)),
+                x => Err(format!("x must have 32 bytes (got {})", x.len())),
+            },
+            ("EC" | "OKP", None) => Err("it lacks crv".into()),
+            ("EC" | "OKP", Some(curve)) => {
+                Err(format!("the curve {} is not supported: P-256, P-384 and Ed25519 are", short(curve)))
+            }
+            (kind, _) => Err(format!("the key type {} is not supported: RSA, EC and OKP are", short(kind))),
+        }
     }
 
     fn rsa(n: &[u8], e: &[u8]) -> Result<Self, String> {
@@ -197,7 +239,7 @@ impl Key {
         let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
         match bits {
             2048..=8192 => Ok(Self { id: None, material: Material::Rsa { n, e }, algorithms: RSA.to_vec() }),
-            _ => Err(format!("an RSA key has 2048 to 8192 bits, this one {bits}")),
+            _ => Err(format!("an RSA key must have 2048 to 8192 bits (got {bits})")),
         }
     }
 
@@ -205,7 +247,7 @@ impl Key {
     fn coordinates(x: &[u8], y: &[u8], length: usize, algorithm: Algorithm) -> Result<Self, String> {
         match x.len() == length && y.len() == length {
             true => Ok(Self::point(&[&[4], x, y].concat(), algorithm)),
-            false => Err(format!("x and y have not {length} bytes")),
+            false => Err(format!("x and y must have {length} bytes (got {} and {})", x.len(), y.len())),
         }
     }
 
@@ -249,6 +291,36 @@ impl Key {
             (Material::Point(_), _) => false,
         }
     }
+}
+
+impl Ignored {
+    /// Whether it has no business in a set at all.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.problem, Problem::Secret(_))
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problem = match &self.problem {
+            Problem::Unusable(problem) => problem,
+            Problem::Secret(problem) => *problem,
+        };
+        write!(f, "key {}: {problem}", self.key)
+    }
+}
+
+fn shown(value: &serde_json::Value, nth: usize) -> String {
+    value["kid"].as_str().map_or_else(|| format!("number {}", nth + 1), short)
+}
+
+/// Text of others as a line of a log shows it.
+fn short(text: &str) -> String {
+    let mut start: String = text.chars().take(LONGEST_SHOWN).collect();
+    if start.len() < text.len() {
+        start.push('…');
+    }
+    format!("{start:?}")
 }
 
 impl Algorithm {
@@ -299,5 +371,56 @@ impl fmt::Display for Algorithm {
 
 fn bytes(text: Option<&str>, name: &str) -> Result<Vec<u8>, String> {
     let text = text.ok_or_else(|| format!("it lacks {name}"))?;
-    BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("{name} is no base64url"))
+    BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("{name} is not base64url"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#;
+
+    #[test]
+    fn a_key_that_cannot_be_used_spoils_no_other() {
+        let small = format!(r#"{{"kty":"RSA","kid":"small","n":"{}","e":"AQAB"}}"#, "_".repeat(170) + "w");
+        let long = format!(r#"{{"kty":"{}"}}"#, "k".repeat(1000));
+        for (bad, said) in [
+            (small.as_str(), "key \"small\": an RSA key must have 2048 to 8192 bits (got 1024)"),
+            (r#"{"kty":"RSA","n":"_w"}"#, "key number 1: it lacks e"),
+            (r#"{"kty":"RSA","n":"+/","e":"AQAB"}"#, "key number 1: n is not base64url"),
+            (r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#, "x and y must have 32 bytes (got 1 and 1)"),
+            (r#"{"kty":"EC","crv":"P-521"}"#, "the curve \"P-521\" is not supported"),
+            (r#"{"kty":"EC"}"#, "it lacks crv"),
+            (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#, "x must have 32 bytes (got 1)"),
+            (r#"{"kty":"OKP","crv":"X25519"}"#, "the curve \"X25519\" is not supported"),
+            (r#"{"kty":"AKP"}"#, "the key type \"AKP\" is not supported"),
+            (&long, "kkkk…\" is not supported"),
+            (r#"{"kty":"oct","k":"AA"}"#, "a secret stands under"),
+            (r#"{"kty":"OKP","crv":"Ed25519","d":"AA"}"#, "private key"),
+            (r#"{"kty":"RSA","alg":7}"#, "key number 1: it is not a JWK"),
+            (r#"{"kid":"x"}"#, "key \"x\": it is not a JWK"),
+            ("7", "key number 1: it is not a JWK"),
+            ("null", "it is not a JWK"),
+            ("[]", "it is not a JWK"),
+        ] {
+            let read = Key::set(format!(r#"{{"keys":[{bad},{GOOD}]}}"#).as_bytes()).expect(bad);
+            assert_eq!((read.keys.len(), read.ignored.len()), (1, 1), "{bad}");
+            assert!(read.keys[0].is_meant(Some("good")) && !read.keys[0].is_meant(Some("small")), "{bad}");
+            let shown = read.ignored[0].to_string();
+            assert!(shown.contains(said) && shown.len() < 200, "{bad}: {shown}");
+            let alone = Key::set(format!(r#"{{"keys":[{bad}]}}"#).as_bytes());
+            assert!(alone.is_err_and(|error| error.contains(said)), "{bad}");
+        }
+        for other in [
+            r#"{"kty":"RSA","use":"enc"}"#,
+            r#"{"kty":"OKP","crv":"Ed25519","alg":"ES256","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
+        ] {
+            let read = Key::set(format!(r#"{{"keys":[{GOOD},{other}]}}"#).as_bytes()).unwrap();
+            assert_eq!((read.keys.len(), read.ignored.len()), (1, 0), "it is for something else: {other}");
+        }
+        for no_set in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[]}"#] {
+            assert!(Key::set(no_set.as_bytes()).is_err(), "{no_set}");
+        }
+    }
 }

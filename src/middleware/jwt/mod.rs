@@ -4,6 +4,7 @@
 
 mod jwks;
 mod key;
+mod source;
 mod token;
 
 use std::{
@@ -12,7 +13,6 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
-    time,
     time::UNIX_EPOCH,
 };
 
@@ -172,8 +172,6 @@ pub struct Verified {
     claims: Box<[(Box<str>, Box<str>)]>,
 }
 
-const REFRESH: time::Duration = time::Duration::from_secs(600);
-
 pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
     if let Some(from) = &config.from {
         chain.conceal(from);
@@ -188,7 +186,7 @@ impl Jwt {
     fn compile(config: &Config, cx: &mut Context<'_>) -> Self {
         let realm = config.realm.as_ref();
         Self {
-            keys: keys(config, cx),
+            keys: source::keys(config, cx),
             pinned: config.algorithms.iter().map(|algorithm| algorithm.value).collect(),
             rules: Rules {
                 issuers: config.issuer.0.clone(),
@@ -380,104 +378,6 @@ impl FromStr for KeySet {
             false => text.parse().map(Self::File),
         }
     }
-}
-
-/// The keys of the one place that they come from, for the algorithms pinned.
-fn keys(config: &Config, cx: &mut Context<'_>) -> Keys {
-    let url = config.jwks.as_ref().and_then(|jwks| match &jwks.value {
-        KeySet::Url(url) => Some(url),
-        KeySet::File(_) => None,
-    });
-    if let Some(refresh) = config.refresh.as_ref().filter(|_| url.is_none()) {
-        let message = "refresh has no effect: only a JWK set at a URL is fetched";
-        let problem = Diagnostic::error(Code::NoEffect, refresh.span, message);
-        cx.diagnostics.push(problem.help("files are read again when they change"));
-    }
-    if let Some(ca) = config.ca.as_ref().filter(|_| url.is_none()) {
-        let message = "ca has no effect: only a JWK set at a URL is fetched";
-        cx.diagnostics.push(Diagnostic::error(Code::NoEffect, ca.span, message));
-    }
-    let mut keys = match (&config.secret, &config.jwks, &config.public_key) {
-        (Some(secret), None, None) => match Key::secret(&secret.value.0) {
-            Ok(key) => vec![key],
-            Err(reason) => {
-                cx.diagnostics.push(Diagnostic::error(Code::BadValue, secret.span, reason));
-                return Keys::Given(Vec::new());
-            }
-        },
-        (None, Some(Spanned { value: KeySet::File(file), span }), None) => {
-            let file = Spanned::new(file.clone(), *span);
-            let text = cx.world.files.text(&file);
-            from_file(&file, text, Key::set, cx)
-        }
-        (None, Some(Spanned { value: KeySet::Url(url), .. }), None) => return from_url(url, config, cx),
-        (None, None, Some(file)) => {
-            // A PEM file may hold comments in any encoding.
-            let content = cx.world.files.read(file);
-            from_file(file, content, |pem| Key::pem(pem, &file.0).map(|key| vec![key]), cx)
-        }
-        _ => {
-            let message = "jwt takes its keys from exactly one of secret, jwks and public_key";
-            let problem = Diagnostic::error(Code::MissingKey, cx.span, message);
-            cx.diagnostics.push(problem.help("{ jwks: issuer.jwks.json } reads an issuer's public keys"));
-            return Keys::Given(Vec::new());
-        }
-    };
-    pin(&config.algorithms, &mut keys, cx);
-    Keys::Given(keys)
-}
-
-fn from_url(url: &Url, config: &Config, cx: &mut Context<'_>) -> Keys {
-    if let Some(refresh) = config.refresh.as_ref().filter(|refresh| refresh.get().is_zero()) {
-        let message = "without a pause it would be fetched all the time";
-        cx.diagnostics.push(Diagnostic::error(Code::BadValue, refresh.span, message));
-    }
-    for algorithm in config.algorithms.iter().filter(|algorithm| algorithm.is_of_secret()) {
-        let message = format!("no key here is for {algorithm}: a set holds public keys");
-        cx.diagnostics.push(Diagnostic::error(Code::NoEffect, algorithm.span, message));
-    }
-    let refresh = config.refresh.as_ref().map_or(REFRESH, |refresh| refresh.get());
-    let authorities = cx.authorities(config.ca.as_ref(), url);
-    let calls = &cx.world.calls;
-    let source = jwks::Source { url: url.clone(), authorities };
-    Keys::Fetched(calls.jwks.find(source, refresh, &calls.caller))
-}
-
-/// Leaves the keys what is pinned; an algorithm that no key is for would do nothing.
-fn pin(pinned: &OneOrMany<Spanned<Algorithm>>, keys: &mut [Key], cx: &mut Context<'_>) {
-    if pinned.0.is_empty() || keys.is_empty() {
-        return;
-    }
-    for algorithm in pinned.iter() {
-        if !keys.iter().any(|key| key.algorithms.contains(&algorithm.value)) {
-            let message = format!("no key here is for {algorithm}");
-            let mut there: Vec<String> = Vec::new();
-            for name in keys.iter().flat_map(|key| &key.algorithms).map(Algorithm::to_string) {
-                if !there.contains(&name) {
-                    there.push(name);
-                }
-            }
-            let problem = Diagnostic::error(Code::NoEffect, algorithm.span, message);
-            cx.diagnostics.push(problem.help(format!("what they are for: {}", there.join(", "))));
-        }
-    }
-    for key in keys {
-        key.algorithms.retain(|algorithm| pinned.iter().any(|one| one.value == *algorithm));
-    }
-}
-
-fn from_file(
-    file: &Spanned<FilePath>,
-    content: Option<impl AsRef<[u8]>>,
-    read: impl FnOnce(&[u8]) -> Result<Vec<Key>, String>,
-    cx: &mut Context<'_>,
-) -> Vec<Key> {
-    let Some(content) = content else { return Vec::new() };
-    read(content.as_ref()).unwrap_or_else(|reason| {
-        let message = format!("{} cannot be used", file.0.display());
-        cx.diagnostics.push(Diagnostic::error(Code::BadValue, file.span, message).reason(reason));
-        Vec::new()
-    })
 }
 
 fn fields(config: &Config, cx: &mut Context<'_>) -> Vec<(String, Field)> {

@@ -1,5 +1,5 @@
 """An issuer whose keys change: /jwks is its set, /keys?one,two says which are in it, /status?500 what it answers,
-/fetches how often it was asked. It prints its port, then a token of each key with the key's name."""
+/odd says that other members stand in the set beside the keys, /fetches how often it was asked. It prints its port, then a token of each key with the key's name."""
 
 import base64
 import http.server
@@ -15,7 +15,19 @@ ISSUED = {
     "two": ("ES256", ECAlgorithm, ec.generate_private_key(ec.SECP256R1())),
     "stranger": ("EdDSA", OKPAlgorithm, ed25519.Ed25519PrivateKey.generate()),
 }
-state = {"keys": ["one"], "status": 200, "fetches": 0}
+state = {"keys": ["one"], "status": 200, "fetches": 0, "odd": False}
+SMALL = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+# Members of a set that cannot be used (RFC 7517 section 5).
+ODD = [
+    {**json.loads(RSAAlgorithm.to_jwk(SMALL.public_key())), "kid": "small", "use": "sig", "alg": "RS256"},
+    {"kty": "AKP", "kid": "later", "alg": "ML-DSA-65", "pub": "AA"},
+    {"kty": "EC", "crv": "P-521", "kid": "large", "x": "AA", "y": "AA"},
+    {"kty": "RSA", "kid": "half", "n": "AA"},
+    {"kty": 5, "kid": "number"},
+    {"kid": "nothing"},
+    "garbage",
+    None,
+]
 
 
 def jwk(name):
@@ -36,6 +48,11 @@ def padded(number):
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
+def members():
+    keys = [jwk(name) for name in state["keys"]]
+    return [*ODD[:4], *keys, *ODD[4:]] if state["odd"] else keys
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -47,9 +64,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status, body = 200, ""
         if path == "/jwks":
             state["fetches"] += 1
-            status, body = state["status"], json.dumps({"keys": [jwk(name) for name in state["keys"]]})
+            status, body = state["status"], json.dumps({"keys": members()})
         elif path == "/keys":
-            state["keys"] = query.split(",")
+            state["keys"] = [name for name in query.split(",") if name]
+        elif path == "/odd":
+            state["odd"] = True
         elif path == "/status":
             state["status"] = int(query)
         elif path == "/fetches":
