@@ -77,6 +77,8 @@ pub struct Exchange {
     pub accept: Option<Box<Accept>>,
     /// The content coding that the client wants, of those that its chain offers.
     pub coding: Option<Coding>,
+    /// If-None-Match, where a part writes responses in such a coding.
+    pub held_tags: Option<Box<[HeaderValue]>>,
     /// Whether scripts of its origin may read the response, where a part was asked.
     pub cors: Option<cors::Asked>,
     /// What the response gets by the word of who let the request in.
@@ -140,6 +142,7 @@ impl Exchange {
             observed: SmallVec::new(),
             accept: None,
             coding: None,
+            held_tags: None,
             cors: None,
             granted: None,
             encoder: None,

@@ -279,12 +279,16 @@ fn answers_are_compressed_and_limits_hold() {
                 { "fields": vec![json!(["x-larger", 60_000]); 5] },
                 { "host": "a.test", "fields": [["host", "b.test"]] },
                 { "path": "/still" },
+                { "path": "/zipped", "method": "HEAD", "fields": [["accept-encoding", "gzip"]] },
             ] }),
         )
         .all();
     let told: Vec<_> = answers.iter().map(|answer| answer["status"].as_u64().unwrap_or(0)).collect();
-    assert_eq!(told, [200, 200, 429, 414, 431, 431, 431, 400, 200]);
-    assert_eq!(field(&answers[0], "content-encoding"), Some("gzip"));
+    assert_eq!(told, [200, 200, 429, 414, 431, 431, 431, 400, 200, 200]);
+    for answer in [&answers[0], &answers[9]] {
+        assert_eq!(field(answer, "content-encoding"), Some("gzip"));
+        assert_eq!(field(answer, "content-length"), None);
+    }
     assert!(answers[0]["size"].as_u64().unwrap() < 500);
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Builder, Context, Exchange, HeavyWork, Next, OnRequest, OnResponse};
 use crate::{
     diagnostic::{Code, Diagnostic},
-    http::{coding::Coding, list, vary},
+    http::{coding::Coding, hop_by_hop, list, vary},
     value::{Size, Spanned},
 };
 
@@ -98,18 +98,27 @@ fn check_types(config: &Config, cx: &mut Context<'_>) {
 impl OnRequest for Compress {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
         exchange.coding = Coding::wanted(&exchange.head.headers, &self.codings);
+        let fields = &exchange.head.headers;
+        if exchange.coding.is_some() && hop_by_hop::has_rare(fields, &header::IF_NONE_MATCH) {
+            exchange.held_tags = Some(fields.get_all(header::IF_NONE_MATCH).iter().cloned().collect());
+        }
         Next::Continue
     }
 }
 
 impl OnResponse for Compress {
     fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts) {
+        if head.status == StatusCode::NOT_MODIFIED {
+            return self.revalidate(exchange, head);
+        }
         if !self.fits(head) {
             return;
         }
         vary::add(&mut head.headers, "Accept-Encoding");
-        if let Some(coding) = exchange.coding.filter(|_| exchange.method != Method::HEAD) {
-            announce(coding, head);
+        let Some(coding) = exchange.coding else { return };
+        // The head of a response to HEAD is that of the response to GET (RFC 9110 section 9.3.2).
+        announce(coding, head);
+        if exchange.method != Method::HEAD {
             exchange.encoder = Some(Box::new(Encoder::new(coding, self.heavy.clone())));
         }
     }
@@ -128,9 +137,27 @@ impl Compress {
         }
     }
 
+    /// Makes the validators of a 304 those of the 200 in its place (RFC 9110 section 15.4.5). Its head seldom has the media
+    /// type: unless it says otherwise, and unless the client holds the body as it is, that 200 would be compressed.
+    fn revalidate(&self, exchange: &Exchange, head: &mut response::Parts) {
+        let other_type = head.headers.contains_key(header::CONTENT_TYPE) && !self.takes_type(head);
+        if other_type || is_coded(head) || says_no_transform(head) {
+            return;
+        }
+        vary::add(&mut head.headers, "Accept-Encoding");
+        let is_held = |tag: &HeaderValue| {
+            exchange.held_tags.iter().flatten().any(|held| names_tag(held.as_bytes(), tag.as_bytes()))
+        };
+        if exchange.coding.is_some() && !head.headers.get(header::ETAG).is_some_and(is_held) {
+            weaken(head);
+            // Of the body as it is (RFC 9110 section 8.6).
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+    }
+
     fn fits(&self, head: &response::Parts) -> bool {
         let has = |name| head.headers.contains_key(name);
-        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         !head.status.is_informational()
             && !bodiless
             && head.status != StatusCode::PARTIAL_CONTENT
@@ -179,6 +206,11 @@ fn announce(coding: Coding, head: &mut response::Parts) {
     {
         head.headers.remove(name);
     }
+    weaken(head);
+}
+
+/// Makes the ETag a weak one (RFC 9110 section 8.8.1): the coded bodies of one tag may differ.
+fn weaken(head: &mut response::Parts) {
     let tag = head.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
     if let Some(tag) = tag.filter(|tag| !tag.starts_with("W/")) {
         let weak = HeaderValue::try_from(format!("W/{tag}")).expect("a tag with two letters before it");
@@ -186,9 +218,41 @@ fn announce(coding: Coding, head: &mut response::Parts) {
     }
 }
 
+/// Whether an If-None-Match names exactly this tag: a weak one is another.
+fn names_tag(list: &[u8], tag: &[u8]) -> bool {
+    let mut rest = list;
+    while let Some(start) = rest.iter().position(|byte| *byte == b'"') {
+        let from = if rest[..start].ends_with(b"W/") { start - 2 } else { start };
+        let Some(length) = rest[start + 1..].iter().position(|byte| *byte == b'"') else { return false };
+        let end = start + length + 2;
+        if &rest[from..end] == tag {
+            return true;
+        }
+        rest = &rest[end..];
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_names_tags_as_they_are() {
+        for (list, tag, named) in [
+            (r#""a""#, r#""a""#, true),
+            (r#""x", "a""#, r#""a""#, true),
+            (r#""x,\"a""#, r#""a""#, false),
+            (r#"W/"a""#, r#""a""#, false),
+            (r#"W/"a","a""#, r#""a""#, true),
+            (r#"W/"a""#, r#"W/"a""#, true),
+            (r#""a"#, r#""a""#, false),
+            ("*", r#""a""#, false),
+            ("", r#""a""#, false),
+        ] {
+            assert_eq!(names_tag(list.as_bytes(), tag.as_bytes()), named, "{list} {tag}");
+        }
+    }
 
     fn compressed(accept: &str, fields: &[(&str, &str)]) -> (Option<String>, response::Parts) {
         let part = Compress::new(&Config::default(), HeavyWork::default());
