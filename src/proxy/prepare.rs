@@ -56,37 +56,58 @@ pub(super) fn prepare(
 /// Says that the request may be a replay (RFC 8470 section 5.1).
 const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
-/// The protocol that the client wants to go over to (RFC 9110 section 7.8). Not another HTTP and not TLS:
-/// behind a tunnel of these, requests would pass without a route.
+/// The protocols that the client offers to switch to (RFC 9110 section 7.8), of all lines. Without other versions of HTTP and
+/// TLS: in a tunnel of these, requests would pass without a route.
 fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
     if !hop_by_hop::has_rare(&head.headers, &header::UPGRADE) {
         return None;
     }
-    let protocol = head.headers.get(header::UPGRADE)?;
-    let asked = head.headers.get_all(header::CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|b| *b == b',')
-            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    });
-    (asked && !names_http_or_tls(protocol)).then(|| protocol.clone())
+    let elements = |name| {
+        let lines = head.headers.get_all(name).iter();
+        lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii)
+    };
+    let asked = elements(header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    let offered =
+        elements(header::UPGRADE).filter(|protocol| !protocol.is_empty() && !is_http_or_tls(protocol));
+    let offered: Vec<_> = offered.collect();
+    (asked && !offered.is_empty())
+        .then(|| HeaderValue::from_bytes(&offered.join(&b", "[..])).expect("elements of fields make a field"))
 }
 
-fn names_http_or_tls(protocols: &HeaderValue) -> bool {
-    protocols.as_bytes().split(|b| *b == b',').any(|protocol| {
-        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default().trim_ascii();
-        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
-    })
+fn is_http_or_tls(protocol: &[u8]) -> bool {
+    let name = protocol.split(|b| *b == b'/').next().unwrap_or_default().trim_ascii();
+    [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn offered(lines: &[&'static str]) -> Option<String> {
+        let mut head = http::Request::new(()).into_parts().0;
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        for line in lines {
+            head.headers.append(header::UPGRADE, HeaderValue::from_static(line));
+        }
+        upgrade(&head).map(|value| value.to_str().unwrap().to_owned())
+    }
+
     #[test]
-    fn websocket_may_be_asked_for_and_another_http_not() {
-        let names = |text| names_http_or_tls(&HeaderValue::from_static(text));
-        assert!(!names("websocket") && !names("tcp") && !names("SPDY/3.1"));
-        assert!(names("h2c") && names("websocket,H2C") && names("HTTP/2.0") && names("TLS/1.0"));
+    fn another_http_is_left_out_of_what_a_client_offers() {
+        for (lines, left) in [
+            (&["websocket"][..], Some("websocket")),
+            (&["SPDY/3.1"], Some("SPDY/3.1")),
+            (&["websocket,H2C"], Some("websocket")),
+            (&["h2c, websocket"], Some("websocket")),
+            (&["h2c", "a, b"], Some("a, b")),
+            (&["a", "TLS/1.0"], Some("a")),
+            (&["h2c"], None),
+            (&["HTTP/2.0, h2"], None),
+            (&["TLS/1.0"], None),
+            (&[", ,"], None),
+            (&[], None),
+        ] {
+            assert_eq!(offered(lines).as_deref(), left, "{lines:?}");
+        }
     }
 }

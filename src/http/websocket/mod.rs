@@ -68,7 +68,14 @@ pub fn accept(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else { return None };
     let is_key = STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16);
-    (is_named(headers) && is_key).then(|| accept_of(key.as_bytes()))
+    (is_offered(headers) && is_key).then(|| accept_of(key.as_bytes()))
+}
+
+/// Whether it is among the protocols that a client offers (RFC 6455 section 4.2.1).
+fn is_offered(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(UPGRADE).iter();
+    let mut offered = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii);
+    offered.any(|name| name.eq_ignore_ascii_case(NAME.as_bytes()))
 }
 
 /// Whether a 101 goes over to WebSocket with this acceptance (RFC 6455 section 4.1).
@@ -98,6 +105,15 @@ mod tests {
     fn the_example_of_the_rfc_is_accepted() {
         let accept = accept(&upgrade("WebSocket", "dGhlIHNhbXBsZSBub25jZQ==")).unwrap();
         assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn it_may_be_one_of_several_that_are_offered() {
+        for (offered, found) in
+            [("websocket, tcp", true), ("tcp,WebSocket", true), ("websockets", false), ("", false)]
+        {
+            assert_eq!(accept(&upgrade(offered, "dGhlIHNhbXBsZSBub25jZQ==")).is_some(), found, "{offered}");
+        }
     }
 
     #[test]
