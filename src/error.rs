@@ -113,6 +113,9 @@ reasons! {
     UpgradeFailed = "upgrade_failed", 502, Upstream, "http_upgrade_failed", "The service does not speak the protocol that was asked for.";
 }
 
+/// The Retry-After of a 503, in seconds, where nothing says more: about as long as health checks take to find an endpoint.
+pub const RETRY_AFTER: u64 = 5;
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

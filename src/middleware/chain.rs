@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderName, response};
 
 use super::{
-    Config, Context, Exchange, Held, IsTorn, Mode, Next, OnBody, OnRequest, OnResponse, Refusal, Source,
-    Verdict, World, jwt, limit,
+    Config, Context, Exchange, Held, IsTorn, Mode, Next, OnBody, OnRequest, OnResponse, Refusal, RejectsFor,
+    Source, Verdict, World, jwt, limit,
 };
 use crate::{
     diagnostic::Diagnostics,
@@ -170,12 +170,32 @@ impl Chain {
         for step in &self.request {
             exchange.entered = step.order + 1;
             let said = said(step.run.on_request(exchange), is_recorded).await;
-            if let Some(stop) = self.judged(step.order, &step.judge, said, exchange) {
+            if let Some(mut stop) = self.judged(step.order, &step.judge, said, exchange) {
+                if let Stop::Refuse(refusal) = &mut stop
+                    && refusal.tells_when()
+                {
+                    // In a box: most requests pass.
+                    Box::pin(self.prolong(refusal, step.order, exchange)).await;
+                }
                 return Some(stop);
             }
         }
         exchange.entered = self.parts.len();
         None
+    }
+
+    /// Asks the parts behind the one that rejected the request: the longest time is told.
+    async fn prolong(&self, refusal: &mut Refusal, after: usize, exchange: &mut Exchange) {
+        for step in self.request.iter().filter(|step| step.order > after && step.judge.mode == Mode::Enforce)
+        {
+            let seconds = match step.run.rejects_for(exchange) {
+                RejectsFor::Known(seconds) => seconds,
+                RejectsFor::Wait(seconds) => seconds.await,
+            };
+            if let Some(seconds) = seconds {
+                refusal.prolong(seconds);
+            }
+        }
     }
 
     fn judged(&self, order: usize, judge: &Judge, said: Said, exchange: &mut Exchange) -> Option<Stop> {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Builder, Context, Exchange, Mode, Next, OnRequest, Refusal,
+    Builder, Context, Exchange, Mode, Next, OnRequest, Refusal, RejectsFor,
     ip::{NetworkSet, Networks},
 };
 use crate::{
@@ -45,6 +45,8 @@ pub struct Config {
 struct Maintenance {
     allow: NetworkSet,
     refusal: Refusal,
+    /// In seconds.
+    retry_after: u64,
 }
 
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5 * 60);
@@ -63,6 +65,10 @@ impl OnRequest for Maintenance {
             false => self.refusal.clone().into(),
         }
     }
+
+    fn rejects_for<'a>(&'a self, exchange: &'a mut Exchange) -> RejectsFor<'a> {
+        RejectsFor::Known((!self.allow.contains(exchange.client_ip)).then_some(self.retry_after))
+    }
 }
 
 impl Maintenance {
@@ -80,6 +86,7 @@ impl Maintenance {
         Self {
             allow: NetworkSet::compile(&config.allow, cx),
             refusal: refusal.with(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs())),
+            retry_after: retry_after.as_secs(),
         }
     }
 }

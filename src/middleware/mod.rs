@@ -41,13 +41,13 @@ mod world;
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
     diagnostic::Diagnostics,
-    error::Reason,
+    error::{RETRY_AFTER, Reason},
     http::errors::{Page, Violation},
     value::Span,
 };
@@ -136,6 +136,18 @@ pub struct Context<'a> {
 /// The request half of a middleware.
 pub trait OnRequest: Send + Sync {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a>;
+
+    /// Asked where another part has rejected the request and tells the client when to retry: for how many seconds this part
+    /// would reject it. It changes no count.
+    fn rejects_for<'a>(&'a self, _: &'a mut Exchange) -> RejectsFor<'a> {
+        RejectsFor::Known(None)
+    }
+}
+
+/// For how many seconds a part would reject a request.
+pub enum RejectsFor<'a> {
+    Known(Option<u64>),
+    Wait(Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>>),
 }
 
 /// What looks at a request's body before the action, when all of the request half has passed.
@@ -221,9 +233,32 @@ impl Refusal {
         self
     }
 
+    /// Makes Retry-After at least so long.
+    pub fn prolong(&mut self, seconds: u64) {
+        if !self.fields.contains_key(header::RETRY_AFTER) {
+            self.fields.insert(header::RETRY_AFTER, RETRY_AFTER.into());
+        }
+        prolong(&mut self.fields, seconds);
+    }
+
+    /// Whether the client is told when to retry.
+    pub fn tells_when(&self) -> bool {
+        let status = self.status.unwrap_or_else(|| self.reason.status());
+        self.fields.contains_key(header::RETRY_AFTER) || status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     pub fn because(mut self, cause: &'static str) -> Self {
         self.cause = Some(cause);
         self
+    }
+}
+
+/// Makes Retry-After at least so long, where there is one: a client that waits as it is told is not to be rejected again for a
+/// reason that was known.
+fn prolong(fields: &mut HeaderMap, seconds: u64) {
+    let said = fields.get(header::RETRY_AFTER).and_then(|said| said.to_str().ok()?.parse::<u64>().ok());
+    if said.is_some_and(|said| said < seconds) {
+        fields.insert(header::RETRY_AFTER, seconds.into());
     }
 }
 

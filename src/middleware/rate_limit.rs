@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Builder, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal,
+    Builder, Context, Exchange, Mode, Next, OnRequest, OnResponse, Refusal, RejectsFor,
     limit::{
         self, Buckets, By, Identity, Key, Place, Problem, Quota, Refused, Scope, Shared, Taken, seconds,
     },
+    prolong,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -22,7 +23,8 @@ pub const ADDS_UP: bool = true;
 
 /// Refuses requests that come more often than `rate`, save for a `burst`, with 429 and Retry-After. All answers carry the
 /// fields RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10) unless it only observes. Of several in
-/// a chain each holds, and a request that one of them refuses counts for none of them.
+/// a chain each holds, and a request that one of them refuses counts for none of them. Retry-After is the longest of all
+/// that are used up.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RateLimit")]
@@ -113,7 +115,8 @@ pub fn install(config: &Config, cx: &mut Context<'_>, chain: &mut Builder) {
         told: (config.mode == Mode::Enforce).then(|| Told::of(config)),
     });
     chain.guard(config.mode, part.clone());
-    chain.on_response(part);
+    // A limit that was only asked for how long it would reject tells that too.
+    chain.on_every_response(part);
 }
 
 /// Where it is counted for all, and what is done while that is gone.
@@ -240,6 +243,32 @@ impl RateLimit {
         said.map(drop).map_err(refusal)
     }
 
+    /// How long it would reject the request; nothing where it has let the request pass already.
+    fn look<'a>(&'a self, exchange: &'a mut Exchange) -> RejectsFor<'a> {
+        let is_read = exchange.rate_limits.iter().any(|other| other.is_of(&self.buckets));
+        if is_read || !self.buckets.is_key_known(exchange) {
+            return RejectsFor::Known(None);
+        }
+        match &self.shared {
+            Some((shared, _)) if !shared.redis().is_down() => RejectsFor::Wait(Box::pin(async move {
+                let key = shared.key(exchange);
+                let refused = shared.look(&key, &self.quota).await.ok().flatten()?;
+                Some(self.used_up(exchange, Counted::Shared(key), refused))
+            })),
+            None | Some((_, Unavailable::Local)) => {
+                let key = self.buckets.key(exchange);
+                let refused = self.buckets.look(key, &self.quota);
+                RejectsFor::Known(refused.map(|refused| self.used_up(exchange, Counted::Here(key), refused)))
+            }
+            Some((_, Unavailable::Allow | Unavailable::Refuse)) => RejectsFor::Known(None),
+        }
+    }
+
+    fn used_up(&self, exchange: &mut Exchange, key: Counted, refused: Refused) -> u64 {
+        exchange.rate_limits.push(Reading { buckets: self.buckets.clone(), key, said: Err(refused) });
+        seconds(refused.more_in)
+    }
+
     fn give_back(&self, key: &Counted, taken: Taken) {
         match (key, &self.shared) {
             (Counted::Here(key), _) => self.buckets.give_back(*key, &self.quota, taken),
@@ -271,6 +300,10 @@ impl OnRequest for RateLimit {
             Err(refusal) => Next::Refuse(refusal),
         }
     }
+
+    fn rejects_for<'a>(&'a self, exchange: &'a mut Exchange) -> RejectsFor<'a> {
+        self.look(exchange)
+    }
 }
 
 impl OnResponse for RateLimit {
@@ -289,6 +322,11 @@ impl OnResponse for RateLimit {
         if let Some(told) = &self.told {
             head.headers.append(POLICY, told.policy.clone());
             head.headers.append(LIMIT, told.limit(said, refused));
+            if let (true, Ok(Taken { left: 0, more_in, .. })) = (exchange.reason.is_some() && !refused, said)
+            {
+                // Another part rejects the request that took the last token.
+                prolong(&mut head.headers, seconds(more_in));
+            }
         }
     }
 }

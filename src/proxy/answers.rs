@@ -1,20 +1,16 @@
 //! Answers that Portolan makes itself: errors in the route's form, OPTIONS, and what each must carry.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, response};
 
 use crate::{
-    error::Reason,
+    error::{RETRY_AFTER, Reason},
     http::errors::{Errors, Occurrence, Page, Violation},
     middleware::{Exchange, Refusal},
     routing::Allow,
 };
-
-/// How long a client is asked to wait where no endpoint is left: about as long as health checks take to
-/// find one.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// An answer to a request that is refused or that failed.
 pub(super) fn refusal(
@@ -40,7 +36,7 @@ fn explain(mut answer: Response<Bytes>, reason: Reason, allow: Option<&Allow>) -
         headers.insert(header::ALLOW, HeaderValue::from_static(""));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
     }
     answer
 }

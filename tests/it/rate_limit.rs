@@ -42,6 +42,58 @@ fn a_burst_passes_and_what_is_more_is_told_when_to_come_again() {
     assert_eq!(proxy.access_line_of("/refused")["reason"], "rate_limited");
 }
 
+fn number(response: &Response, name: &str) -> u64 {
+    response.field(name).unwrap_or_else(|| panic!("no {name}: {response:?}")).parse().expect("a number")
+}
+
+#[test]
+fn retry_after_is_the_longest_of_all_that_are_used_up() {
+    let (minute, hour) = (
+        "{ rate_limit: { rate: 10/m, burst: 1, bucket: minute } }",
+        "{ rate_limit: { rate: 1/h, burst: 1, bucket: hour } }",
+    );
+    let others = "{ rate_limit: { rate: 1/h, burst: 100, bucket: free } }, \
+                  { rate_limit: { rate: 1/h, burst: 1, by: \"header:X-Key\", bucket: observed, mode: observe } }";
+    for limits in [[minute, hour, others], [hour, minute, others], [others, minute, hour]] {
+        let limits = limits.join(", ");
+        let proxy = Proxy::start(&with(&limits));
+        let mut client = proxy.client();
+        assert_eq!(ask(&mut client, "/", "a").status, 200, "{limits}");
+        for _ in 0..3 {
+            let refused = ask(&mut client, "/", "a");
+            assert_eq!(refused.status, 429);
+            assert!((3500..=3600).contains(&number(&refused, "retry-after")), "{refused:?}");
+            let said = refused.values("ratelimit").join(", ");
+            assert!(said.contains("\"hour\";r=0;t=3") && said.contains("\"minute\";r=0;t="), "{said}");
+            assert!(!said.contains("observed"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn other_reasons_to_retry_later_know_of_limits() {
+    let concurrency =
+        "{ rate_limit: { rate: 1/h, burst: 1 } }, { maintenance: { active: true, retry_after: 10m } }";
+    let proxy = Proxy::start(&with(concurrency));
+    let unavailable = proxy.client().get("/");
+    assert_eq!(unavailable.status, 503);
+    assert!(number(&unavailable, "retry-after") > 3500, "it took the last token: {unavailable:?}");
+    let both = proxy.client().get("/");
+    assert!(both.status == 429 && number(&both, "retry-after") > 3500, "{both:?}");
+
+    let proxy = Proxy::start(&with(
+        "{ rate_limit: { rate: 10/m, burst: 1 } }, { maintenance: { active: true, retry_after: 10m } }",
+    ));
+    let statuses = [proxy.client().get("/"), proxy.client().get("/")];
+    assert_eq!(statuses.each_ref().map(|response| response.status), [503, 429]);
+    assert!(statuses.iter().all(|response| number(response, "retry-after") == 600), "{statuses:?}");
+
+    let yaml =
+        with("{ maintenance: { active: true, retry_after: 1m } }, { rate_limit: { rate: 1/h, burst: 1 } }");
+    let proxy = Proxy::start(&yaml);
+    assert_eq!(number(&proxy.client().get("/"), "retry-after"), 60, "nothing is used up");
+}
+
 #[test]
 fn each_key_has_a_count_and_a_refused_request_takes_nothing() {
     let limits = "{ rate_limit: { rate: 1/h, burst: 5, by: [] } }, \

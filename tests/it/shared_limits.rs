@@ -231,6 +231,25 @@ fn what_a_later_limit_refuses_is_given_back() {
 }
 
 #[test]
+fn what_a_later_limit_would_refuse_is_told() {
+    let redis = Redis::start();
+    let limits = "{ rate_limit: { rate: 10/m, burst: 1 } }, { rate_limit: { rate: 1/h, burst: 1, scope: shared, bucket: hour } }";
+    let proxy = Proxy::start(&with(&redis, limits));
+    until("redis answers", || is_up(&proxy));
+    let mut client = proxy.client();
+    assert_eq!(ask(&mut client, "a").status, 200);
+    for _ in 0..3 {
+        let refused = ask(&mut client, "a");
+        let wait: u64 = refused.field("retry-after").expect("Retry-After").parse().unwrap();
+        assert!(refused.status == 429 && (3500..=3600).contains(&wait), "{refused:?}");
+        assert!(
+            refused.values("ratelimit").iter().any(|said| said.starts_with("\"hour\";r=0")),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
 fn a_process_has_one_connection_over_reloads_and_none_when_nothing_asks_for_it() {
     let redis = Redis::start();
     let limit = |burst: u32| limited(&redis, &format!("rate: 1/h, burst: {burst}, by: []"));

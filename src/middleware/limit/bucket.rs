@@ -86,6 +86,18 @@ impl Quota {
         }
     }
 
+    /// Whether there is no token in a bucket. None is taken.
+    pub fn look(&self, bucket: &AtomicU64, now: u64) -> Option<Refused> {
+        let used = bucket.load(Ordering::Relaxed).clamp(now, now + self.depth) - now;
+        self.lacking(used)
+    }
+
+    /// What a bucket says of which so much is used.
+    pub(super) fn lacking(&self, used: u64) -> Option<Refused> {
+        let more_in = (used.min(self.depth) + self.interval).saturating_sub(self.depth);
+        (more_in > 0).then_some(Refused { more_in })
+    }
+
     /// The time in which a token comes.
     pub(super) fn interval(&self) -> u64 {
         self.interval
@@ -156,6 +168,20 @@ mod tests {
         assert_eq!(at(10).unwrap().more_in, 10 * MILLISECOND);
         assert_eq!(at(19), Err(Refused { more_in: MILLISECOND }));
         assert_eq!(at(10_000).unwrap().left, 2, "never more than the burst");
+    }
+
+    #[test]
+    fn a_look_says_what_taking_would_say() {
+        let (quota, bucket) = (quota("1/s", 2).unwrap(), AtomicU64::new(0));
+        let now = 1000 * PER_SECOND;
+        assert_eq!(quota.look(&bucket, now), None);
+        assert!(quota.take(&bucket, now).is_ok());
+        assert_eq!(quota.look(&bucket, now), None);
+        assert!(quota.take(&bucket, now).is_ok());
+        assert_eq!(quota.look(&bucket, now), Some(Refused { more_in: PER_SECOND }));
+        assert_eq!(quota.look(&bucket, now), quota.take(&bucket, now).err());
+        assert_eq!(quota.look(&bucket, now + PER_SECOND), None);
+        assert_eq!(quota.lacking(u64::MAX), Some(Refused { more_in: PER_SECOND }), "emptier than empty");
     }
 
     #[test]

@@ -84,6 +84,23 @@ impl Buckets {
         said
     }
 
+    /// Whether the request's key can be told already.
+    pub fn is_key_known(&self, exchange: &Exchange) -> bool {
+        self.by.is_known(exchange)
+    }
+
+    /// Whether a request with this key would be refused. Nothing is counted.
+    pub fn look(&self, key: Key, quota: &Quota) -> Option<Refused> {
+        let now = self.now();
+        match &self.kept {
+            Kept::One(bucket) => quota.look(bucket, now),
+            Kept::Many(shards) => {
+                let shard = shards[key.shard(SHARDS)].read().unwrap_or_else(PoisonError::into_inner);
+                quota.look(shard.buckets.get(&key)?, now)
+            }
+        }
+    }
+
     /// Counts a request that was refused by the word of somebody else.
     pub fn count_refusal(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);

@@ -150,6 +150,11 @@ impl By {
         Key(hasher.finish())
     }
 
+    /// Whether all that it takes is found out already.
+    pub(super) fn is_known(&self, exchange: &Exchange) -> bool {
+        self.0.iter().all(|aspect| aspect.is_known(exchange))
+    }
+
     /// Hashes what the request has of it.
     pub(super) fn write(&self, exchange: &Exchange, hasher: &mut impl Hasher) {
         self.0.iter().for_each(|aspect| aspect.write(exchange, hasher));
@@ -200,6 +205,15 @@ impl Aspect {
             KeyText::Tenant => Self::Tenant,
             KeyText::User => Self::User,
             KeyText::Claim(name) => Self::Claim(name.clone()),
+        }
+    }
+
+    /// Whether it is found out already. Who a request is from is found out on its way.
+    fn is_known(&self, exchange: &Exchange) -> bool {
+        match self {
+            Self::User => exchange.user.is_some() || exchange.claim(SUBJECT).is_some(),
+            Self::Claim(name) => exchange.claim(name).is_some(),
+            _ => true,
         }
     }
 

@@ -64,6 +64,18 @@ return {answer, second, part}",
     )
 });
 
+/// Says what is used of the bucket, and changes nothing.
+static LOOK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local time = redis.call('TIME')
+local kept_second, kept_part = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+)$')
+if not kept_second then
+  return 0
+end
+return math.max((kept_second - time[1]) * 16e9 + (kept_part - time[2] * 16000), 0)",
+    )
+});
+
 /// Puts a token back, unless the bucket has become full by itself since the request took it.
 static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -115,6 +127,12 @@ impl Shared {
         let (answer, second, part): (i64, u64, u64) = self.redis.run(&TAKE, key, &arguments).await?;
         let full_at = second.saturating_sub(BEGINNING).saturating_mul(PER_SECOND).saturating_add(part);
         Ok(quota.told(answer, full_at))
+    }
+
+    /// Whether a request with this key would be refused. Nothing is counted.
+    pub async fn look(&self, key: &str, quota: &Quota) -> Result<Option<Refused>, Unavailable> {
+        let used: u64 = self.redis.run(&LOOK, key, &[]).await?;
+        Ok(quota.lacking(used))
     }
 
     /// Has a token put back, unless its bucket is full by itself by then.
