@@ -76,7 +76,7 @@ pub fn which<const N: usize>(headers: &HeaderMap, names: [&HeaderName; N]) -> [b
 /// Whether the field frames, routes or secures a message, and so must not come in trailers
 /// (RFC 9110 section 6.5.1).
 pub fn forbidden_in_trailers(name: &HeaderName) -> bool {
-    const FORBIDDEN: [HeaderName; 14] = [
+    const FORBIDDEN: [HeaderName; 17] = [
         header::TRANSFER_ENCODING,
         header::CONTENT_LENGTH,
         header::HOST,
@@ -86,6 +86,9 @@ pub fn forbidden_in_trailers(name: &HeaderName) -> bool {
         header::TRAILER,
         header::EXPECT,
         header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::WWW_AUTHENTICATE,
+        header::PROXY_AUTHENTICATE,
         header::COOKIE,
         header::SET_COOKIE,
         header::CONTENT_ENCODING,
@@ -152,6 +155,18 @@ mod tests {
         left.sort_unstable();
         assert_eq!(left, ["host", "te", "x-end"]);
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn trailers_authenticate_nobody() {
+        for name in
+            ["authorization", "proxy-authorization", "www-authenticate", "proxy-authenticate", "cookie"]
+        {
+            assert!(forbidden_in_trailers(&HeaderName::from_static(name)), "{name}");
+        }
+        for name in ["grpc-status", "server-timing", "content-digest"] {
+            assert!(!forbidden_in_trailers(&HeaderName::from_static(name)), "{name}");
+        }
     }
 
     #[test]

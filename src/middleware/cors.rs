@@ -181,8 +181,7 @@ impl Cors {
             return answer;
         }
         let methods = self.methods.of(|| HeaderValue::from_str(method.as_str()).ok());
-        let names =
-            self.headers.of(|| asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(is_list).cloned());
+        let names = self.headers.of(|| list(asked, &header::ACCESS_CONTROL_REQUEST_HEADERS));
         let asks_privately = asked.get(&REQUEST_PRIVATE_NETWORK).is_some_and(|value| value == "true");
         let fields = [
             (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
@@ -222,9 +221,12 @@ fn the_origin(headers: &HeaderMap) -> Option<&HeaderValue> {
     lines.next().filter(|_| lines.next().is_none())
 }
 
-/// Names of fields and what stands between them: nothing else is said again.
-fn is_list(value: &&HeaderValue) -> bool {
-    value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~, \t".contains(b))
+/// The names of fields in a list, of all lines (RFC 9110 section 5.3). Nothing but such names is said again.
+fn list(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let is_list = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~, \t".contains(b);
+    let all = lines.join(&b", "[..]);
+    (!lines.is_empty() && all.iter().all(is_list)).then(|| HeaderValue::from_bytes(&all).ok()).flatten()
 }
 
 fn forget(headers: &mut HeaderMap) {
@@ -367,6 +369,21 @@ fn whole_seconds(max_age: &Spanned<Duration>, cx: &mut Context<'_>) -> HeaderVal
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_are_asked_for_are_said_again_from_all_lines() {
+        let asked = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static(line));
+            }
+            list(&headers, &header::ACCESS_CONTROL_REQUEST_HEADERS)
+        };
+        assert_eq!(asked(&["x-a,x-b"]).unwrap(), "x-a,x-b");
+        assert_eq!(asked(&["x-a", "x-b"]).unwrap(), "x-a, x-b");
+        assert_eq!(asked(&[]), None);
+        assert_eq!(asked(&["x-a", "<script>"]), None);
+    }
     use crate::diagnostic::Diagnostics;
 
     fn part(origins: &[&str], credentials: bool) -> Cors {

@@ -66,9 +66,36 @@ fn has_rel(parameters: &str) -> bool {
 
 impl OnRequest for EarlyHints {
     fn on_request<'a>(&'a self, exchange: &'a mut Exchange) -> Next<'a> {
-        if exchange.connection.protocol != Protocol::Http1 && exchange.method == Method::GET {
+        // Extended CONNECT asks for a tunnel, in which nothing is loaded.
+        let is_get = exchange.method == Method::GET && !exchange.connects;
+        if exchange.connection.protocol != Protocol::Http1 && is_get {
             exchange.early_hints = Some(self.fields.clone());
         }
         Next::Continue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::connection::Connection;
+
+    fn hints(protocol: Protocol, method: &str, connects: bool) -> bool {
+        let part = EarlyHints { fields: Arc::default() };
+        let mut exchange = Exchange::for_tests(method, "/");
+        let connection = Arc::get_mut(&mut exchange.connection).expect("nobody else has it");
+        let Connection { protocol: spoken, .. } = connection;
+        *spoken = protocol;
+        exchange.connects = connects;
+        assert!(matches!(part.on_request(&mut exchange), Next::Continue));
+        exchange.early_hints.is_some()
+    }
+
+    #[test]
+    fn hints_are_for_pages() {
+        assert!(hints(Protocol::Http2, "GET", false) && hints(Protocol::Http3, "GET", false));
+        assert!(!hints(Protocol::Http1, "GET", false));
+        assert!(!hints(Protocol::Http2, "HEAD", false) && !hints(Protocol::Http2, "POST", false));
+        assert!(!hints(Protocol::Http2, "GET", true), "extended CONNECT");
     }
 }

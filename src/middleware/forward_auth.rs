@@ -237,8 +237,11 @@ impl ForwardAuth {
                 exchange.granted = self.granted(answer.headers());
                 Verdict::Continue
             }
-            Ok(answer) if answer.status().is_server_error() && self.fail_open => {
+            Ok(answer) if is_failure(answer.status()) && self.fail_open => {
                 Self::let_in(exchange, Reason::AuthFailed, ERROR_STATUS)
+            }
+            Ok(answer) if answer.status() == StatusCode::NOT_MODIFIED => {
+                Verdict::Refuse(Box::new(Refusal::new(Reason::AuthFailed).because(ERROR_STATUS)))
             }
             Ok(answer) => Verdict::Refuse(Box::new(self.refusal(answer))),
             Err(error) => {
@@ -291,6 +294,11 @@ impl ForwardAuth {
         }
         refusal
     }
+}
+
+/// Whether it is no verdict. Nothing was asked that 304 could answer, and the client could not be shown one.
+fn is_failure(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::NOT_MODIFIED
 }
 
 const REFUSED: &str = "refused_by_service";

@@ -108,6 +108,20 @@ fn who_is_let_in_is_told_on_and_cannot_be_forged() {
 }
 
 #[test]
+fn an_answer_that_is_no_verdict_is_a_failure() {
+    let service = Origin::replying(b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n");
+    let origin = Origin::saying("in");
+    for (settings, expected) in [("", 502), (", fail_open: true", 200)] {
+        let part = format!("{{ forward_auth: {{ upstream: auth, path: / {settings} }} }}");
+        let proxy = Proxy::start(&with_auth(&behind(&part, &origin), service.address().port()));
+        for protocol in ["--http1.1", "--http2-prior-knowledge"] {
+            assert_eq!(status(&proxy, "/in", &[protocol]), expected.to_string(), "{settings} {protocol}");
+        }
+        assert_eq!(proxy.access_line_of("/in")["cause"], "service_error");
+    }
+}
+
+#[test]
 fn a_refusal_is_the_services_own_and_the_rest_stays_here() {
     let (service, origin) = (Service::start(), Origin::saying(""));
     let proxy = service.proxy("copy_headers: X-User", &origin);

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Builder, Context, Exchange, HeavyWork, Next, OnRequest, OnResponse};
+use super::{Builder, Context, Exchange, HeavyWork, Next, OnRequest, OnResponse, decompress::is_coded};
 use crate::{
     diagnostic::{Code, Diagnostic},
     http::{coding::Coding, hop_by_hop, list, vary},
@@ -141,7 +141,7 @@ impl Compress {
     /// type: unless it says otherwise, and unless the client holds the body as it is, that 200 would be compressed.
     fn revalidate(&self, exchange: &Exchange, head: &mut response::Parts) {
         let other_type = head.headers.contains_key(header::CONTENT_TYPE) && !self.takes_type(head);
-        if other_type || is_coded(head) || says_no_transform(head) {
+        if other_type || is_coded(&head.headers) || says_no_transform(head) {
             return;
         }
         vary::add(&mut head.headers, "Accept-Encoding");
@@ -150,8 +150,9 @@ impl Compress {
         };
         if exchange.coding.is_some() && !head.headers.get(header::ETAG).is_some_and(is_held) {
             weaken(head);
-            // Of the body as it is (RFC 9110 section 8.6).
+            // They are of the body as it is (RFC 9110 section 8.6).
             head.headers.remove(header::CONTENT_LENGTH);
+            head.headers.remove(header::ACCEPT_RANGES);
         }
     }
 
@@ -162,7 +163,7 @@ impl Compress {
             && !bodiless
             && head.status != StatusCode::PARTIAL_CONTENT
             && !has(header::CONTENT_RANGE)
-            && !is_coded(head)
+            && !is_coded(&head.headers)
             && !says_no_transform(head)
             && length(head).is_none_or(|length| length >= self.min_size)
             && self.takes_type(head)
@@ -184,10 +185,6 @@ impl Compress {
             None => TYPES.into_iter().any(is) || kind.ends_with("+json") || kind.ends_with("+xml"),
         }
     }
-}
-
-fn is_coded(head: &response::Parts) -> bool {
-    head.headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity")
 }
 
 fn says_no_transform(head: &response::Parts) -> bool {
@@ -293,11 +290,27 @@ mod tests {
     }
 
     #[test]
+    fn several_lines_are_one_list() {
+        let part = Compress::new(&Config::default(), HeavyWork::default());
+        for (name, second) in
+            [(header::CONTENT_ENCODING, &b"gzip"[..]), (header::CACHE_CONTROL, b"x=\xe9, no-transform")]
+        {
+            let mut head = http::Response::new(()).into_parts().0;
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            head.headers.append(&name, HeaderValue::from_static("Identity"));
+            assert!(part.fits(&head), "{name}");
+            head.headers.append(&name, HeaderValue::from_bytes(second).unwrap());
+            assert!(!part.fits(&head), "{name}");
+        }
+    }
+
+    #[test]
     fn what_would_gain_nothing_or_must_not_change_is_left() {
         for fields in [
             &[("content-type", "image/png")][..],
             &[("content-type", "text/plain"), ("content-length", "1023")],
             &[("content-type", "text/plain"), ("content-encoding", "gzip")],
+            &[("content-type", "text/plain"), ("content-encoding", "gzip, identity")],
             &[("content-type", "text/plain"), ("cache-control", "public, no-transform")],
             &[("content-type", "text/plain"), ("content-range", "bytes 0-4/9")],
             &[("content-type", "text/event-stream")],
