@@ -111,7 +111,7 @@ fn admit(address: &Address, denied: &Denied, span: Span, out: &mut Diagnostics) 
         Err(denial) => {
             let message = format!("the tenant may not use {address}");
             let problem = Diagnostic::error(Code::DeniedAddress, span, message);
-            refuse(out, problem.reason(denial.to_string()).maybe_help(denial.help()))
+            refuse(out, problem.reason(denial.to_string()).maybe_help(denial.help(address)))
         }
     }
 }

@@ -256,14 +256,16 @@ impl fmt::Display for DeniedAddress {
 // === impl Denial ===
 
 impl Denial {
-    /// What the operator can do, where something can be done.
-    pub fn help(&self) -> Option<String> {
-        match self {
-            Self::Local(rule) => {
-                Some(format!("the operator can allow it in the include: allow_upstreams: [\"{rule}\"]"))
+    /// What the operator can do about an address, where something can be done: allow it, and nothing beside it.
+    pub fn help(&self, address: &Address) -> Option<String> {
+        let Self::Local(rule) = self else { return None };
+        let allowed = match address {
+            Address::Tcp(address) if !address.ip().to_canonical().is_unspecified() => {
+                address.ip().to_canonical().to_string()
             }
-            Self::Admin | Self::Listed(_) | Self::LinkLocal(_) => None,
-        }
+            Address::Tcp(_) | Address::Unix(_) => rule.to_string(),
+        };
+        Some(format!("the operator can allow it in the include: allow_upstreams: [\"{allowed}\"]"))
     }
 }
 

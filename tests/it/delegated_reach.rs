@@ -47,17 +47,17 @@ fn assert_denied(outcome: &Outcome, reason: &str) {
 /// Also with the file beside the root, named without a directory: that is no symlink to anywhere.
 #[test]
 fn this_machine_is_denied_unless_the_operator_allows_it() {
-    for (endpoint, rule) in [
-        ("127.0.0.1:80", "127.0.0.0/8"),
-        ("127.8.0.1:80", "127.0.0.0/8"),
-        ("0.0.0.0:80", "127.0.0.0/8"),
-        ("[::ffff:127.0.0.1]:80", "127.0.0.0/8"),
-        ("[::1]:80", "::1"),
-        ("unix:/run/app.sock", "unix:*"),
+    for (endpoint, rule, narrowest) in [
+        ("127.0.0.1:80", "127.0.0.0/8", "127.0.0.1"),
+        ("127.8.0.1:80", "127.0.0.0/8", "127.8.0.1"),
+        ("0.0.0.0:80", "127.0.0.0/8", "127.0.0.0/8"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.0/8", "127.0.0.1"),
+        ("[::1]:80", "::1", "::1"),
+        ("unix:/run/app.sock", "unix:*", "unix:*"),
     ] {
         let denied = check(&main(""), &site(endpoint));
         assert_denied(&denied, &format!("{rule} is denied to delegated files by default"));
-        assert!(denied.stderr.contains(&format!("allow_upstreams: [\"{rule}\"]")), "{denied:?}");
+        assert!(denied.stderr.contains(&format!("allow_upstreams: [\"{narrowest}\"]")), "{denied:?}");
         let allow = ", allow_upstreams: [127.0.0.0/8, \"::1\", \"unix:*\"]";
         let allowed = check(&main(allow), &site(endpoint));
         assert_eq!(allowed.code, 0, "{endpoint}: {allowed:?}");
