@@ -294,6 +294,7 @@ mod tests {
             health: None,
             timeouts: upstream::Timeouts { connect: long, first_byte: long, body_idle: long },
             pool_idle: long,
+            response_limits: Default::default(),
             retries: 0,
         };
         let upstream =

@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -25,13 +25,9 @@ pub struct Reservations(OnceLock<Mutex<Vec<Arc<Reserved>>>>);
 /// One upstream connection that is reserved for one client connection.
 #[derive(Debug)]
 pub struct Reserved {
-    /// Unique in this process: keeps the connection apart from all others in a pool.
-    id: u64,
     /// The upstream or the target that it leads to.
     destination: String,
     state: Mutex<State>,
-    /// Whether the connection carries HTTP/1.1 without TLS: nothing but the requests is to be known of it.
-    is_plain: AtomicBool,
     /// Held by the one request that uses the connection.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -51,10 +47,8 @@ struct State {
     users: usize,
     login: Login,
     endpoint: Option<Address>,
-    /// Closes the upstream connection when it is dropped.
-    connection: Option<Box<dyn Any + Send + Sync>>,
-    /// Whether a request may follow on that connection.
-    is_idle: bool,
+    /// The pool that the connection alone is in. It is closed when the pool is dropped.
+    pool: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// How far the handshake is (RFC 4559 section 4.1).
@@ -192,52 +186,7 @@ impl fmt::Debug for Reservations {
 
 impl Reserved {
     fn new(destination: &str) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self {
-            id,
-            destination: destination.to_owned(),
-            state: Mutex::default(),
-            is_plain: AtomicBool::default(),
-            turn: Arc::default(),
-        }
-    }
-
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// To be said before it is connected.
-    pub fn set_plain(&self, is_plain: bool) {
-        self.is_plain.store(is_plain, Ordering::Release);
-    }
-
-    pub fn is_plain(&self) -> bool {
-        self.is_plain.load(Ordering::Acquire)
-    }
-
-    /// Keeps what closes the upstream connection when it is dropped: in the place of an earlier connection, and until the
-    /// client connection ends.
-    pub fn keep(&self, connection: Box<dyn Any + Send + Sync>) {
-        let mut state = self.state();
-        state.is_idle = false;
-        let earlier = state.connection.replace(connection);
-        drop(state);
-        drop(earlier);
-    }
-
-    /// What is kept of the connection, where a request may follow on it: asked for once, by whoever goes on with it.
-    pub fn go_on<T: Any, R>(&self, with: impl FnOnce(&T) -> Option<R>) -> Option<R> {
-        let mut state = self.state();
-        match std::mem::take(&mut state.is_idle) {
-            true => state.connection.as_ref()?.downcast_ref().and_then(with),
-            false => None,
-        }
-    }
-
-    /// A request goes over the connection.
-    pub fn set_busy(&self) {
-        self.state().is_idle = false;
+        Self { destination: destination.to_owned(), state: Mutex::default(), turn: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -261,8 +210,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Lease ===
 
 impl Lease {
-    pub fn reserved(&self) -> &Arc<Reserved> {
-        &self.reserved
+    /// The pool that the reserved connection alone is in.
+    pub fn pool<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut state = self.reserved.state();
+        let pool = state.pool.get_or_insert_with(|| Arc::new(T::default())).clone();
+        pool.downcast().unwrap_or_default()
     }
 
     /// The endpoint that the whole handshake goes to.
@@ -300,17 +252,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.is_intact.load(Ordering::Acquire) {
-            if self.turn.is_some() {
-                self.reserved.state().is_idle = true;
-            }
-        } else {
+        if !self.is_intact.load(Ordering::Acquire) {
             let mut state = self.reserved.state();
-            state.is_idle = false;
             state.login = Login::None;
-            let connection = state.connection.take();
+            let pool = state.pool.take();
             drop(state);
-            drop(connection);
+            drop(pool);
         }
         self.turn = None;
         self.end();
@@ -381,11 +328,18 @@ mod tests {
         assert!(has_challenge(&several));
     }
 
-    async fn used(all: &Reservations, with_credentials: bool, challenged: bool) -> u64 {
+    /// Stands for a pool of connections.
+    type Pool = ();
+
+    async fn used(all: &Reservations, with_credentials: bool, challenged: bool) -> Arc<Reserved> {
         let lease = all.lease("a", with_credentials).await;
         lease.answered(with_credentials, challenged);
         lease.set_intact();
-        lease.reserved().id()
+        lease.reserved.clone()
+    }
+
+    fn same(one: &Arc<Reserved>, other: &Arc<Reserved>) -> bool {
+        Arc::ptr_eq(one, other)
     }
 
     #[tokio::test]
@@ -396,16 +350,14 @@ mod tests {
         all.reserve("a", None);
         assert!(all.has("a") && !all.has("b"));
         let first = used(&all, true, true).await;
-        assert_ne!(used(&all, false, true).await, first, "a request in between keeps off");
-        assert_eq!(used(&all, true, false).await, first);
-        assert_eq!(used(&all, false, false).await, first, "signed in");
+        assert!(!same(&used(&all, false, true).await, &first), "a request in between keeps off");
+        assert!(same(&used(&all, true, false).await, &first));
+        assert!(same(&used(&all, false, false).await, &first), "signed in");
         let lease = all.lease("a", false).await;
-        assert_eq!(
-            (lease.reserved().id(), lease.endpoint().unwrap().to_string()),
-            (first, "127.0.0.1:1".into())
-        );
-        assert_ne!(all.lease("a", false).await.reserved().id(), first, "busy");
-        assert_ne!(all.lease("b", false).await.reserved().id(), first, "it leads elsewhere");
+        assert!(same(&lease.reserved, &first));
+        assert_eq!(lease.endpoint().unwrap().to_string(), "127.0.0.1:1");
+        assert!(!same(&all.lease("a", false).await.reserved, &first), "busy");
+        assert!(!same(&all.lease("b", false).await.reserved, &first), "it leads elsewhere");
     }
 
     #[tokio::test]
@@ -414,45 +366,33 @@ mod tests {
         let first = all.lease("a", true).await;
         first.answered(true, false);
         first.end();
-        let (id, mut second) = (first.reserved().id(), Box::pin(all.lease("a", false)));
+        let (of_first, mut second) = (first.reserved.clone(), Box::pin(all.lease("a", false)));
         let waiting = tokio::time::timeout(std::time::Duration::ZERO, &mut second).await;
         assert!(waiting.is_err(), "the first has not left yet");
         first.set_intact();
         drop(first);
-        assert_eq!(second.await.reserved().id(), id);
+        assert!(same(&second.await.reserved, &of_first));
         // A wait that was given up holds nothing.
         let first = all.lease("a", false).await;
         first.end();
         assert!(tokio::time::timeout(std::time::Duration::ZERO, all.lease("a", false)).await.is_err());
         drop(first);
-        assert_eq!(all.lease("a", false).await.reserved().id(), id);
+        assert!(same(&all.lease("a", false).await.reserved, &of_first));
     }
 
     #[tokio::test]
     async fn a_connection_is_closed_with_the_client_connection_and_where_an_exchange_broke() {
         let all = Reservations::default();
-        let kept = |lease: &Lease| -> Weak<()> {
-            let connection = Arc::new(());
-            let weak = Arc::downgrade(&connection);
-            lease.reserved().keep(Box::new(connection));
-            weak
-        };
+        let pool = |lease: &Lease| -> Weak<Pool> { Arc::downgrade(&lease.pool::<Pool>()) };
         let lease = all.lease("a", true).await;
-        let earlier = kept(&lease);
-        let later = kept(&lease);
-        assert!(earlier.upgrade().is_none() && later.upgrade().is_some());
+        let first = pool(&lease);
         lease.set_intact();
-        let again = |reserved: &Reserved| reserved.go_on(|_: &Arc<()>| Some(())).is_some();
-        assert!(!again(lease.reserved()), "a request is on it");
-        let reserved = lease.reserved().clone();
         drop(lease);
-        assert!(later.upgrade().is_some());
-        assert!(again(&reserved) && !again(&reserved), "once");
-        drop(reserved);
+        assert!(first.upgrade().is_some());
         drop(all.lease("a", true).await);
-        assert!(later.upgrade().is_none(), "that exchange did not end");
+        assert!(first.upgrade().is_none(), "that exchange did not end");
         let lease = all.lease("a", true).await;
-        let last = kept(&lease);
+        let last = pool(&lease);
         lease.set_intact();
         drop(lease);
         drop(all);

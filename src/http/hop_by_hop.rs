@@ -101,6 +101,12 @@ pub fn forbidden_in_trailers(name: &HeaderName) -> bool {
         || imitates_guarded(name)
 }
 
+/// Leaves out trailers that frame, route or secure a message.
+pub fn retain_trailers(trailers: &mut HeaderMap) {
+    let forbidden: Vec<_> = trailers.keys().filter(|name| forbidden_in_trailers(name)).cloned().collect();
+    forbidden.iter().for_each(|name| drop(trailers.remove(name)));
+}
+
 /// Fields that a client must not have taken away by naming them in Connection, nor say behind a body.
 fn protected(name: &[u8]) -> bool {
     [

@@ -99,7 +99,7 @@ impl World<'static> {
         let limits = limit::Registry::new(crate::value::Clock::machine());
         let clock = crate::value::Clock::machine();
         let calls = Calls {
-            caller: Arc::new(Caller::new(None)),
+            caller: Arc::new(Caller::for_tests()),
             upstreams: Box::new(|_| None),
             jwks: Box::leak(Box::new(jwt::Registry::new(clock))),
             redis: Box::new(|_| None),

@@ -19,6 +19,7 @@ use crate::{
         path,
         target::{self, WholeServer},
     },
+    upstream::Connections,
 };
 
 /// Where a request is to be sent on to.
@@ -67,14 +68,18 @@ impl Errand {
 }
 
 /// Finds out where an errand goes. What the client said to us as a proxy does not go with it.
-pub(super) async fn call<S: Session>(downstream: &mut Downstream<S>, errand: Errand) -> Result<Call, Reason> {
+pub(super) async fn call<S: Session>(
+    downstream: &mut Downstream<S>,
+    errand: Errand,
+    connections: Arc<Connections>,
+) -> Result<Call, Reason> {
     let Errand { forward, authority } = errand;
     // The chain may have looked at it (RFC 9110 section 11.7.2).
     downstream.exchange.head.headers.remove(header::PROXY_AUTHORIZATION);
     let deadline = downstream.exchange.deadline(forward.timeouts.total);
     let find = forward.find(authority.to_str().map_err(|_| Reason::BadHost)?);
     let found = patiently(find, &mut downstream.session, deadline).await??;
-    let target = Target::new(authority, found, &forward);
+    let target = Target::new(authority, found, &forward, connections);
     let traced = downstream.exchange.trace.as_ref().and_then(Traced::of);
     Ok(Call::new(Destination::Target(target), traced))
 }

@@ -6,60 +6,48 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, StatusCode, Version, header, request};
-use pingora::{
-    Error,
-    http::{RequestHeader, ResponseHeader},
-    protocols::ALPN,
-    upstreams::peer::HttpPeer,
-};
+use http::{HeaderMap, HeaderValue, StatusCode, request, response};
+use pingora::upstreams::peer::HttpPeer;
 
-use super::{
-    destination::Destination,
-    downstream::Exchanged,
-    errors,
-    spans::Traced,
-    tunnel::{self, Tunnel},
-};
+use super::{destination::Destination, downstream::Exchanged, spans::Traced, tunnel::Tunnel};
 use crate::{
     error::{Blame, Reason},
-    http::{
-        connection_auth::{self, Lease},
-        hop_by_hop,
+    http::connection_auth::{self, Lease},
+    upstream::{
+        Route, Upstream,
+        config::Protocol,
+        exchange::{Failure, Processed},
     },
-    trace::TRACEPARENT,
-    upstream::{self, Upstream, config::Protocol},
     value::Address,
 };
-
-/// Sets the connections of HTTP/2 apart that carry tunnels. Pingora does not show whether a server allows extended
-/// CONNECT: one that ends the connection for it ends no request of others.
-const OF_TUNNELS: u64 = 0x7475_6e6e_656c_7321;
 
 /// One request's call to an upstream.
 pub struct Call {
     to: Destination,
     /// The tunnel that is asked for.
-    tunnel: Option<Tunnel>,
-    /// Whether writing the request takes no time that a timer would have to guard.
-    at_once: bool,
-    /// The endpoint had closed the kept connection that was used: it is asked again.
-    stale: bool,
+    pub(super) tunnel: Option<Tunnel>,
+    /// The same endpoint is asked again, on a new connection.
+    again: bool,
+    /// How often that was done.
+    repeats: u32,
     pub attempts: u32,
     began: Instant,
     attempt_began: Instant,
     pub connected_after: Option<Duration>,
     pub first_byte_after: Option<Duration>,
     pub failure: Option<Reason>,
-    /// Whether it carries credentials that sign in the connection.
-    with_credentials: bool,
     /// The use of a connection that is reserved for the client connection.
     lease: Option<Arc<Lease>>,
+    /// Whether it carries credentials that sign in the connection.
+    with_credentials: bool,
     /// Whether the response asked for such credentials on a connection that is not reserved.
     challenged: bool,
     /// What is recorded of it, where it is.
     pub traced: Option<Box<Traced>>,
 }
+
+/// So often one endpoint is asked again because it closed a connection or did not process a request.
+const MOST_REPEATS: u32 = 3;
 
 impl Call {
     pub(super) fn new(to: Destination, traced: Option<Box<Traced>>) -> Self {
@@ -67,16 +55,16 @@ impl Call {
         Self {
             to,
             tunnel: None,
-            at_once: false,
-            stale: false,
+            again: false,
+            repeats: 0,
             attempts: 0,
             began,
             attempt_began: began,
             connected_after: None,
             first_byte_after: None,
             failure: None,
-            with_credentials: false,
             lease: None,
+            with_credentials: false,
             challenged: false,
             traced,
         }
@@ -108,8 +96,13 @@ impl Call {
         (self.lease, self.with_credentials) = (Some(lease), with_credentials);
     }
 
+    /// Whether the response asked for credentials on a connection that others could use.
+    pub(super) fn is_challenged(&self) -> bool {
+        self.challenged
+    }
+
     /// Looks for challenges in a final head: what answers them is to go over a reserved connection.
-    pub(super) fn look_for_challenge(&mut self, headers: &HeaderMap) {
+    fn look_for_challenge(&mut self, headers: &HeaderMap) {
         let challenged = connection_auth::has_challenge(headers);
         match &self.lease {
             Some(lease) => lease.answered(self.with_credentials, challenged),
@@ -117,30 +110,18 @@ impl Call {
         }
     }
 
-    /// Whether the response asked for credentials on a connection that others could use.
-    pub(super) fn is_challenged(&self) -> bool {
-        self.challenged
+    /// What the upstream speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.to.protocol()
     }
 
-    /// Has the upstream asked for what the request asks for, where it can be: see [`Tunnel::ask`].
-    pub(super) fn ask_tunnel(&mut self, head: &mut request::Parts, bodiless: bool) -> Option<Tunnel> {
-        self.tunnel = Tunnel::ask(head, self.to.protocol(), bodiless);
-        self.tunnel.clone()
-    }
-
-    /// Whether the upstream speaks the one protocol whose trailers Pingora leaves behind.
-    pub(super) fn is_http1(&self) -> bool {
-        self.to.protocol() == Protocol::H1
-    }
-
-    /// The request is so small that writing it cannot wait: no timer guards it.
-    pub(super) fn write_at_once(&mut self) {
-        self.at_once = true;
-    }
-
-    /// The next endpoint: one that was not tried yet, or the same where only a kept connection was stale.
-    pub(super) fn next_peer(&mut self) -> Option<Box<HttpPeer>> {
-        let Some(mut peer) = self.to.next(std::mem::take(&mut self.stale)) else {
+    /// Begins the next attempt: at an endpoint that was not tried yet, or at the same again. Says how it is connected, and
+    /// whether the connection has to be a new one.
+    pub(super) fn next(&mut self) -> Option<(Route, bool)> {
+        let again = std::mem::take(&mut self.again);
+        let asks = self.tunnel.as_ref().map(Tunnel::request);
+        let route = if self.to.next(again) { self.to.route(asks) } else { None };
+        let Some(route) = route else {
             // A failure of the endpoints that were tried says more than that there are no others.
             self.failure.get_or_insert(Reason::NoEndpoint);
             return None;
@@ -152,51 +133,43 @@ impl Call {
         if let (Some(traced), Some(address)) = (&mut self.traced, self.to.address()) {
             traced.begin(address.into_owned());
         }
-        // The session's own wait limits first_byte and body_idle apart, without a timer for each read,
-        // and lets a tunnel be silent.
-        peer.options.read_timeout = None;
-        if self.at_once {
-            peer.options.write_timeout = None;
-        }
-        match &self.tunnel {
-            None => {}
-            Some(tunnel) if tunnel.connects_upstream() => peer.group_key ^= OF_TUNNELS,
-            Some(_) => peer.options.alpn = ALPN::H1,
-        }
-        Some(peer)
+        Some((route, again))
     }
 
-    /// There is a connection. A kept one was there at once.
-    pub(super) fn connected(&mut self, kept: bool) {
+    /// A new connection for the attempt.
+    pub(super) fn peer(&self, route: &Route) -> Option<Box<HttpPeer>> {
+        self.to.peer(route.protocol)
+    }
+
+    /// There is a connection. A reused one was there at once.
+    pub(super) fn connected(&mut self, reused: bool) {
         if let Some(pick) = self.to.pick() {
             pick.connected();
         }
-        if let Some(lease) = &self.lease {
-            lease.reserved().set_busy();
-        }
         if self.connected_after.is_none() {
-            let waited = if kept && self.attempts == 1 { Duration::ZERO } else { self.began.elapsed() };
+            let waited = if reused && self.attempts == 1 { Duration::ZERO } else { self.began.elapsed() };
             self.connected_after = Some(waited);
         }
         self.failure = None;
     }
 
-    /// Writes what depends on the endpoint chosen: the Host, and TE where the connection carries trailers.
-    pub(super) fn address(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        if request.version != Version::HTTP_2 && hop_by_hop::has_rare(&request.headers, &header::TE) {
-            request.remove_header(&header::TE);
-        }
-        if self.tunnel.as_ref().is_some_and(Tunnel::connects_upstream) {
-            tunnel::connect(request);
-        }
-        if let Some(traced) = &self.traced {
-            request.insert_header(TRACEPARENT, traced.traceparent())?;
-        }
-        self.to.address_to(request)
+    /// The Host that the endpoint is asked for.
+    pub(super) fn host(&self, head: &request::Parts) -> HeaderValue {
+        self.to.host(head)
+    }
+
+    /// The attempt's place in the trace, as the endpoint is told, where the trace is recorded.
+    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
+        self.traced.as_ref().map(|traced| traced.traceparent())
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.to.is_tls()
     }
 
     /// The final head is there. An error where it cannot be the answer to what was asked.
-    pub(super) fn answered(&mut self, head: &ResponseHeader) -> Result<(), Reason> {
+    pub(super) fn answered(&mut self, head: &response::Parts) -> Result<(), Reason> {
+        self.look_for_challenge(&head.headers);
         match &self.tunnel {
             None if head.status == StatusCode::SWITCHING_PROTOCOLS => return Err(Reason::UpstreamProtocol),
             None => {}
@@ -222,43 +195,43 @@ impl Call {
     }
 
     /// Says whether another endpoint is to be tried.
-    pub(super) fn connect_failed(&mut self, error: &Error) -> bool {
-        self.note(error, true);
+    pub(super) fn connect_failed(&mut self, failure: &Failure) -> bool {
+        self.note(failure.reason, failure);
         if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().connect_failed();
         }
-        self.may_retry()
+        self.to.has_more(self.attempts)
     }
 
-    /// An exchange broke; says whether it may be tried again. `stale`: on a kept connection, in a way that
-    /// tells nothing of the endpoint but that it closed it meanwhile (RFC 9112 section 9.3.1).
-    pub(super) fn failed(&mut self, error: &Error, stale: bool) -> bool {
-        if errors::is_end(error) {
-            return false;
+    /// An exchange broke. Says whether it is tried again, which it is only where it `can_repeat`, and no more often than an
+    /// endpoint may need: on another endpoint, or on a new connection to the same where that only closed the `reused` one or
+    /// did not process the request.
+    pub(super) fn failed(&mut self, failure: &Failure, reused: bool, can_repeat: bool) -> bool {
+        let is_stale = reused && failure.processed != Processed::Unknown;
+        let is_harmless = is_stale || failure.processed == Processed::Refused;
+        if can_repeat && is_harmless && self.repeats < MOST_REPEATS {
+            self.repeats += 1;
+            self.again = true;
+            if let Some(traced) = &mut self.traced {
+                traced.failed(failure.reason);
+            }
+            return true;
         }
-        self.stale = stale && self.first_byte_after.is_none();
-        match (self.stale, &mut self.traced) {
-            (false, _) => self.note(error, false),
-            (true, Some(traced)) => traced.failed(upstream::reason_for(error, false)),
-            (true, None) => {}
-        }
-        self.stale
+        self.note(self.reason_for(failure), failure);
+        can_repeat && self.to.has_more(self.attempts)
     }
 
-    /// Pingora is through with it and has nothing to show.
-    pub(super) fn give_up(&mut self, error: &Error) {
-        if self.failure.is_none() && !errors::is_end(error) {
-            self.note(error, false);
-        }
+    /// It failed for a reason that is not the origin's message.
+    pub(super) fn broke(&mut self, reason: Reason) {
+        self.note(reason, &reason.code());
     }
 
     /// A server of HTTP/2 without extended CONNECT takes it for a breach of the protocol (RFC 8441 section 4).
-    fn reason_for(&self, error: &Error, connecting: bool) -> Reason {
-        let reason = upstream::reason_for(error, connecting);
+    fn reason_for(&self, failure: &Failure) -> Reason {
         let connects = self.tunnel.as_ref().is_some_and(Tunnel::connects_upstream);
-        match reason {
+        match failure.reason {
             Reason::UpstreamProtocol | Reason::UpstreamClosed
-                if connects && !connecting && self.first_byte_after.is_none() =>
+                if connects && self.first_byte_after.is_none() =>
             {
                 Reason::UpgradeFailed
             }
@@ -266,19 +239,14 @@ impl Call {
         }
     }
 
-    fn may_retry(&self) -> bool {
-        self.to.has_more(self.attempts)
-    }
-
-    fn note(&mut self, error: &Error, connecting: bool) {
-        let reason = errors::reason_of(error).unwrap_or_else(|| self.reason_for(error, connecting));
+    fn note(&mut self, reason: Reason, cause: &dyn std::fmt::Display) {
         if reason.blame() == Blame::Upstream
             && let Some(pick) = self.to.pick()
         {
             pick.failed();
         }
         let (upstream, endpoint) = (self.upstream().map(|upstream| &upstream.name), self.endpoint());
-        tracing::debug!(?upstream, ?endpoint, reason = reason.code(), cause = %error, "an attempt failed");
+        tracing::debug!(?upstream, ?endpoint, reason = reason.code(), %cause, "upstream attempt failed");
         self.failure = Some(reason);
         if let Some(traced) = &mut self.traced {
             traced.failed(reason);

@@ -1,22 +1,21 @@
 //! A tunnel that CONNECT opened: bytes both ways, until both sides have ended or neither says anything any more.
 
-use bytes::{Buf, Bytes, BytesMut};
 use http::{Response, StatusCode};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, tcp::OwnedWriteHalf},
-    time::{Instant, sleep_until},
-};
+use pingora::protocols::l4::stream::Stream;
+use tokio::net::TcpStream;
 
 use super::{
     downstream::Downstream,
     engine::fail,
+    relay::{self, relay},
     session::{ClientError, Session},
 };
-use crate::{action::forward::Forward, error::Reason, http::errors::Errors};
-
-/// How much is read of the target at once.
-const READ: usize = 16 * 1024;
+use crate::{
+    action::forward::Forward,
+    error::Reason,
+    http::errors::Errors,
+    upstream::exchange::{Exchange, Http1},
+};
 
 /// Opens the tunnel that the request asks for and carries what comes, to its end.
 pub(super) async fn through<S: Session>(downstream: &mut Downstream<S>, forward: &Forward, errors: &Errors) {
@@ -29,8 +28,8 @@ pub(super) async fn through<S: Session>(downstream: &mut Downstream<S>, forward:
             return fail(downstream, reason, errors).await;
         }
     };
-    if let Err(error) = carry(downstream, target, forward).await {
-        downstream.exchange.reason = Some(error.reason());
+    if let Err(reason) = carry(downstream, target, forward).await {
+        downstream.exchange.reason = Some(reason);
         downstream.session.reset();
     }
 }
@@ -50,65 +49,16 @@ async fn carry<S: Session>(
     downstream: &mut Downstream<S>,
     target: TcpStream,
     forward: &Forward,
-) -> Result<(), ClientError> {
+) -> Result<(), Reason> {
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = StatusCode::OK;
-    downstream.send_head(head, false).await?;
-    downstream.flush().await?;
-    let (mut from, to) = target.into_split();
-    let mut to = Some(to);
-    let mut pending = Bytes::new();
-    let mut read = BytesMut::new();
-    let mut target_ended = false;
-    let mut silent_until = Instant::now() + forward.idle;
-    while to.is_some() || !target_ended {
-        read.reserve(READ);
-        // What waits for its turn is no silence.
-        let due = downstream.due();
-        tokio::select! {
-            written = write(&mut to, &pending), if !pending.is_empty() => match written {
-                Ok(count) => pending.advance(count),
-                // It takes no more; what it still says is passed on.
-                Err(_) => (to, pending) = (None, Bytes::new()),
-            },
-            data = hear(downstream, due, pending.is_empty()), if to.is_some() => match data? {
-                Some(data) => pending = data,
-                // Dropping this half says so to the target.
-                None => to = None,
-            },
-            count = from.read_buf(&mut read), if !target_ended => match count {
-                Ok(1..) => {
-                    downstream.send_data(read.split().freeze(), false).await?;
-                    downstream.flush().await?;
-                }
-                _ => {
-                    target_ended = true;
-                    downstream.finish().await?;
-                }
-            },
-            () = sleep_until(silent_until.max(due + forward.idle)) => break,
-        }
-        silent_until = Instant::now() + forward.idle;
-    }
-    downstream.finish().await
-}
-
-/// What the client says, where that can be taken. Where it cannot, what it says waits, but not that it goes.
-async fn hear<S: Session>(
-    downstream: &mut Downstream<S>,
-    due: Instant,
-    takes: bool,
-) -> Result<Option<Bytes>, ClientError> {
-    if takes {
-        return downstream.read_tunnel(due).await;
-    }
-    downstream.session.gone().await;
-    Err(ClientError::Gone)
-}
-
-async fn write(to: &mut Option<OwnedWriteHalf>, data: &[u8]) -> std::io::Result<usize> {
-    match to {
-        Some(to) => to.write(data).await,
-        None => Err(std::io::ErrorKind::BrokenPipe.into()),
+    downstream.send_head(head, false).await.map_err(ClientError::reason)?;
+    let target: Box<Stream> = Box::new(target.into());
+    let mut exchange = Exchange::Http1(Box::new(Http1::tunnel(target)));
+    let limits = relay::Limits { idle: forward.idle, half_open: forward.idle };
+    match relay(downstream, &mut exchange, limits, None).await {
+        // Nobody said anything any more: that is an end as good as any.
+        Err(Reason::TunnelIdle) => Ok(downstream.finish().await.map_err(ClientError::reason)?),
+        ended => ended,
     }
 }

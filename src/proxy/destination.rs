@@ -8,12 +8,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, header};
-use pingora::{
-    http::RequestHeader,
-    protocols::ALPN,
-    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
-};
+use http::{HeaderValue, header, request};
+use pingora::{protocols::ALPN, upstreams::peer::HttpPeer};
 use tokio::time::Instant;
 
 use crate::{
@@ -22,7 +18,10 @@ use crate::{
         proxy::{HostHeader, Proxy},
     },
     http::connection_auth::Lease,
-    upstream::{self, Endpoint, Pick, PickKey, Tried, Upstream, config::Protocol},
+    upstream::{
+        self, Connections, Endpoint, Key, Pick, PickKey, Route, Tried, Upstream, config::Protocol,
+        exchange::TunnelRequest,
+    },
     value::Address,
 };
 
@@ -53,24 +52,63 @@ pub(super) struct Target {
     current: Option<SocketAddr>,
     connect: Duration,
     connect_until: Instant,
-    body_idle: Duration,
+    connections: Arc<Connections>,
     lease: Option<Arc<Lease>>,
 }
 
-/// Sets the connections to targets apart from those to endpoints.
-const OF_TARGETS: u64 = 0x666f_7277_6172_6421;
+/// Sets connections apart that carry tunnels by extended CONNECT: an origin that ends the connection because of one ends no
+/// other request with it.
+const OF_TUNNELS: u64 = 0x7475_6e6e_656c_7321;
 /// How long an unused connection to a target is kept.
 const TARGET_IDLE: Duration = Duration::from_secs(60);
 
 // === impl Destination ===
 
 impl Destination {
-    /// Whom to connect to next: one that was not tried yet, or `again` the same.
-    pub fn next(&mut self, again: bool) -> Option<Box<HttpPeer>> {
+    /// Chooses where to go: an endpoint that was not tried yet, or `again` the same. Says whether there is one.
+    pub fn next(&mut self, again: bool) -> bool {
         match self {
             Self::Pool(pool) => pool.next(again),
             Self::Target(target) => target.next(again),
         }
+    }
+
+    /// How the chosen one is connected to.
+    pub fn route(&self, tunnel: Option<TunnelRequest>) -> Option<Route> {
+        let (mut route, lease) = match self {
+            Self::Pool(pool) => (pool.endpoint()?.route(&pool.host, pool.client), &pool.lease),
+            Self::Target(target) => (target.route(), &target.lease),
+        };
+        if let Some(lease) = lease {
+            route.connections = lease.pool();
+            // Such logins need HTTP/1.1: the requests of an HTTP/2 connection share it.
+            if route.protocol == Protocol::Auto {
+                route.protocol = Protocol::H1;
+            }
+        }
+        match tunnel {
+            Some(TunnelRequest::Connect) => route.key.0 ^= OF_TUNNELS,
+            Some(TunnelRequest::Upgrade) => route.protocol = Protocol::H1,
+            None => {}
+        }
+        Some(route)
+    }
+
+    /// A new connection to the chosen one, as Pingora's connector takes it.
+    pub fn peer(&self, protocol: Protocol) -> Option<Box<HttpPeer>> {
+        let mut peer = match self {
+            Self::Pool(pool) => pool.endpoint()?.peer(&pool.host, pool.client),
+            Self::Target(target) => target.peer()?,
+        };
+        if protocol == Protocol::H1 {
+            peer.options.alpn = ALPN::H1;
+        }
+        Some(peer)
+    }
+
+    /// Whether the connection to it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Pool(pool) if pool.endpoint().is_some_and(|endpoint| endpoint.is_tls()))
     }
 
     /// Whether another is there to be tried, where so many were.
@@ -135,16 +173,12 @@ impl Destination {
         }
     }
 
-    /// Writes the Host.
-    pub fn address_to(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        let host = match self {
+    /// The Host that the chosen one is asked for.
+    pub fn host(&self, head: &request::Parts) -> HeaderValue {
+        match self {
             // It is the target's, whatever the client said (RFC 9112 section 3.2.2).
-            Self::Target(target) => Some(target.authority.clone()),
-            Self::Pool(pool) => pool.host(request),
-        };
-        match host {
-            Some(host) => request.insert_header(header::HOST, host),
-            None => Ok(()),
+            Self::Target(target) => target.authority.clone(),
+            Self::Pool(pool) => pool.host(head),
         }
     }
 }
@@ -160,22 +194,19 @@ impl Pool {
         self.pick.as_ref().map(|pick| &pick.endpoint)
     }
 
-    fn next(&mut self, again: bool) -> Option<Box<HttpPeer>> {
+    fn next(&mut self, again: bool) -> bool {
         let same = if again { self.pick.take() } else { None };
-        let pick =
-            same.or_else(|| self.reserved()).or_else(|| self.proxy.upstream.pick(self.key, &self.tried))?;
-        self.tried.add(&pick);
-        pick.endpoint.state.metrics().tried();
-        let mut peer = pick.endpoint.peer(&self.host);
-        if let Some(client) = self.client {
-            pick.endpoint.announce(&mut peer, client);
-        }
+        let pick = same.or_else(|| self.reserved());
+        let Some(pick) = pick.or_else(|| self.proxy.upstream.pick(self.key, &self.tried)) else {
+            return false;
+        };
         if let Some(lease) = &self.lease {
             lease.set_endpoint(pick.endpoint.address.clone());
-            pick.endpoint.reserve(&mut peer, lease.reserved(), self.client);
         }
+        self.tried.add(&pick);
+        pick.endpoint.state.metrics().tried();
         self.pick = Some(pick);
-        Some(peer)
+        true
     }
 
     /// The endpoint that the reserved connection leads to.
@@ -184,16 +215,16 @@ impl Pool {
         self.proxy.upstream.pick_at(&endpoint, &self.tried)
     }
 
-    /// The Host for the endpoint chosen, where it is not the request's.
-    fn host(&self, request: &RequestHeader) -> Option<HeaderValue> {
-        match &self.proxy.host_header {
+    fn host(&self, head: &request::Parts) -> HeaderValue {
+        let original = || head.headers.get(header::HOST).cloned();
+        let own = || self.endpoint().map(|endpoint| endpoint.host_header().clone());
+        let host = match &self.proxy.host_header {
             // A client of HTTP/1.0 may have named none; upstream there must be one (RFC 9112 section 3.2).
-            HostHeader::Original if request.headers.contains_key(header::HOST) => None,
+            HostHeader::Original => original().or_else(own),
             HostHeader::Fixed(host) => Some(host.clone()),
-            HostHeader::Original | HostHeader::Upstream => {
-                self.endpoint().map(|endpoint| endpoint.host_header().clone())
-            }
-        }
+            HostHeader::Upstream => own(),
+        };
+        host.unwrap_or(HeaderValue::from_static(""))
     }
 }
 
@@ -205,34 +236,23 @@ impl Target {
         authority: HeaderValue,
         (addresses, connect_until): (Vec<SocketAddr>, Instant),
         forward: &Forward,
+        connections: Arc<Connections>,
     ) -> Self {
-        let (connect, body_idle) = (forward.connect, forward.timeouts.body_idle);
         let addresses = addresses.into_iter();
-        Self { authority, addresses, current: None, connect, connect_until, body_idle, lease: None }
+        let connect = forward.connect;
+        Self { authority, addresses, current: None, connect, connect_until, connections, lease: None }
     }
 
-    fn next(&mut self, again: bool) -> Option<Box<HttpPeer>> {
+    fn next(&mut self, again: bool) -> bool {
         match again {
-            // The kept connection that failed took none of the time for this one.
+            // The reused connection that failed took none of the time for this one.
             true => self.connect_until = Instant::now() + self.connect,
-            false => self.current = Some(self.addresses.next()?),
+            false => self.current = self.addresses.next(),
         }
-        let mut peer = Box::new(HttpPeer::new(self.current?, false, String::new()));
-        peer.group_key = self.group();
-        let left = self.connect_until.saturating_duration_since(Instant::now());
-        let options = &mut peer.options;
-        options.connection_timeout = Some(left);
-        options.total_connection_timeout = Some(left);
-        options.write_timeout = Some(self.body_idle);
-        options.idle_timeout = Some(TARGET_IDLE);
-        options.alpn = ALPN::H1;
-        // What belongs to the client's connection was taken away before Pingora sees the request.
-        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         if let (Some(lease), Some(address)) = (&self.lease, self.current) {
             lease.set_endpoint(Address::Tcp(address));
-            upstream::reserve(&mut peer, lease.reserved());
         }
-        Some(peer)
+        self.current.is_some()
     }
 
     /// The address that the reserved connection leads to is tried first.
@@ -249,19 +269,36 @@ impl Target {
         self.authority.as_bytes().to_ascii_lowercase()
     }
 
-    /// Connections are used again for the same target alone: what stands before an address may have taken one of them for
-    /// the host that it was first asked for.
-    fn group(&self) -> u64 {
+    fn route(&self) -> Route {
+        Route {
+            connections: self.connections.clone(),
+            key: self.key(),
+            protocol: Protocol::H1,
+            limits: Default::default(),
+            idle: TARGET_IDLE,
+        }
+    }
+
+    fn peer(&self) -> Option<Box<HttpPeer>> {
+        let mut peer = Box::new(HttpPeer::new(self.current?, false, String::new()));
+        let left = self.connect_until.saturating_duration_since(Instant::now());
+        peer.options.connection_timeout = Some(left);
+        peer.options.total_connection_timeout = Some(left);
+        Some(peer)
+    }
+
+    /// Connections are used again for the same target and address alone: what stands before an address may have taken one of
+    /// them for the host that it was first asked for.
+    fn key(&self) -> Key {
         let mut hasher = DefaultHasher::new();
         self.identity().hash(&mut hasher);
-        hasher.finish() ^ OF_TARGETS
+        self.current.hash(&mut hasher);
+        Key(hasher.finish())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pingora::upstreams::peer::Peer;
-
     use super::*;
 
     fn target(authority: &'static str, ports: &[u16]) -> Destination {
@@ -272,41 +309,41 @@ mod tests {
             current: None,
             connect: Duration::from_secs(5),
             connect_until: Instant::now() + Duration::from_secs(1),
-            body_idle: Duration::from_secs(60),
+            connections: Arc::default(),
             lease: None,
         })
+    }
+
+    fn timeout(to: &Destination) -> Option<Duration> {
+        to.peer(Protocol::H1).unwrap().options.connection_timeout
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_addresses_of_a_target_are_tried_as_long_as_there_is_time() {
         let mut to = target("a.test", &[1, 2, 3]);
         assert!(to.shown().is_none() && to.upstream().is_none() && to.pick().is_none());
-        let first = to.next(false).unwrap();
-        assert_eq!(
-            (to.shown().unwrap(), first.connection_timeout()),
-            ("192.0.2.1:1".into(), Some(Duration::from_secs(1)))
-        );
+        assert!(to.next(false));
+        assert_eq!((to.shown().unwrap(), timeout(&to)), ("192.0.2.1:1".into(), Some(Duration::from_secs(1))));
         // The same again has its own time, and so has what comes after it.
-        let again = to.next(true).unwrap();
-        assert_eq!(
-            (to.shown().unwrap(), again.connection_timeout()),
-            ("192.0.2.1:1".into(), Some(Duration::from_secs(5)))
-        );
+        assert!(to.next(true));
+        assert_eq!((to.shown().unwrap(), timeout(&to)), ("192.0.2.1:1".into(), Some(Duration::from_secs(5))));
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(to.has_more(9));
-        assert_eq!(to.next(false).unwrap().connection_timeout(), Some(Duration::from_secs(1)));
+        assert!(to.next(false));
+        assert_eq!(timeout(&to), Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!to.has_more(9), "its time is up");
-        assert!(to.next(false).is_some() && to.next(false).is_none());
-        assert_eq!(to.shown().unwrap(), "192.0.2.1:3", "where it was tried last");
+        assert!(to.next(false) && !to.next(false));
     }
 
     #[tokio::test]
     async fn connections_are_shared_by_requests_for_one_authority_alone() {
-        let key = |authority| target(authority, &[80]).next(false).unwrap().reuse_hash();
+        let key = |authority| {
+            let mut to = target(authority, &[80]);
+            assert!(to.next(false));
+            to.route(None).unwrap().key
+        };
         assert_eq!(key("a.test"), key("A.test"));
         assert_ne!(key("a.test"), key("b.test"));
-        let plain = HttpPeer::new(SocketAddr::from(([192, 0, 2, 1], 80)), false, String::new());
-        assert_ne!(key("a.test"), plain.reuse_hash());
     }
 }

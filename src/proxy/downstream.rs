@@ -68,6 +68,11 @@ impl<S: Session> Downstream<S> {
         self.held.is_none() && is_decoded && self.session.body_is_done()
     }
 
+    /// Whether the client holds its body back, and no middleware has asked for it.
+    pub fn awaits_continue(&self) -> bool {
+        self.held.is_none() && self.session.awaits_continue()
+    }
+
     /// Reads the body, where it has one, up to `most` bytes or its end, and shows it to the parts of the chain that look
     /// at bodies.
     pub async fn hold_body(&mut self, most: u64, deadline: Option<Instant>) -> Result<Option<Stop>, Reason> {
@@ -192,6 +197,7 @@ impl<S: Session> Downstream<S> {
         if let (Some(throttle), Some(data)) = (&mut self.exchange.throttle, &data) {
             throttle.read(data.len());
         }
+        self.exchanged.read += data.as_ref().map_or(0, |data| data.len() as u64);
         Ok(data)
     }
 

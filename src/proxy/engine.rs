@@ -8,13 +8,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::{
     absolute::{self, Errand},
-    adapter::Waits,
     answers,
     arrival::{Arrival, Plan},
     asked::{Asked, Target},
@@ -22,9 +20,9 @@ use super::{
     connect,
     destination::{Destination, Pool},
     downstream::{Downstream, Progress},
-    forward::{Forwarder, Limits},
     patience::patiently,
     prepare::prepare,
+    pump::{self, Waits},
     record, recover,
     session::{Handler, Session},
     spans::{self, Traced},
@@ -45,7 +43,7 @@ use crate::{
     middleware::{Exchange, HeadSize, Stop},
     snapshot::{Action, Listener, Route, Snapshot},
     telemetry::metrics,
-    upstream,
+    upstream::{self, Connections, Connector},
     value::Bind,
 };
 
@@ -53,13 +51,15 @@ use crate::{
 pub struct Engine {
     /// Nothing before the first configuration is published.
     current: ArcSwapOption<Snapshot>,
-    forwarder: Forwarder,
+    /// Connects to origins.
+    connector: Arc<Connector>,
+    /// The connections to targets of forward routes.
+    targets: Arc<Connections>,
 }
 
 impl Engine {
-    /// `idle_connections`: how many unused connections to upstreams are kept in all.
-    pub fn new(idle_connections: usize) -> Self {
-        Self { current: ArcSwapOption::empty(), forwarder: Forwarder::new(idle_connections) }
+    pub fn new(connector: Arc<Connector>) -> Self {
+        Self { current: ArcSwapOption::empty(), connector, targets: Arc::default() }
     }
 
     /// Makes a configuration the one that requests arriving from now on go by.
@@ -82,10 +82,10 @@ impl Engine {
         asked: Option<Asked>,
     ) -> S {
         let running = route.metrics.of(place).map(metrics::Route::begin);
-        let (mut downstream, call) = self.run(downstream, route, plan).await;
+        let (mut downstream, mut call) = self.run(downstream, route, plan).await;
         let ended = record::outcome(&downstream);
-        spans::end(&mut downstream, &ended, route, call.as_deref(), asked.as_ref());
-        record::write(&downstream, &ended, route, call.as_deref(), asked);
+        spans::end(&mut downstream, &ended, route, call.as_mut(), asked.as_ref());
+        record::write(&downstream, &ended, route, call.as_ref(), asked);
         if let Some(running) = running {
             running.end(&ended);
         }
@@ -97,7 +97,7 @@ impl Engine {
         mut downstream: Box<Downstream<S>>,
         route: &Arc<Route>,
         plan: Plan,
-    ) -> (Box<Downstream<S>>, Option<Arc<AtomicRefCell<Call>>>) {
+    ) -> (Box<Downstream<S>>, Option<Call>) {
         let entered = recover::catching(pin!(enter(&mut downstream, &plan, &route.action))).await;
         let stopped = match entered.unwrap_or(Err(Reason::Panic)) {
             Ok(stopped) => stopped,
@@ -155,7 +155,7 @@ impl Engine {
         mut downstream: Box<Downstream<S>>,
         proxy: &Arc<Proxy>,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Arc<AtomicRefCell<Call>>) {
+    ) -> (Box<Downstream<S>>, Call) {
         let exchange = &mut downstream.exchange;
         if proxy.rewrites() {
             let target = proxy.target(&exchange.path, exchange.query.as_deref(), exchange);
@@ -180,7 +180,7 @@ impl Engine {
             false => None,
         };
         let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client);
-        let call = Arc::new(AtomicRefCell::new(Call::new(Destination::Pool(pool), traced)));
+        let call = Call::new(Destination::Pool(pool), traced);
         if exchange.reason.is_none() {
             proxy.upstream.asked();
         }
@@ -194,13 +194,12 @@ impl Engine {
         mut downstream: Box<Downstream<S>>,
         errand: Errand,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Option<Arc<AtomicRefCell<Call>>>) {
+    ) -> (Box<Downstream<S>>, Option<Call>) {
         let forward = errand.forward.clone();
-        match absolute::call(&mut downstream, errand).await {
+        match absolute::call(&mut downstream, errand, self.targets.clone()).await {
             Ok(call) => {
                 let forward::Timeouts { total, first_byte, body_idle } = forward.timeouts;
                 let waits = Waits { first_byte, body_idle, tunnel_idle: forward.idle };
-                let call = Arc::new(AtomicRefCell::new(call));
                 let (downstream, call) = self.carry(downstream, call, total, waits, route).await;
                 (downstream, Some(call))
             }
@@ -216,19 +215,17 @@ impl Engine {
     async fn carry<S: Session>(
         &self,
         mut downstream: Box<Downstream<S>>,
-        call: Arc<AtomicRefCell<Call>>,
+        mut call: Call,
         total: Option<Duration>,
         waits: Waits,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Arc<AtomicRefCell<Call>>) {
+    ) -> (Box<Downstream<S>>, Call) {
         if downstream.exchange.reason.is_none() {
             let since = downstream.exchange.started;
             let left = total.map(|total| total.saturating_sub(since.elapsed()));
-            let limits = Limits { waits, total: left };
-            downstream = self.forwarder.forward(downstream, &call, limits).await;
-            let call = call.borrow_mut();
+            pump::carry(&mut downstream, &mut call, &self.connector, waits, left).await;
             call.ended(downstream.exchanged);
-            // Where nothing failed, the adapter may have said why it ended.
+            // Where nothing failed, the exchange may have said why it ended.
             downstream.exchange.reason = call.failure.or(downstream.exchange.reason);
         }
         if let Some(reason) = downstream.exchange.reason {

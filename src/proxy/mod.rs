@@ -1,8 +1,7 @@
-//! One request through a route. Routing, the chain and local answers are done here; Pingora carries what
-//! goes upstream. The only place that instantiates `HttpProxy`.
+//! One request through a route: routing, the chain, local answers, and the pump between a client's session and the exchange
+//! with an origin.
 
 mod absolute;
-mod adapter;
 mod answers;
 mod arrival;
 mod asked;
@@ -11,21 +10,17 @@ mod connect;
 mod destination;
 mod downstream;
 mod engine;
-mod errors;
 mod farewell;
-mod forward;
-mod gateway;
 mod patience;
 mod prepare;
+mod pump;
 mod record;
 mod recover;
+mod relay;
 mod replay;
-mod request_line;
 pub mod session;
 pub mod signal;
-mod slot;
 mod spans;
-mod trailing;
 mod tunnel;
 
 pub use engine::Engine;

@@ -31,8 +31,8 @@ pub(super) fn prepare(
         _ => websocket::connect(head).map(|_| HeaderValue::from_static(websocket::NAME)),
     };
     hop_by_hop::strip(&mut head.headers);
-    // We answer it by ourselves, when the body is asked for.
-    if hop_by_hop::has_rare(&head.headers, &header::EXPECT) {
+    // HTTP/1.0 does not know it (RFC 9110 section 10.1.1).
+    if head.version == Version::HTTP_10 && hop_by_hop::has_rare(&head.headers, &header::EXPECT) {
         head.headers.remove(header::EXPECT);
     }
     if let Some(protocol) = upgrade {

@@ -1,6 +1,5 @@
 //! The access record of a request, written when it is over.
 
-use atomic_refcell::AtomicRefCell;
 use http::{HeaderName, HeaderValue, Version};
 
 use super::{asked::Asked, call::Call, downstream::Downstream, engine::NOTHING_SENT, session::Session};
@@ -30,7 +29,7 @@ pub(super) fn write<S: Session>(
     downstream: &Downstream<S>,
     ended: &Outcome,
     route: &Route,
-    call: Option<&AtomicRefCell<Call>>,
+    call: Option<&Call>,
     asked: Option<Asked>,
 ) {
     let (Some(log), Some(mut asked)) = (&route.access_log, asked) else { return };
@@ -39,7 +38,6 @@ pub(super) fn write<S: Session>(
         return;
     }
     let exchange = &downstream.exchange;
-    let call = call.map(AtomicRefCell::borrow);
     let secrets = downstream.chain.secret_parameters();
     blot_out(&mut asked.fields, log.fields(), downstream.chain.secret_fields());
     let target = asked.target().map(|target| conceal(target, secrets));

@@ -19,6 +19,11 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// Whether the request has been read to its end.
     fn body_is_done(&self) -> bool;
 
+    /// Whether the client holds its body back until it is asked for it (RFC 9110 section 10.1.1).
+    fn awaits_continue(&self) -> bool {
+        false
+    }
+
     /// The next piece of the request's body, `None` at its end.
     fn read_body(&mut self) -> impl Future<Output = Result<Option<Bytes>, ClientError>> + Send;
 
@@ -65,8 +70,10 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// Sends trailers, which end the response.
     fn send_trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), ClientError>> + Send;
 
-    /// Hands over to the network what has been sent so far.
-    fn flush(&mut self) -> impl Future<Output = Result<(), ClientError>> + Send;
+    /// Hands over to the network what has been sent so far. Nothing is to be done where the connection writes by itself.
+    fn flush(&mut self) -> impl Future<Output = Result<(), ClientError>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// Gives the response up in its middle, so that the client can tell.
     fn reset(&mut self);
@@ -82,6 +89,10 @@ impl<S: Session> Session for Box<S> {
 
     fn body_is_done(&self) -> bool {
         (**self).body_is_done()
+    }
+
+    fn awaits_continue(&self) -> bool {
+        (**self).awaits_continue()
     }
 
     fn read_body(&mut self) -> impl Future<Output = Result<Option<Bytes>, ClientError>> + Send {

@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use atomic_refcell::AtomicRefCell;
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::{asked::Asked, call::Call, downstream::Downstream, session::Session};
@@ -77,23 +76,22 @@ pub(super) fn end<S: Session>(
     downstream: &mut Downstream<S>,
     ended: &Outcome,
     route: &Route,
-    call: Option<&AtomicRefCell<Call>>,
+    call: Option<&mut Call>,
     asked: Option<&Asked>,
 ) {
     if !downstream.exchange.is_recorded() {
         return;
     }
-    let call = call.map(AtomicRefCell::borrow_mut);
     let (method, _) = known(&downstream.exchange.method);
     let place = route.names.host.as_ref().map(|_| route.names.route.as_str());
     let name = place.map_or_else(|| method.to_owned(), |place| format!("{method} {place}"));
     let mut said = server(downstream, ended, asked);
     said.some("http.route", place);
-    let upstream = call.as_ref().and_then(|call| call.upstream()).map(|upstream| upstream.name.as_str());
+    let upstream = call.as_deref().and_then(Call::upstream).map(|upstream| upstream.name.as_str());
     said.some("portolan.upstream", upstream);
 
     let Some(trace) = &mut downstream.exchange.trace else { return };
-    if let Some(mut call) = call
+    if let Some(call) = call
         && let Some(mut traced) = call.traced.take()
     {
         // One that was cut short, as by the route's time, has not heard of it.

@@ -3,15 +3,13 @@
 
 use std::{pin::Pin, time::Duration};
 
-use h2::ext::Protocol as ConnectProtocol;
-use http::{HeaderValue, Method, StatusCode, header, request, response};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderValue, StatusCode, header, request, response};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     error::Reason,
     http::{hop_by_hop, websocket},
-    upstream::config::Protocol,
+    upstream::{config::Protocol, exchange::TunnelRequest},
 };
 
 /// A tunnel as it is asked for. `accept` is what Sec-WebSocket-Accept has to say.
@@ -29,8 +27,8 @@ pub(super) enum Tunnel {
 
 impl Tunnel {
     /// Makes the head that goes upstream ask for what it asks for, in the upstream's protocol. `None`, and no word of it
-    /// left, where it is passed over, as a server may (RFC 9110 section 7.8): where a body comes first, and where
-    /// HTTP/2 is asked for anything but WebSocket.
+    /// left, where it is passed over, as a server may (RFC 9110 section 7.8): where HTTP/2 is asked for anything but
+    /// WebSocket, or with a body.
     pub fn ask(head: &mut request::Parts, upstream: Protocol, bodiless: bool) -> Option<Self> {
         let connects = head.extensions.remove::<websocket::Connect>().is_some();
         let tunnel = match (connects, upstream) {
@@ -38,8 +36,8 @@ impl Tunnel {
                 Some(Self::ConnectByUpgrade { accept: websocket::ask(&mut head.headers) })
             }
             (true, Protocol::H2 | Protocol::H2c) => Some(Self::Connect),
-            (false, _) if !bodiless => None,
             (false, Protocol::H1 | Protocol::Auto) => Some(Self::Upgrade),
+            (false, _) if !bodiless => None,
             (false, Protocol::H2 | Protocol::H2c) => {
                 websocket::accept(&head.headers).map(|accept| Self::UpgradeByConnect { accept })
             }
@@ -56,9 +54,22 @@ impl Tunnel {
         matches!(self, Self::Connect | Self::UpgradeByConnect { .. })
     }
 
+    /// Whether the client asked by extended CONNECT: what it sends behind the head is the tunnel's.
+    pub fn is_connect(&self) -> bool {
+        matches!(self, Self::ConnectByUpgrade { .. } | Self::Connect)
+    }
+
+    /// How the upstream is asked for it.
+    pub fn request(&self) -> TunnelRequest {
+        match self.connects_upstream() {
+            true => TunnelRequest::Connect,
+            false => TunnelRequest::Upgrade,
+        }
+    }
+
     /// Whether a head of the upstream can be the answer. A refusal always can; a success that switches nothing would be
     /// taken for the tunnel's beginning by a client that sent CONNECT.
-    pub fn check(&self, head: &ResponseHeader) -> Result<(), Reason> {
+    pub fn check(&self, head: &response::Parts) -> Result<(), Reason> {
         let Self::ConnectByUpgrade { accept } = self else { return Ok(()) };
         let fits = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => websocket::is_accepted(&head.headers, accept),
@@ -86,13 +97,6 @@ impl Tunnel {
             head.headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
         }
     }
-}
-
-/// Makes extended CONNECT of the request that goes to an HTTP/2 upstream (RFC 8441 section 4).
-pub(super) fn connect(request: &mut RequestHeader) {
-    request.set_method(Method::CONNECT);
-    request.extensions_mut().insert(ConnectProtocol::from_static(websocket::NAME));
-    request.remove_header(&header::SEC_WEBSOCKET_KEY);
 }
 
 /// Makes of a 101 the head that extended CONNECT is answered with (RFC 8441 section 5).
@@ -153,7 +157,7 @@ mod tests {
         for (fields, upstream, bodiless) in [
             (&[("connection", "Upgrade"), ("upgrade", "tcp")][..], Protocol::H2, true),
             (&[("connection", "Upgrade"), ("upgrade", "websocket")], Protocol::H2c, true),
-            (UPGRADE, Protocol::H1, false),
+            (UPGRADE, Protocol::H2c, false),
         ] {
             let mut head = head(fields);
             assert!(Tunnel::ask(&mut head, upstream, bodiless).is_none(), "{fields:?}");
@@ -168,10 +172,8 @@ mod tests {
         let tunnel = Tunnel::ask(&mut head, Protocol::Auto, false).unwrap();
         assert_ne!(head.headers["sec-websocket-key"], "dGhlIHNhbXBsZSBub25jZQ==");
         let answer = |status: u16, accept: &HeaderValue| {
-            let mut head = ResponseHeader::build(status, None).unwrap();
-            head.insert_header("Upgrade", "websocket").unwrap();
-            head.insert_header("Sec-WebSocket-Accept", accept.clone()).unwrap();
-            head
+            let head = http::Response::builder().status(status).header("upgrade", "websocket");
+            head.header("sec-websocket-accept", accept).body(()).unwrap().into_parts().0
         };
         let Tunnel::ConnectByUpgrade { accept } = &tunnel else { panic!("{tunnel:?}") };
         let wrong = HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");

@@ -49,7 +49,7 @@ use reload::{Fixed, Order, Reloader};
 use signals::{Signal, Signals};
 use sockets::Sockets;
 use status::Status;
-use tasks::Tasks;
+use tasks::{Kind, Tasks};
 use tenants::Tenants;
 use watch::{Changes, Watcher};
 use workers::Workers;
@@ -68,8 +68,6 @@ pub enum Failure {
     Runtime(String),
 }
 
-/// Unused connections to upstreams kept in all.
-const IDLE_CONNECTIONS: usize = 4096;
 /// What is left of the access log gets at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -91,8 +89,11 @@ pub fn run(root: &Path) -> Result<(), Failure> {
     let control = Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
     let control = control.map_err(runtime("the control thread cannot be started"))?;
 
-    let engine = Arc::new(Engine::new(IDLE_CONNECTIONS));
+    let connector = registries.upstreams.connector();
+    connector.prepare();
+    let engine = Arc::new(Engine::new(connector.clone()));
     let tasks = Tasks::new(workers.handle().clone());
+    tasks.spawn(Kind::Connections, connector.clone().sweep());
     let (watcher, changes) = Watcher::new();
     let status = Status::new(root, tasks.clone(), registries.clone(), watcher.watching());
     let status = Arc::new(status);

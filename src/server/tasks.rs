@@ -22,6 +22,8 @@ pub enum Kind {
     Redis,
     /// Closes a socket and sees its connections off.
     Drain,
+    /// Closes idle connections to endpoints.
+    Connections,
 }
 
 /// Starts tasks on the workers' runtime and counts them.
@@ -46,6 +48,7 @@ impl Kind {
             Self::Spans => "spans",
             Self::Redis => "redis",
             Self::Drain => "drain",
+            Self::Connections => "connections",
         }
     }
 }

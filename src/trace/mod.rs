@@ -70,7 +70,7 @@ mod tests {
             headers: Vec::new(),
             timeout: Duration::from_secs(1),
         };
-        let exporter = registry.find(settings, &Arc::new(Caller::new(None)));
+        let exporter = registry.find(settings, &Arc::new(Caller::for_tests()));
         Arc::new(Tracer { sample: Percent(sample), trust, exporter })
     }
 

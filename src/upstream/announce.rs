@@ -3,9 +3,7 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
-    net::{IpAddr, Shutdown, SocketAddr},
-    os::fd::AsFd,
+    net::{IpAddr, SocketAddr},
 };
 
 use async_trait::async_trait;
@@ -14,14 +12,12 @@ use pingora::{
     connectors::L4Connect,
     protocols::l4::{socket::SocketAddr as PeerAddr, stream::Stream},
 };
-use socket2::{Domain, SockRef, Socket};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
 
 use super::{config::ProxyProtocol, key};
-use crate::http::connection_auth::Reserved;
 
 /// Both ends of a client's connection, as an endpoint is told of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,70 +105,29 @@ impl Announcing {
     }
 }
 
-/// Connects, says whose connection it is, and reserves it, where each is asked for.
-pub(super) async fn connect(
-    address: &PeerAddr,
-    announcing: Option<&Announcing>,
-    reserved: Option<&Reserved>,
-) -> io::Result<Stream> {
-    if let Some(stream) = reserved.and_then(|reserved| reserved.go_on(ShutdownOnDrop::stream)) {
-        return Ok(stream);
-    }
+/// Connects, and says whose connection it is, where that is asked for.
+pub(super) async fn connect(address: &PeerAddr, announcing: Option<&Announcing>) -> io::Result<Stream> {
     match address {
         PeerAddr::Inet(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            begin(stream, announcing, reserved).await
+            begin(stream, announcing).await
         }
         PeerAddr::Unix(address) => {
             let path = address.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
-            begin(UnixStream::connect(path).await?, announcing, reserved).await
+            begin(UnixStream::connect(path).await?, announcing).await
         }
     }
 }
 
 async fn begin(
-    mut stream: impl AsyncWrite + AsFd + Unpin + Into<Stream>,
+    mut stream: impl AsyncWrite + Unpin + Into<Stream>,
     announcing: Option<&Announcing>,
-    reserved: Option<&Reserved>,
 ) -> io::Result<Stream> {
-    if let Some(reserved) = reserved {
-        let socket = SockRef::from(&stream).try_clone()?;
-        reserved.keep(Box::new(ShutdownOnDrop { socket, is_plain: reserved.is_plain() }));
-    }
     if let Some(announcing) = announcing {
         stream.write_all(&announcing.header()).await?;
     }
     Ok(stream.into())
-}
-
-/// A second handle of a socket: the connection ends with it, wherever the first one lies.
-struct ShutdownOnDrop {
-    socket: Socket,
-    is_plain: bool,
-}
-
-impl ShutdownOnDrop {
-    /// The connection once more, where it carries nothing but HTTP/1.1 and is still open. Pingora's pool loses one now and then: a task that
-    /// watches over it on another thread may hold it a moment too long.
-    fn stream(&self) -> Option<Stream> {
-        let socket = self.socket.try_clone().ok().filter(|_| self.is_plain)?;
-        let open = socket.peek(&mut [MaybeUninit::uninit()]);
-        if !open.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            return None;
-        }
-        match socket.domain().ok()? {
-            Domain::UNIX => UnixStream::from_std(socket.into()).ok().map(Into::into),
-            _ => TcpStream::from_std(socket.into()).ok().map(Into::into),
-        }
-    }
-}
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.socket.shutdown(Shutdown::Both);
-    }
 }
 
 /// The error of a connection that Pingora has us make.
@@ -187,7 +142,7 @@ pub(super) fn failure(what: &'static str, error: io::Error) -> Box<Error> {
 #[async_trait]
 impl L4Connect for Announcing {
     async fn connect(&self, address: &PeerAddr) -> pingora::Result<Stream> {
-        let connected = connect(address, Some(self), None).await;
+        let connected = connect(address, Some(self)).await;
         connected.map_err(|error| failure("the connection that is to begin with a PROXY header", error))
     }
 }

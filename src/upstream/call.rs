@@ -1,40 +1,32 @@
-//! Requests of our own: small ones, to a pool or to a URL, over connections that are kept.
+//! Requests of our own: small ones, to a pool or to a URL.
 //!
 //! A call ends: by its deadline at the latest, with a body within bounds or not at all.
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::Authority};
-use pingora::{
-    Error,
-    connectors::{ConnectorOptions, http::Connector},
-    http::RequestHeader,
-    protocols::{http::client::HttpSession, tls::ALPN},
-    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, Peer},
-};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use pingora::{protocols::tls::ALPN, upstreams::peer::HttpPeer};
 
 use super::{
     PickKey, Tried, Upstream,
-    config::{Protocol, Verify},
-    failure::reason_for,
+    config::Protocol,
+    connections::{Connections, Connector, Key, Route},
+    exchange::{Failure, Processed, RequestHead, whole},
     key,
-    tls::{Authorities, Identity, ServerName, Tls},
+    tls::Authorities,
 };
-use crate::{error::Reason, http::connection_auth, value::Url};
+use crate::{error::Reason, http::connection_auth, value::Url, wire::h1::body::BodyLength};
 
-/// What requests of our own are sent by. One per process: its connections are kept for all.
+pub use super::exchange::Trailers;
+
+/// What requests of our own are sent by. One per process.
 pub struct Caller {
-    options: Option<ConnectorOptions>,
-    /// Made at the first call: it loads the system's authorities.
-    connector: OnceLock<Connector>,
+    connector: Arc<Connector>,
 }
 
 /// Where a call goes.
@@ -44,13 +36,13 @@ pub enum Destination {
     Site(Arc<Site>),
 }
 
-/// Who is behind a URL. Over TLS its certificate is held against the given authorities, or the system's.
+/// The origin of a URL. Over TLS its certificate is verified by the given authorities, or the system's.
 #[derive(Debug)]
 pub struct Site {
     url: Url,
     protocol: Protocol,
     authorities: Option<Authorities>,
-    group_key: u64,
+    connections: Arc<Connections>,
     addresses: Mutex<Option<Addresses>>,
 }
 
@@ -76,31 +68,36 @@ pub struct CallError {
     cause: String,
 }
 
-/// What came after the body of a response over HTTP/2: among its extensions, where something did.
-#[derive(Clone, Debug)]
-pub struct Trailers(pub HeaderMap);
-
 /// How far a try came that failed.
 enum Failed {
-    /// Nothing was sent.
+    /// There was no connection.
     Connecting(CallError),
-    /// Nothing was answered.
-    Sending(CallError),
     Answering(CallError),
+}
+
+/// One place to ask.
+struct Hop<'a> {
+    route: Route,
+    peer: &'a (dyn Fn() -> Box<HttpPeer> + Send + Sync),
+    host: &'a HeaderValue,
+    tls: bool,
 }
 
 /// How long a name's addresses are used before they are looked up again.
 const ADDRESSES_HOLD: Duration = Duration::from_secs(30);
 /// How long an unused connection to a site is kept.
 const SITE_IDLE: Duration = Duration::from_secs(60);
-/// Interim responses (RFC 9110 section 15.2) that are read over before the final one.
-const MOST_INTERIM: usize = 16;
 
 // === impl Caller ===
 
 impl Caller {
-    pub fn new(options: Option<ConnectorOptions>) -> Self {
-        Self { options, connector: OnceLock::new() }
+    pub fn new(connector: Arc<Connector>) -> Self {
+        Self { connector }
+    }
+
+    #[cfg(test)]
+    pub fn for_tests() -> Self {
+        Self::new(Arc::new(Connector::new(None)))
     }
 
     /// Sends a request whose URI is a path with its query, and gives the whole response. Host and the fields
@@ -139,8 +136,13 @@ impl Caller {
             let metrics = pick.endpoint.state.metrics();
             metrics.tried();
             let began = Instant::now();
-            let peer = pick.endpoint.peer("");
-            let answered = self.ask(&peer, pick.endpoint.host_header(), request, most).await;
+            let hop = Hop {
+                route: pick.endpoint.route("", None),
+                peer: &|| pick.endpoint.peer("", None),
+                host: pick.endpoint.host_header(),
+                tls: pick.endpoint.is_tls(),
+            };
+            let answered = self.ask(&hop, request, most).await;
             if !matches!(answered, Err(Failed::Connecting(_))) {
                 pick.connected();
             }
@@ -156,7 +158,7 @@ impl Caller {
                     pick.failed();
                     failure = error;
                 }
-                Err(Failed::Sending(error) | Failed::Answering(error)) => {
+                Err(Failed::Answering(error)) => {
                     pick.failed();
                     return Err(error);
                 }
@@ -181,10 +183,16 @@ impl Caller {
             .map_err(|error| unresolved(format!("{} cannot be resolved: {error}", site.url.host())))?;
         let mut failure = unresolved(format!("{} has no address", site.url.host()));
         for address in addresses.iter() {
-            match self.ask(&site.peer(*address), &host, request, most).await {
+            let hop = Hop {
+                route: site.route(*address),
+                peer: &|| site.peer(*address),
+                host: &host,
+                tls: site.url.is_https,
+            };
+            match self.ask(&hop, request, most).await {
                 Ok(response) => return Ok(response),
                 Err(Failed::Connecting(error)) => failure = error,
-                Err(Failed::Sending(error) | Failed::Answering(error)) => return Err(error),
+                Err(Failed::Answering(error)) => return Err(error),
             }
         }
         // They may have changed.
@@ -192,150 +200,67 @@ impl Caller {
         Err(failure)
     }
 
-    /// Sends over a kept connection or a new one. A kept one that the other side has closed meanwhile is
-    /// replaced, where the method lets a request be sent again (RFC 9112 section 9.3.1).
+    /// Sends over an idle connection or a new one. An idle one that the other side has closed meanwhile is
+    /// replaced, where the method lets a request be sent again (RFC 9110 section 9.2.2).
     async fn ask(
         &self,
-        peer: &HttpPeer,
-        host: &HeaderValue,
+        hop: &Hop<'_>,
         request: &Request<Bytes>,
         most: usize,
     ) -> Result<Response<Bytes>, Failed> {
-        let connector = self.connector.get_or_init(|| Connector::new(self.options.clone()));
-        if connection_auth::has_credentials(request.headers()) {
-            return ask_once(connector, peer, host, request, most).await;
-        }
+        let (parts, ()) = request_head(request).into_parts();
+        // Credentials may sign in the connection: then it serves this request alone.
+        let signs_in = connection_auth::has_credentials(request.headers());
+        let mut idle = if signs_in { None } else { hop.route.connections.reuse(hop.route.key) };
         loop {
-            let connected = connector.get_http_session(peer).await;
-            let (mut session, reused) =
-                connected.map_err(|error| Failed::Connecting(CallError::of(&error, true)))?;
-            match exchange(&mut session, peer, host, request, most).await {
+            let reused = idle.is_some();
+            let mut exchange = match idle.take() {
+                Some(exchange) => exchange,
+                None => {
+                    let private = signs_in.then(|| hop.route.private());
+                    let route = private.as_ref().unwrap_or(&hop.route);
+                    let opened = self.connector.open(route, (hop.peer)()).await;
+                    opened.map_err(|failure| Failed::Connecting(CallError::of(&failure)))?
+                }
+            };
+            let head = RequestHead {
+                parts: &parts,
+                host: hop.host,
+                tls: hop.tls,
+                body: match request.body().len() {
+                    0 => BodyLength::Empty,
+                    length => BodyLength::Exact(length as u64),
+                },
+                tunnel: None,
+            };
+            match whole(&mut exchange, head, request.body().clone(), most).await {
                 Ok(response) => {
-                    let is_h2 = matches!(session, HttpSession::H2(_));
-                    if is_h2 || !connection_auth::has_challenge(response.headers()) {
-                        connector.release_http_session(session, peer, peer.options.idle_timeout).await;
+                    if !signs_in && !connection_auth::has_challenge(response.headers()) {
+                        self.connector.release(&hop.route, exchange);
                     }
                     return Ok(response);
                 }
-                Err(Failed::Sending(_)) if reused && request.method().is_idempotent() => {}
-                Err(failed) => return Err(failed),
+                Err(failure) if reused && can_be_repeated(request, &failure) => {}
+                Err(failure) => return Err(Failed::Answering(CallError::of(&failure))),
             }
         }
     }
 }
 
-/// Sends over a connection of its own, which is closed afterwards: the credentials may have signed it in.
-async fn ask_once(
-    connector: &Connector,
-    peer: &HttpPeer,
-    host: &HeaderValue,
-    request: &Request<Bytes>,
-    most: usize,
-) -> Result<Response<Bytes>, Failed> {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let mut peer = peer.clone();
-    peer.group_key = key::mix(peer.group_key ^ key::mix(!NEXT.fetch_add(1, Ordering::Relaxed)));
-    let connected = connector.get_http_session(&peer).await;
-    let (mut session, _) = connected.map_err(|error| Failed::Connecting(CallError::of(&error, true)))?;
-    let answered = exchange(&mut session, &peer, host, request, most).await;
-    if matches!(session, HttpSession::H2(_)) {
-        // Pingora knows the connection until it is released.
-        connector.release_http_session(session, &peer, Some(Duration::ZERO)).await;
-    }
-    answered
+fn request_head(request: &Request<Bytes>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
-async fn exchange(
-    session: &mut HttpSession,
-    peer: &HttpPeer,
-    host: &HeaderValue,
-    request: &Request<Bytes>,
-    most: usize,
-) -> Result<Response<Bytes>, Failed> {
-    send(session, peer, host, request)
-        .await
-        .map_err(|error| Failed::Sending(CallError::of(&error, false)))?;
-    receive(session, most).await
-}
-
-async fn send(
-    session: &mut HttpSession,
-    peer: &HttpPeer,
-    host: &HeaderValue,
-    request: &Request<Bytes>,
-) -> pingora::Result<()> {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let fields = request.headers().len() + 2;
-    let mut head = RequestHeader::build(request.method().clone(), path.as_bytes(), Some(fields))?;
-    for (name, value) in request.headers() {
-        head.append_header(name.clone(), value.clone())?;
+fn can_be_repeated(request: &Request<Bytes>, failure: &Failure) -> bool {
+    match failure.processed {
+        Processed::Unsent | Processed::Refused => true,
+        Processed::Unanswered => request.method().is_idempotent(),
+        Processed::Unknown => false,
     }
-    if matches!(session, HttpSession::H2(_)) {
-        head.set_version(Version::HTTP_2);
-        head.set_uri(absolute(peer.tls(), host, path));
-    } else {
-        head.insert_header(header::HOST, host.clone())?;
-    }
-    let body = request.body();
-    if !body.is_empty() || !request.method().is_safe() {
-        // RFC 9110 section 8.6: a method that gives bodies a meaning says that there is none.
-        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
-    }
-    session.write_request_header(Box::new(head)).await?;
-    if !body.is_empty() {
-        session.write_request_body(body.clone(), false).await?;
-    }
-    session.finish_request_body().await
-}
-
-/// As HTTP/2 wants it: scheme and authority beside the path.
-fn absolute(tls: bool, host: &HeaderValue, path: &str) -> Uri {
-    let authority = Authority::try_from(host.as_bytes()).expect("a Host that was made of a host");
-    Uri::builder()
-        .scheme(if tls { "https" } else { "http" })
-        .authority(authority)
-        .path_and_query(path)
-        .build()
-        .expect("scheme, authority and what was a path make a URI")
-}
-
-async fn receive(session: &mut HttpSession, most: usize) -> Result<Response<Bytes>, Failed> {
-    let broken = |error: &Error| Failed::Answering(CallError::of(error, false));
-    let (status, headers) = final_head(session).await?;
-    let mut body = BytesMut::new();
-    while let Some(piece) = session.read_response_body().await.map_err(|error| broken(&error))? {
-        if body.len() + piece.len() > most {
-            let cause = format!("its body is longer than {most} bytes");
-            return Err(Failed::Answering(CallError { reason: Reason::UpstreamProtocol, cause }));
-        }
-        body.extend_from_slice(&piece);
-    }
-    let mut response = Response::new(body.freeze());
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    if let HttpSession::H2(session) = session
-        && let Some(trailers) = session.read_trailers().await.map_err(|error| broken(&error))?
-    {
-        response.extensions_mut().insert(Trailers(trailers));
-    }
-    Ok(response)
-}
-
-async fn final_head(session: &mut HttpSession) -> Result<(StatusCode, HeaderMap), Failed> {
-    for _ in 0..MOST_INTERIM {
-        let read = session.read_response_header().await;
-        read.map_err(|error| Failed::Sending(CallError::of(&error, false)))?;
-        let Some(head) = session.response_header() else { break };
-        if !head.status.is_informational() {
-            return Ok((head.status, head.headers.clone()));
-        }
-        // Over HTTP/2 a head is read once: interim ones are the h2 crate's matter. After 101 none comes.
-        if head.status == StatusCode::SWITCHING_PROTOCOLS || matches!(session, HttpSession::H2(_)) {
-            break;
-        }
-    }
-    let cause = "it has no final response".to_owned();
-    Err(Failed::Answering(CallError { reason: Reason::UpstreamProtocol, cause }))
 }
 
 // === impl Site ===
@@ -352,30 +277,28 @@ impl Site {
     }
 
     fn speaking(protocol: Protocol, url: Url, authorities: Option<Authorities>) -> Self {
-        let tls = Tls {
-            server_name: ServerName::Fixed(url.host().to_owned()),
-            authorities: authorities.clone(),
-            client_certificate: None,
-            verify: Verify::Full,
-        };
-        let group_key = Identity::of(protocol, url.is_https.then_some(&tls), None).0;
-        Self { url, protocol, authorities, group_key, addresses: Mutex::default() }
+        Self { url, protocol, authorities, connections: Arc::default(), addresses: Mutex::default() }
     }
 
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    fn peer(&self, address: SocketAddr) -> HttpPeer {
-        let name = if self.url.is_https { self.url.host().to_owned() } else { String::new() };
-        let mut peer = HttpPeer::new(address, self.url.is_https, name);
-        peer.group_key = self.group_key;
-        peer.options.idle_timeout = Some(SITE_IDLE);
-        peer.options.ca = self.authorities.as_ref().map(Authorities::certificates);
-        if self.protocol != Protocol::H1 {
-            peer.options.alpn = ALPN::H2;
+    fn route(&self, address: SocketAddr) -> Route {
+        Route {
+            connections: self.connections.clone(),
+            key: Key(key::hash(address.to_string().as_bytes())),
+            protocol: self.protocol,
+            limits: Default::default(),
+            idle: SITE_IDLE,
         }
-        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    }
+
+    fn peer(&self, address: SocketAddr) -> Box<HttpPeer> {
+        let name = if self.url.is_https { self.url.host().to_owned() } else { String::new() };
+        let mut peer = Box::new(HttpPeer::new(address, self.url.is_https, name));
+        peer.options.ca = self.authorities.as_ref().map(Authorities::certificates);
+        peer.options.alpn = if self.protocol == Protocol::H1 { ALPN::H1 } else { ALPN::H2 };
         peer
     }
 
@@ -404,13 +327,14 @@ impl Site {
 // === impl CallError ===
 
 impl CallError {
-    fn of(error: &Error, connecting: bool) -> Self {
-        Self { reason: reason_for(error, connecting), cause: error.to_string() }
+    fn of(failure: &Failure) -> Self {
+        Self { reason: failure.reason, cause: failure.to_string() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
@@ -460,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn connections_are_kept_and_stale_ones_replaced() {
         let (to, mut heads) = site(&[&[OK, OK], &[OK]]).await;
-        let caller = Caller::new(None);
+        let caller = Caller::for_tests();
         for _ in 0..2 {
             let response = call(&caller, &to, 2).await.unwrap();
             assert_eq!(
@@ -486,7 +410,7 @@ mod tests {
             (&[&["HTTP/1.1 101 Switching Protocols\r\n\r\n"]], Err(Reason::UpstreamProtocol)),
             (&[&[INTERIM]], Ok(204)),
         ];
-        let caller = Caller::new(None);
+        let caller = Caller::for_tests();
         for (answer, expected) in CASES {
             let (to, _heads) = site(answer).await;
             let got = call(&caller, &to, 2).await;
@@ -509,7 +433,7 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let to = Destination::Site(Arc::new(Site::new(url.parse().unwrap(), None)));
         let bounds = Bounds { deadline: Duration::from_millis(20), body: 0 };
-        let late = Caller::new(None).call(&to, &Request::new(Bytes::new()), bounds).await.unwrap_err();
+        let late = Caller::for_tests().call(&to, &Request::new(Bytes::new()), bounds).await.unwrap_err();
         assert_eq!(late.reason, Reason::TotalTimeout);
         assert_eq!(late.to_string(), "total_timeout: no answer within 20ms");
     }

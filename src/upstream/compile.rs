@@ -1,6 +1,6 @@
 //! From what a person wrote to [`Settings`], with every problem reported where it stands.
 
-use std::{collections::HashMap, sync::Arc, time};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time};
 
 use http::uri::PathAndQuery;
 use rustls::pki_types;
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     value::{Address, Duration, FilePath, Name, Span, Spanned, TextOr},
+    wire::h1::response::HeadLimits,
 };
 
 /// What compiling an upstream needs of the rest of the configuration.
@@ -53,6 +54,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let first_byte = duration(config.timeouts.first_byte, first_byte, cx.out);
     let body_idle = duration(config.timeouts.body_idle, body_idle, cx.out);
     let pool_idle = duration(config.pool.idle, POOL_IDLE, cx.out);
+    let response_limits = self::response_limits(&config.limits, cx.out);
     Some(Settings {
         name: name.value.clone(),
         endpoints: endpoints?,
@@ -63,6 +65,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         health: given(health)?,
         timeouts: Timeouts { connect: connect?, first_byte: first_byte?, body_idle: body_idle? },
         pool_idle: pool_idle?,
+        response_limits: response_limits?,
         retries: config.retry.retries.unwrap_or(RETRIES),
     })
 }
@@ -125,6 +128,31 @@ fn weight(written: Option<Spanned<std::num::NonZeroU16>>, out: &mut Diagnostics)
             refuse(out, Diagnostic::error(Code::BadValue, span, message).reason(format!("{weight} is more")))
         }
     }
+}
+
+fn response_limits(written: &config::Limits, out: &mut Diagnostics) -> Option<HeadLimits> {
+    const SIZE: RangeInclusive<u64> = 1 << 10..=16 << 20;
+    const FIELDS: RangeInclusive<u16> = 1..=4096;
+    let mut limits = Some(HeadLimits::default());
+    if let Some(Spanned { value: size, span }) = written.header_size {
+        match usize::try_from(size.0).ok().filter(|_| SIZE.contains(&size.0)) {
+            Some(size) => limits = limits.map(|limits| HeadLimits { size, ..limits }),
+            None => {
+                let message = format!("header_size must be from 1KiB to 16MiB (got {size})");
+                limits = refuse(out, Diagnostic::error(Code::BadValue, span, message));
+            }
+        }
+    }
+    if let Some(Spanned { value: fields, span }) = written.headers {
+        match FIELDS.contains(&fields) {
+            true => limits = limits.map(|limits| HeadLimits { fields: fields.into(), ..limits }),
+            false => {
+                let message = format!("headers must be from 1 to 4096 (got {fields})");
+                limits = refuse(out, Diagnostic::error(Code::BadValue, span, message));
+            }
+        }
+    }
+    limits
 }
 
 fn balance(written: &config::Balance) -> Balance {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::value::{Address, Duration, FieldName, FilePath, Name, Spanned, StatusRange, TextOr};
+use crate::value::{Address, Duration, FieldName, FilePath, Name, Size, Spanned, StatusRange, TextOr};
 
 /// A pool of endpoints that requests are proxied to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -36,6 +36,9 @@ pub struct Config {
     /// Trying again where the connection fails.
     #[serde(default)]
     pub retry: Retry,
+    /// The largest responses that are accepted.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// How an endpoint is chosen.
@@ -247,4 +250,15 @@ pub struct Timeouts {
 pub struct Retry {
     /// How many further endpoints are tried, each once. Default 2; 0 turns it off.
     pub retries: Option<u8>,
+}
+
+/// The largest responses that are accepted. A larger one is answered 502.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "UpstreamLimits")]
+pub struct Limits {
+    /// Size of a response head: status line and header fields. 1KiB to 16MiB, default 256KiB.
+    pub header_size: Option<Spanned<Size>>,
+    /// Header field lines of a response. 1 to 4096, default 256.
+    pub headers: Option<Spanned<u16>>,
 }

@@ -9,33 +9,27 @@ use std::{
 };
 
 use http::{HeaderValue, StatusCode};
-use pingora::{
-    connectors::L4Connect,
-    protocols::tls::ALPN,
-    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
-};
+use pingora::{connectors::L4Connect, protocols::tls::ALPN, upstreams::peer::HttpPeer};
 
 use super::{
     announce::{Announcing, Client},
     config::{Protocol, ProxyProtocol, Verify},
+    connections::{Connections, Key, Route},
     guarded::Guarded,
     health::{Checker, HealthTask},
+    key,
     latency::Latency,
     probe::Target,
     reach::Denied,
     registry::Registry,
-    reserved::{Reserving, reserve_by},
     settings::{EndpointSettings, Host, Settings},
     tls::{Authorities, Identity, ServerName, name_for},
 };
 use crate::{
-    http::connection_auth::Reserved,
     telemetry::metrics,
     value::{Address, Clock},
+    wire::h1::response::HeadLimits,
 };
-
-/// Requests that share one HTTP/2 connection; what most servers allow at least (RFC 9113 section 6.5.2 advises 100).
-const H2_STREAMS: usize = 128;
 
 /// One member of a pool.
 #[derive(Debug)]
@@ -55,6 +49,10 @@ pub struct Endpoint {
     proxy_protocol: Option<ProxyProtocol>,
     /// What each connect is checked against, for a delegated upstream.
     guard: Option<Denied>,
+    protocol: Protocol,
+    is_tls: bool,
+    pool_idle: Duration,
+    response_limits: HeadLimits,
 }
 
 /// What is known of an endpoint from serving. It outlives reloads; nothing in it needs a lock.
@@ -66,6 +64,8 @@ pub struct EndpointState {
     failures: AtomicU32,
     latency: Latency,
     metrics: Arc<metrics::Endpoint>,
+    /// Those that wait for their next request.
+    connections: Arc<Connections>,
 }
 
 // === impl Endpoint ===
@@ -77,7 +77,7 @@ impl Endpoint {
         let key = (settings.name.clone(), address.clone(), identity);
         let state = registry.state(&key);
         let guard = own.address.guard().cloned();
-        let peer = template(settings, address, identity, guard.as_ref());
+        let peer = template(settings, address, guard.as_ref());
         let checker = settings.health.as_ref().map(|health| {
             registry.checker(key, health, &state, || Target::new(settings, health, address, peer.clone()))
         });
@@ -92,41 +92,47 @@ impl Endpoint {
             asks_for_host: settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request),
             proxy_protocol: settings.proxy_protocol,
             guard,
+            protocol: settings.protocol,
+            is_tls: settings.tls.is_some(),
+            pool_idle: settings.pool_idle,
+            response_limits: settings.response_limits,
         }
     }
 
-    /// What to connect to for a request to `host` (without its port).
-    ///
-    /// `read_timeout` is the longer of the upstream's first_byte and body_idle, because Pingora uses the one for
-    /// the response's head as well: the caller, who knows the route's, watches over each and may narrow it here.
-    pub fn peer(&self, host: &str) -> Box<HttpPeer> {
+    /// How a request to `host` (without its port) is connected, and which connections it can reuse. `client` is whose
+    /// request it is, where the endpoint is told.
+    pub fn route(&self, host: &str, client: Option<Client>) -> Route {
+        let mut key = 0;
+        if self.asks_for_host {
+            key ^= key::hash(host.as_bytes());
+        }
+        if let Some(client) = client.filter(|_| self.proxy_protocol.is_some()) {
+            key = client.group(key);
+        }
+        Route {
+            connections: self.state.connections.clone(),
+            key: Key(key),
+            protocol: self.protocol,
+            limits: self.response_limits,
+            idle: self.pool_idle,
+        }
+    }
+
+    /// What to connect to for it.
+    pub fn peer(&self, host: &str, client: Option<Client>) -> Box<HttpPeer> {
         let mut peer = Box::new(self.peer.clone());
         if self.asks_for_host {
             peer.sni = name_for(host, &self.address);
         }
-        peer
-    }
-
-    /// Makes of a peer one for this client's requests, where the endpoint is told whose its connections are.
-    pub fn announce(&self, peer: &mut HttpPeer, client: Client) {
-        if let Some(version) = self.proxy_protocol {
-            peer.group_key = client.group(peer.group_key);
+        if let (Some(version), Some(client)) = (self.proxy_protocol, client) {
             let announcing = Announcing { version, client: Some(client) };
             peer.options.custom_l4 = connector(Some(announcing), self.guard.as_ref());
         }
+        peer
     }
 
-    /// Makes of a peer the one connection that is reserved for a client connection.
-    pub fn reserve(&self, peer: &mut HttpPeer, reserved: &Arc<Reserved>, client: Option<Client>) {
-        let announcing = self.proxy_protocol.map(|version| Announcing { version, client });
-        let connector: Arc<dyn L4Connect + Send + Sync> = match &self.guard {
-            Some(denied) => {
-                let (denied, reserved) = (denied.clone(), Some(reserved.clone()));
-                Arc::new(Guarded { denied, announcing, reserved })
-            }
-            None => Arc::new(Reserving { reserved: reserved.clone(), announcing }),
-        };
-        reserve_by(peer, reserved, connector);
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Its own Host, for requests that are not to carry the client's: the server name, or else the address.
@@ -156,6 +162,7 @@ impl EndpointState {
             in_flight: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             metrics,
+            connections: Arc::default(),
         }
     }
 
@@ -212,8 +219,8 @@ impl EndpointState {
     }
 }
 
-/// The peer that every request's is a copy of. All timeouts are finite.
-fn template(settings: &Settings, address: &Address, identity: Identity, guard: Option<&Denied>) -> HttpPeer {
+/// The peer that every new connection's is a copy of.
+fn template(settings: &Settings, address: &Address, guard: Option<&Denied>) -> HttpPeer {
     let tls = settings.tls.as_ref();
     let name = match tls.map(|tls| &tls.server_name) {
         Some(ServerName::Fixed(name)) => name.clone(),
@@ -227,17 +234,9 @@ fn template(settings: &Settings, address: &Address, identity: Identity, guard: O
             HttpPeer::new_uds(path, tls.is_some(), name).expect("an address has checked the path's length")
         }
     };
-    peer.group_key = identity.0;
     let options = &mut peer.options;
-    let timeouts = settings.timeouts;
-    options.connection_timeout = Some(timeouts.connect);
-    options.total_connection_timeout = Some(timeouts.connect);
-    options.read_timeout = Some(timeouts.first_byte.max(timeouts.body_idle));
-    // What belongs to the client's connection was taken away before Pingora sees the request.
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-    options.write_timeout = Some(timeouts.body_idle);
-    options.idle_timeout = Some(settings.pool_idle);
-    options.max_h2_streams = H2_STREAMS;
+    options.connection_timeout = Some(settings.timeouts.connect);
+    options.total_connection_timeout = Some(settings.timeouts.connect);
     options.alpn = match settings.protocol {
         Protocol::H1 => ALPN::H1,
         Protocol::H2 | Protocol::H2c => ALPN::H2,
@@ -260,9 +259,7 @@ fn connector(
     guard: Option<&Denied>,
 ) -> Option<Arc<dyn L4Connect + Send + Sync>> {
     match (announcing, guard) {
-        (announcing, Some(denied)) => {
-            Some(Arc::new(Guarded { denied: denied.clone(), announcing, reserved: None }))
-        }
+        (announcing, Some(denied)) => Some(Arc::new(Guarded { denied: denied.clone(), announcing })),
         (Some(announcing), None) => Some(Arc::new(announcing)),
         (None, None) => None,
     }

@@ -1,32 +1,24 @@
 //! The one place where Pingora's errors become reasons.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorType};
 
 use crate::error::Reason;
 
 /// How rustls says that it does not trust a certificate.
 const UNTRUSTED: &str = "invalid peer certificate";
 
-/// Why a connection could not be made, or an exchange over one broke.
-pub fn reason_for(error: &Error, connecting: bool) -> Reason {
+/// Why a connection could not be made.
+pub fn reason_for(error: &Error) -> Reason {
     use ErrorType::*;
-    match (error.root_etype(), error.esource()) {
-        (ConnectTimedout | TLSHandshakeTimedout, _) => Reason::ConnectTimeout,
-        (ConnectRefused, _) => Reason::ConnectRefused,
-        (InvalidCert, _) => Reason::TlsCertificate,
+    match error.root_etype() {
+        ConnectTimedout | TLSHandshakeTimedout => Reason::ConnectTimeout,
+        ConnectRefused => Reason::ConnectRefused,
+        InvalidCert => Reason::TlsCertificate,
         // Pingora keeps no more of rustls's errors than their text.
-        (TLSHandshakeFailure | HandshakeError, _) if error.to_string().contains(UNTRUSTED) => {
+        TLSHandshakeFailure | HandshakeError if error.to_string().contains(UNTRUSTED) => {
             Reason::TlsCertificate
         }
-        (TLSHandshakeFailure | HandshakeError, _) => Reason::TlsFailed,
-        (HTTPStatus(503), _) => Reason::NoEndpoint,
-        _ if connecting => Reason::ConnectFailed,
-        (_, ErrorSource::Downstream) => Reason::MalformedRequest,
-        (ReadTimedout, _) => Reason::UpstreamBodyTimeout,
-        (WriteTimedout, _) => Reason::UpstreamWriteTimeout,
-        (ConnectionClosed | ReadError | WriteError, _) => Reason::UpstreamClosed,
-        (InvalidHTTPHeader | H1Error | H2Error | InvalidH2 | H2Downgrade, _) => Reason::UpstreamProtocol,
-        (_, ErrorSource::Upstream) => Reason::UpstreamClosed,
-        _ => Reason::Internal,
+        TLSHandshakeFailure | HandshakeError => Reason::TlsFailed,
+        _ => Reason::ConnectFailed,
     }
 }

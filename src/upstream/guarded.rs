@@ -8,14 +8,13 @@ use std::{
         fd::AsRawFd,
         unix::{fs::OpenOptionsExt, net::SocketAddr as UnixAddr},
     },
-    sync::Arc,
 };
 
 use super::{
     announce::{Announcing, connect, failure},
     reach::{Denial, Denied},
 };
-use crate::{http::connection_auth::Reserved, value::Address};
+use crate::value::Address;
 use async_trait::async_trait;
 use pingora::{
     connectors::L4Connect,
@@ -28,8 +27,6 @@ pub(super) struct Guarded {
     pub denied: Denied,
     /// How the connection begins, where it begins with a PROXY header.
     pub announcing: Option<Announcing>,
-    /// The client connection's use of it, where it serves one alone.
-    pub reserved: Option<Arc<Reserved>>,
 }
 
 impl Guarded {
@@ -52,7 +49,7 @@ impl Guarded {
     }
 
     async fn begin(&self, address: &PeerAddr) -> io::Result<Stream> {
-        connect(address, self.announcing.as_ref(), self.reserved.as_deref()).await
+        connect(address, self.announcing.as_ref()).await
     }
 }
 
@@ -84,7 +81,7 @@ mod tests {
         let own = AdminAddresses::default();
         own.listens_at(&crate::value::Bind::Unix(admin.clone()));
         let denied = Denied::delegated([], ["unix:*".parse().unwrap()]).and_admin(&own);
-        let guarded = Guarded { denied, announcing: None, reserved: None };
+        let guarded = Guarded { denied, announcing: None };
         let open = async |path: &std::path::Path| {
             guarded.open(&PeerAddr::Unix(UnixAddr::from_pathname(path).unwrap())).await.map(drop)
         };

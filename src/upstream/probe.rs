@@ -1,40 +1,40 @@
 //! One health check: a connection, or a request and the head of its response.
 //!
 //! Pingora's HttpHealthCheck is not used for it: each owns two connectors, each with the system's authorities
-//! loaded, and over HTTP/2 it sends neither scheme nor authority. Here all checks share one connector.
+//! loaded, and over HTTP/2 it sends neither scheme nor authority.
 
-use std::sync::OnceLock;
+use std::{future::poll_fn, sync::Arc};
 
-use http::{header, uri::PathAndQuery};
-use pingora::{
-    connectors::{ConnectorOptions, http::Connector},
-    http::RequestHeader,
-    protocols::http::client::HttpSession,
-    upstreams::peer::{HttpPeer, Peer},
-};
-use tokio::net::{TcpStream, UnixStream};
+use http::{HeaderValue, Request, header, uri::PathAndQuery};
+use pingora::upstreams::peer::HttpPeer;
 
 use super::{
+    config::Protocol,
+    connections::{Connector, Key, Route},
+    exchange::{Event, Failure, RequestHead},
     settings::{Health, Host, Probe, Settings},
     tls::{ServerName, name_for},
 };
-use crate::value::Address;
+use crate::{
+    value::Address,
+    wire::h1::{body::BodyLength, response::HeadLimits},
+};
 
-/// Bodies longer than this are cut off; their end says nothing about health.
+/// Of a longer body the rest is not read: its end says nothing about health.
 const MOST_BODY: usize = 64 << 10;
 
 /// What checks connect with.
 pub struct Prober {
-    options: Option<ConnectorOptions>,
-    /// Made at the first HTTP check: it loads the system's authorities.
-    connector: OnceLock<Connector>,
+    connector: Arc<Connector>,
 }
 
 /// What is checked: where it is, how it is connected to, and the host asked for.
 pub struct Target {
-    address: Address,
     peer: HttpPeer,
     host: Host,
+    protocol: Protocol,
+    is_tls: bool,
+    limits: HeadLimits,
 }
 
 // === impl Target ===
@@ -52,23 +52,12 @@ impl Target {
         let options = &mut peer.options;
         options.connection_timeout = Some(health.timeout);
         options.total_connection_timeout = Some(health.timeout);
-        options.read_timeout = Some(health.timeout);
-        options.write_timeout = Some(health.timeout);
-        // A connection of one stream is never pooled, so each check makes its own.
-        options.max_h2_streams = 1;
-        Self { address: address.clone(), peer, host }
-    }
-}
-
-impl Target {
-    /// Connects, and says that it is a check where connections say whose they are.
-    async fn connect(&self) -> Result<(), String> {
-        match &self.peer.options.custom_l4 {
-            Some(announcing) => {
-                let connected = announcing.connect(self.peer.address()).await;
-                connected.map(drop).map_err(|error| error.to_string())
-            }
-            None => connect(&self.address).await.map_err(|error| error.to_string()),
+        Self {
+            peer,
+            host,
+            protocol: settings.protocol,
+            is_tls: settings.tls.is_some(),
+            limits: settings.response_limits,
         }
     }
 }
@@ -76,16 +65,20 @@ impl Target {
 // === impl Prober ===
 
 impl Prober {
-    pub fn new(options: Option<ConnectorOptions>) -> Self {
-        Self { options, connector: OnceLock::new() }
+    pub fn new(connector: Arc<Connector>) -> Self {
+        Self { connector }
     }
 
     /// Checks once; the caller sets the limit of time for the whole. Says why where it fails.
     pub async fn check(&self, probe: &Probe, target: &Target) -> Result<(), String> {
         match probe {
-            Probe::Tcp => target.connect().await,
+            // TLS is no part of it.
+            Probe::Tcp => {
+                let peer = HttpPeer { scheme: pingora::upstreams::peer::Scheme::HTTP, ..target.peer.clone() };
+                self.connector.connect(&peer).await.map(drop).map_err(|failure| failure.to_string())
+            }
             Probe::Http { path, status, .. } => {
-                let got = self.get(path, target).await.map_err(|error| error.to_string())?;
+                let got = self.get(path, target).await.map_err(|failure| failure.to_string())?;
                 match status.contains(&got) {
                     true => Ok(()),
                     false => Err(format!("status {got}")),
@@ -94,45 +87,38 @@ impl Prober {
         }
     }
 
-    async fn get(&self, path: &PathAndQuery, target: &Target) -> pingora::Result<u16> {
-        let Target { peer, host, .. } = target;
-        let connector = self.connector.get_or_init(|| Connector::new(self.options.clone()));
-        let (mut session, _) = connector.get_http_session(peer).await?;
-        session.set_read_timeout(peer.options.read_timeout);
-        session.set_write_timeout(peer.options.write_timeout);
-
-        let mut request = RequestHeader::build("GET", path.as_str().as_bytes(), None)?;
-        request.insert_header(header::USER_AGENT, "portolan-health")?;
-        if matches!(session, HttpSession::H2(_)) {
-            request.set_version(http::Version::HTTP_2);
-            request.set_uri(host.uri(peer.tls(), path));
-        } else {
-            request.insert_header(header::HOST, host.field())?;
-            request.insert_header(header::CONNECTION, "close")?;
+    /// The status that a request on a connection of its own is answered with.
+    async fn get(&self, path: &PathAndQuery, target: &Target) -> Result<u16, Failure> {
+        let route = Route {
+            connections: Arc::default(),
+            key: Key::default(),
+            protocol: target.protocol,
+            limits: target.limits,
+            idle: Default::default(),
+        };
+        let mut exchange = self.connector.open(&route, Box::new(target.peer.clone())).await?;
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.uri = path.clone().into();
+        parts.headers.insert(header::USER_AGENT, HeaderValue::from_static("portolan-health"));
+        let head = RequestHead {
+            parts: &parts,
+            host: &target.host.field(),
+            tls: target.is_tls,
+            body: BodyLength::Empty,
+            tunnel: None,
+        };
+        exchange.send_head(head)?;
+        exchange.send_end(None)?;
+        let mut status = None;
+        let mut read = 0;
+        loop {
+            match (poll_fn(|cx| exchange.poll_event(cx)).await, status) {
+                (Ok(Event::Room | Event::Informational(_)), _) => {}
+                (Ok(Event::Head(parts, _)), _) => status = Some(parts.status.as_u16()),
+                (Ok(Event::Data(data)), _) if read <= MOST_BODY => read += data.len(),
+                (Err(failure), None) => return Err(failure),
+                (_, status) => return Ok(status.unwrap_or_default()),
+            }
         }
-        session.write_request_header(Box::new(request)).await?;
-        session.finish_request_body().await?;
-        session.read_response_header().await?;
-        let status = session.response_header().map_or(0, |head| head.status.as_u16());
-        read_away(&mut session).await;
-        Ok(status)
-    }
-}
-
-/// Reads a short body to its end, so that the endpoint's log shows no broken connection.
-async fn read_away(session: &mut HttpSession) {
-    let mut read = 0;
-    while let Ok(Some(piece)) = session.read_response_body().await {
-        read += piece.len();
-        if read > MOST_BODY {
-            break;
-        }
-    }
-}
-
-async fn connect(address: &Address) -> std::io::Result<()> {
-    match address {
-        Address::Tcp(address) => TcpStream::connect(address).await.map(drop),
-        Address::Unix(path) => UnixStream::connect(path).await.map(drop),
     }
 }

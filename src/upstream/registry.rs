@@ -8,6 +8,7 @@ use pingora::connectors::ConnectorOptions;
 use super::{
     balance::Turns,
     call::Caller,
+    connections::Connector,
     endpoint::EndpointState,
     health::Checker,
     probe::{Prober, Target},
@@ -25,6 +26,7 @@ pub type EndpointKey = (Name, Address, Identity);
 /// States and checkers by what they are known by. One per process.
 pub struct Registry {
     clock: Clock,
+    connector: Arc<Connector>,
     prober: Arc<Prober>,
     caller: Arc<Caller>,
     metrics: Arc<Metrics>,
@@ -39,15 +41,22 @@ pub struct Registry {
 impl Registry {
     /// `connector` is what health checks and our own requests connect with; its authorities are trusted where an upstream names none.
     pub fn new(clock: Clock, connector: Option<ConnectorOptions>, metrics: Arc<Metrics>) -> Self {
+        let connector = Arc::new(Connector::new(connector));
         Self {
             clock,
             prober: Arc::new(Prober::new(connector.clone())),
-            caller: Arc::new(Caller::new(connector)),
+            caller: Arc::new(Caller::new(connector.clone())),
+            connector,
             metrics,
             states: Mutex::default(),
             checkers: Mutex::default(),
             turns: Mutex::default(),
         }
+    }
+
+    /// What connects to endpoints.
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.connector
     }
 
     /// What requests of our own are sent by.

@@ -9,7 +9,10 @@ use super::{
     reach::Reachable,
     tls::{ServerName, Tls},
 };
-use crate::value::{Address, Name};
+use crate::{
+    value::{Address, Name},
+    wire::h1::response::HeadLimits,
+};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -27,6 +30,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// How long an unused connection is kept.
     pub pool_idle: Duration,
+    /// The largest response heads that are accepted.
+    pub response_limits: HeadLimits,
     pub retries: u8,
 }
 

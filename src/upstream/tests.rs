@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pingora::{protocols::tls::ALPN, upstreams::peer::Peer};
+use pingora::protocols::tls::ALPN;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -47,6 +47,7 @@ pub fn settings(weights: &[u16]) -> Settings {
             body_idle: Duration::from_secs(30),
         },
         pool_idle: Duration::from_secs(50),
+        response_limits: Default::default(),
         retries: 2,
     }
 }
@@ -193,24 +194,20 @@ fn a_reload_starts_only_the_checks_that_changed() {
 }
 
 #[test]
-fn peers_have_every_limit_and_their_protocol() {
+fn peers_have_their_limits_and_protocol() {
     let build = |protocol, tls| {
         let upstream = Upstream::build(Settings { protocol, tls, ..settings(&[1]) }, &registry());
-        upstream.endpoints[0].peer("www.example.com")
+        upstream.endpoints[0].peer("www.example.com", None)
     };
     let peer = build(Protocol::H1, None);
     let options = &peer.options;
     assert_eq!(options.connection_timeout, Some(Duration::from_secs(5)));
     assert_eq!(options.total_connection_timeout, Some(Duration::from_secs(5)));
-    assert_eq!(options.read_timeout, Some(Duration::from_secs(60)));
-    assert_eq!(options.write_timeout, Some(Duration::from_secs(30)));
-    assert_eq!(options.idle_timeout, Some(Duration::from_secs(50)));
     assert!(!peer.is_tls() && peer.sni.is_empty() && peer.options.alpn == ALPN::H1);
     assert_eq!(build(Protocol::H2c, None).options.alpn, ALPN::H2);
     assert_eq!(build(Protocol::H2, Some(tls())).options.alpn, ALPN::H2);
     let auto = build(Protocol::Auto, Some(tls()));
-    assert!(auto.is_tls() && auto.options.alpn == ALPN::H2H1 && auto.options.max_h2_streams == 128);
-    assert_ne!(build(Protocol::H1, None).reuse_hash(), build(Protocol::H2c, None).reuse_hash());
+    assert!(auto.is_tls() && auto.options.alpn == ALPN::H2H1);
 }
 
 #[test]
@@ -218,16 +215,16 @@ fn verification_is_never_lost_for_want_of_a_name() {
     let build = |tls| Upstream::build(Settings { tls: Some(tls), ..settings(&[1]) }, &registry());
     let of_request = build(tls());
     for (host, sni) in [("a.example", "a.example"), ("[::1]", "::1"), ("", "10.0.0.1")] {
-        let peer = of_request.endpoints[0].peer(host);
+        let peer = of_request.endpoints[0].peer(host, None);
         assert_eq!(peer.sni, sni);
         assert!(peer.options.verify_cert && peer.options.verify_hostname);
     }
     let fixed = build(Tls { server_name: ServerName::Fixed("api".into()), ..tls() });
-    assert_eq!(fixed.endpoints[0].peer("a.example").sni, "api");
+    assert_eq!(fixed.endpoints[0].peer("a.example", None).sni, "api");
     assert_eq!(fixed.endpoints[0].host_header(), "api");
     assert_eq!(of_request.endpoints[0].host_header(), "10.0.0.1:8080");
     let unverified = build(Tls { verify: Verify::None, ..tls() });
-    assert!(!unverified.endpoints[0].peer("a.example").options.verify_cert);
+    assert!(!unverified.endpoints[0].peer("a.example", None).options.verify_cert);
 }
 
 // === health checks against origins ===

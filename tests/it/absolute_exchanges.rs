@@ -74,7 +74,7 @@ fn trailers_pass_both_ways() {
         assert_eq!(response.trailers.len(), 1, "{:?}", response.trailers);
     }
     for request in origin.requests() {
-        assert_eq!(request.trailers, [("x-own".to_owned(), "7".to_owned())]);
+        assert_eq!(request.trailers, [("X-Own".to_owned(), "7".to_owned())]);
         assert_eq!(request.values("host"), [target.to_string()]);
     }
     assert_eq!(origin.connections(), 1);

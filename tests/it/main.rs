@@ -36,6 +36,7 @@ mod h3_strictness;
 mod h3_tunnels;
 mod hostile;
 mod hostile_h3;
+mod hostile_origin;
 mod http1;
 mod http2;
 mod http3;

@@ -15,7 +15,7 @@ use crate::{
         token::is_token,
     },
     listen::head::MOST_METHOD,
-    wire::h1::body::BodyLength,
+    wire::h1::{body::BodyLength, scan},
 };
 
 /// What a connection takes of a head.
@@ -78,7 +78,7 @@ pub fn take(buffer: &mut BytesMut, scan: &mut Scan, limits: &Limits) -> Result<O
 
 /// Where the head ends, if it does within its limits.
 fn find_end(buffer: &[u8], scan: &mut Scan, limits: &Limits) -> Result<Option<usize>, Reason> {
-    match find_empty_line(buffer, &mut scan.at)? {
+    match scan::head_length(buffer, &mut scan.at).map_err(|scan::BareLineFeed| Reason::MalformedRequest)? {
         Some(end) if end > limits.size => Err(too_large(&buffer[..end], limits)),
         Some(end) => Ok(Some(end)),
         None => {
@@ -100,21 +100,6 @@ fn behind_empty_line(mut head: Bytes) -> Bytes {
 /// Whether nothing has come but what may stand before a request.
 pub fn is_empty_line(bytes: &[u8]) -> bool {
     bytes == b"\r\n"
-}
-
-/// Where the head ends; a line feed without its carriage return is refused on the way.
-fn find_empty_line(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Reason> {
-    while let Some(at) = memchr::memchr(b'\n', &buffer[*scanned..]).map(|at| *scanned + at) {
-        if at == 0 || buffer[at - 1] != b'\r' {
-            return Err(Reason::MalformedRequest);
-        }
-        *scanned = at + 1;
-        if at >= 3 && buffer[at - 3..at - 1] == *b"\r\n" {
-            return Ok(Some(at + 1));
-        }
-    }
-    *scanned = buffer.len();
-    Ok(None)
 }
 
 /// The answer to a head past its size: 501 where the method alone is too long, 414 where the target is, 431 else.

@@ -278,6 +278,10 @@ impl<I: Io> Session for Http1<I> {
         self.exchange.body.is_done()
     }
 
+    fn awaits_continue(&self) -> bool {
+        self.exchange.owes_continue
+    }
+
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
         if self.exchange.owes_continue && self.input.is_empty() && self.exchange.framing.is_none() {
             self.exchange.owes_continue = false;
@@ -331,7 +335,7 @@ impl<I: Io> Session for Http1<I> {
     async fn gone(&mut self) {
         let ahead = poll_fn(|cx| self.poll_ahead(cx)).await;
         // The end of a tunnel's one way stands in its order behind what has come, and leaves the other open.
-        if matches!(ahead, Ahead::Full) || self.exchange.body.is_tunnel() {
+        if matches!(ahead, Ahead::Full) || self.exchange.framing == Some(Framing::Tunnel) {
             self.io.broken_off().await;
         }
     }

@@ -238,6 +238,10 @@ impl Session for Http2 {
         self.request_ended || self.request.is_end_stream() || (self.is_tunnel && self.response_ended)
     }
 
+    fn awaits_continue(&self) -> bool {
+        self.owes_continue
+    }
+
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
         poll_fn(|cx| self.poll_body(cx)).await
     }

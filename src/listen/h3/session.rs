@@ -408,6 +408,10 @@ impl Session for Http3 {
         is_read || (self.is_tunnel && self.response_ended)
     }
 
+    fn awaits_continue(&self) -> bool {
+        self.owes_continue
+    }
+
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
         poll_fn(|cx| self.poll_body(cx)).await
     }
@@ -482,11 +486,6 @@ impl Session for Http3 {
         }
         self.send(head::put_trailers(&trailers), Bytes::new()).await?;
         self.end_response()
-    }
-
-    /// The connection's task writes whatever there is as soon as it can.
-    async fn flush(&mut self) -> Result<(), ClientError> {
-        Ok(())
     }
 
     fn reset(&mut self) {

@@ -247,7 +247,7 @@ mod tests {
     fn registry(clock: Clock) -> (Registry, Arc<Caller>, Source) {
         let url = "http://127.0.0.1:1/jwks".parse().unwrap();
         let source = Source { url, authorities: None };
-        (Registry::new(clock), Arc::new(Caller::new(None)), source)
+        (Registry::new(clock), Arc::new(Caller::for_tests()), source)
     }
 
     fn fetched(text: &'static str) -> Result<(Bytes, KeySet), String> {

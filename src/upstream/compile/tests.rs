@@ -21,6 +21,7 @@ fn upstream(endpoints: &[&str]) -> Config {
         health: None,
         pool: config::Pool::default(),
         timeouts: config::Timeouts::default(),
+        limits: config::Limits::default(),
         retry: config::Retry::default(),
     }
 }

@@ -22,6 +22,16 @@ pub struct Body {
     /// What [`Body::look_ahead`] has taken.
     ahead: VecDeque<Piece>,
     trailers: Option<HeaderMap>,
+    forbidden_trailers: Forbidden,
+}
+
+/// What becomes of trailers that must not be trailers (RFC 9110 section 6.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forbidden {
+    /// The message is malformed.
+    Refuse,
+    /// They are left out.
+    Drop,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +62,24 @@ const MOST_TRAILERS: usize = 8 * 1024;
 const MOST_TRAILER_FIELDS: usize = 32;
 
 impl Body {
+    /// The body of a request: trailers that frame or route a message make it malformed.
     pub fn new(length: BodyLength) -> Self {
+        Self::with(length, Forbidden::Refuse)
+    }
+
+    /// The body of a response: trailers that frame or route a message are left out.
+    pub fn of_response(length: BodyLength) -> Self {
+        Self::with(length, Forbidden::Drop)
+    }
+
+    fn with(length: BodyLength, forbidden_trailers: Forbidden) -> Self {
         let state = match length {
             BodyLength::Empty => State::Done,
             BodyLength::Exact(length) => State::Exact(length),
             BodyLength::Chunked => State::ChunkSize,
             BodyLength::UntilClose => State::UntilClose,
         };
-        Self { state, ahead: VecDeque::new(), trailers: None }
+        Self { state, ahead: VecDeque::new(), trailers: None, forbidden_trailers }
     }
 
     pub fn is_done(&self) -> bool {
@@ -155,8 +175,10 @@ impl Body {
                     _ => return Err("a chunk is longer than its size"),
                 },
                 State::Trailers => {
-                    let Some(section) = take_trailers(buffer)? else { return Ok(Piece::More) };
-                    self.trailers = section;
+                    let Some(section) = take_trailers(buffer, self.forbidden_trailers)? else {
+                        return Ok(Piece::More);
+                    };
+                    self.trailers = section.filter(|trailers| !trailers.is_empty());
                     self.state = State::Done;
                 }
             }
@@ -240,8 +262,11 @@ fn quoted_string(mut text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The trailer section with its empty line: fields that frame or route a message are refused (RFC 9110 section 6.5.1).
-fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Option<HeaderMap>>, &'static str> {
+/// The trailer section with its empty line.
+fn take_trailers(
+    buffer: &mut BytesMut,
+    forbidden: Forbidden,
+) -> Result<Option<Option<HeaderMap>>, &'static str> {
     if buffer.starts_with(b"\r\n") {
         buffer.advance(2);
         return Ok(Some(None));
@@ -268,7 +293,10 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Option<HeaderMap>>, &'s
         let value = HeaderValue::from_maybe_shared(section.slice_ref(field.value))
             .map_err(|_| "the trailers are malformed")?;
         if crate::http::hop_by_hop::forbidden_in_trailers(&name) {
-            return Err("a field that must not stand in trailers");
+            match forbidden {
+                Forbidden::Refuse => return Err("a field that must not stand in trailers"),
+                Forbidden::Drop => continue,
+            }
         }
         map.append(name, value);
     }

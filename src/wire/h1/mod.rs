@@ -1,4 +1,6 @@
 //! HTTP/1 as both sides read and write it (RFC 9112).
 
 pub mod body;
+pub mod response;
+pub mod scan;
 pub mod write;

@@ -8,12 +8,13 @@ pub fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     let start = out.len();
     out.extend_from_slice(name.as_bytes());
-    let mut first = true;
-    for byte in &mut out[start..] {
-        if first {
-            byte.make_ascii_uppercase();
+    if let Some(first) = out.get_mut(start) {
+        first.make_ascii_uppercase();
+    }
+    for dash in memchr::memchr_iter(b'-', name.as_bytes()) {
+        if let Some(next) = out.get_mut(start + dash + 1) {
+            next.make_ascii_uppercase();
         }
-        first = *byte == b'-';
     }
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -27,14 +27,14 @@ def say(**what):
 
 
 class Http3(H3Connection):
-    """Knows that a response to HEAD has no body."""
+    """Knows that a response to HEAD, and a 304, has no body (RFC 9114 section 4.1.2)."""
 
     def __init__(self, quic):
         super().__init__(quic)
         self.head_only = set()
 
     def _check_content_length(self, stream):
-        if stream.stream_id not in self.head_only:
+        if stream.stream_id not in self.head_only and stream.content_length > 0:
             super()._check_content_length(stream)
 
 
@@ -47,7 +47,7 @@ class Exchange:
 
     def event(self, event):
         if isinstance(event, HeadersReceived):
-            fields = [(name.decode(), value.decode()) for name, value in event.headers]
+            fields = [(name.decode(), value.decode("latin-1")) for name, value in event.headers]
             status = dict(fields).get(":status")
             rest = [field for field in fields if field[0] != ":status"]
             if status is None:
@@ -168,7 +168,10 @@ class Client(QuicConnectionProtocol):
             self._quic.stop_stream(stream, asked["stop"])
             self.transmit()
             exchange.end("stopped")
-        await asyncio.wait_for(exchange.ended.wait(), LIMIT)
+        try:
+            await asyncio.wait_for(exchange.ended.wait(), LIMIT)
+        except asyncio.TimeoutError:
+            raise SystemExit(f"no end of {asked}: {exchange.told()}")
         if "refused" in asked:
             # It may come after the response's end.
             await self.settle(lambda: exchange.stopped is not None)

@@ -1,0 +1,487 @@
+//! Carries a request to its origin and the response back: one loop for attempts, one for both bodies, one for tunnels,
+//! whatever the protocols on both sides.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, Version, header, request, response};
+
+use super::{
+    call::Call,
+    downstream::{Downstream, Progress},
+    farewell::Farewell,
+    patience::patiently,
+    recover,
+    relay::{self, relay},
+    replay::Replay,
+    session::{ClientError, Closed, Session},
+    tunnel::Tunnel,
+};
+use crate::{
+    error::Reason,
+    http::{connection::Protocol, connection_auth, hop_by_hop},
+    trace::TRACEPARENT,
+    upstream::{
+        Connector, Route,
+        exchange::{Event, Exchange, Failure, Processed, RequestHead},
+    },
+    wire::h1::body::BodyLength,
+};
+
+/// How long each wait of an exchange may last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waits {
+    pub first_byte: Duration,
+    pub body_idle: Duration,
+    pub tunnel_idle: Duration,
+}
+
+/// How long an origin may be silent to a client that has ended its direction of a tunnel, and a client to an origin.
+const HALF_OPEN: Duration = Duration::from_secs(10);
+/// How long an origin may take to ask for a body that the client holds back (RFC 9110 section 10.1.1): there are origins
+/// that do not know the expectation.
+const CONTINUE: Duration = Duration::from_secs(1);
+
+/// Sends the request of `downstream.exchange.head` upstream and the response back. `call.failure` says why it failed, where
+/// it did; the client waits for an answer then, unless its response has begun.
+pub(super) async fn carry<S: Session>(
+    downstream: &mut Downstream<S>,
+    call: &mut Call,
+    connector: &Connector,
+    waits: Waits,
+    total: Option<Duration>,
+) {
+    let ended = {
+        let run = pin!(run(downstream, call, connector, waits));
+        let run = recover::catching(run);
+        match total {
+            None => run.await,
+            Some(total) => match tokio::time::timeout(total, run).await {
+                Ok(ended) => ended,
+                Err(_) => Ok(Err(Reason::TotalTimeout)),
+            },
+        }
+    };
+    if let Err(reason) = ended.unwrap_or(Err(Reason::Panic)) {
+        call.failure = Some(reason);
+    }
+}
+
+async fn run<S: Session>(
+    downstream: &mut Downstream<S>,
+    call: &mut Call,
+    connector: &Connector,
+    waits: Waits,
+) -> Result<(), Reason> {
+    let mut request = Request::of(downstream, call);
+    if request.signs_in || is_reserved(downstream, call) {
+        // In a box: it is rare.
+        Box::pin(reserve(downstream, call, request.signs_in)).await?;
+    }
+    loop {
+        let Some((route, is_repeat)) = call.next() else { return call.failure.map_or(Ok(()), Err) };
+        let reused = if is_repeat { None } else { route.connections.reuse(route.key) };
+        let (mut exchange, reused) = match reused {
+            Some(exchange) => (exchange, true),
+            None => match connect(downstream, call, connector, &route).await? {
+                Ok(exchange) => (exchange, false),
+                Err(failure) if call.connect_failed(&failure) => continue,
+                Err(_) => return call.failure.map_or(Ok(()), Err),
+            },
+        };
+        call.connected(reused);
+        let mut attempt = Attempt { downstream, call, request: &mut request, exchange: &mut exchange, waits };
+        match attempt.run().await {
+            Ok(()) => {
+                settle(downstream, call);
+                if !call.is_challenged() {
+                    connector.release(&route, exchange);
+                }
+                return Ok(());
+            }
+            Err(Broken::Exchange(reason)) => {
+                // It is the origin's, where it is not the client's.
+                call.broke(reason);
+                return Err(reason);
+            }
+            Err(Broken::Upstream(failure)) => {
+                let can_repeat =
+                    request.can_be_repeated(&failure) && downstream.progress() == Progress::Waiting;
+                if !call.failed(&failure, reused, can_repeat) {
+                    return call.failure.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+}
+
+/// Whether requests of this client to this destination have upstream connections of their own.
+fn is_reserved<S: Session>(downstream: &Downstream<S>, call: &Call) -> bool {
+    let reservations = &downstream.exchange.connection.reservations;
+    !reservations.is_empty() && reservations.has(&call.destination())
+}
+
+/// Has a request carried out on an upstream connection that is reserved for its client's connection.
+async fn reserve<S: Session>(
+    downstream: &mut Downstream<S>,
+    call: &mut Call,
+    signs_in: bool,
+) -> Result<(), Reason> {
+    let connection = downstream.exchange.connection.clone();
+    let destination = call.destination().into_owned();
+    let leasing = connection.reservations.lease(&destination, signs_in);
+    let lease = Arc::new(patiently(leasing, &mut downstream.session, None).await?);
+    downstream.lease = Some(lease.clone());
+    call.reserve(lease, signs_in);
+    Ok(())
+}
+
+/// The exchange is over: a reserved connection is kept for the client's next request, and one is reserved where the response
+/// asked for credentials.
+fn settle<S: Session>(downstream: &Downstream<S>, call: &Call) {
+    match &downstream.lease {
+        Some(lease) if downstream.progress() == Progress::Ended => lease.set_intact(),
+        Some(_) => {}
+        None if call.is_challenged() => {
+            let (destination, endpoint) = (call.destination(), call.address_tried());
+            downstream.exchange.connection.reservations.reserve(&destination, endpoint);
+        }
+        None => {}
+    }
+}
+
+async fn connect<S: Session>(
+    downstream: &mut Downstream<S>,
+    call: &Call,
+    connector: &Connector,
+    route: &Route,
+) -> Result<Result<Exchange, Failure>, Reason> {
+    let Some(peer) = call.peer(route) else { return Err(Reason::NoEndpoint) };
+    // In a box: it is rare, and every request would make room for it.
+    let connecting = Box::pin(connector.open(route, peer));
+    patiently(connecting, &mut downstream.session, None).await
+}
+
+/// Why an attempt did not come to its end.
+enum Broken {
+    /// By the origin or on the way to it: it may be repeated.
+    Upstream(Failure),
+    /// By the client, or because a wait took too long.
+    Exchange(Reason),
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self::Upstream(failure)
+    }
+}
+
+impl From<ClientError> for Broken {
+    fn from(error: ClientError) -> Self {
+        Self::Exchange(error.reason())
+    }
+}
+
+impl From<Reason> for Broken {
+    fn from(reason: Reason) -> Self {
+        Self::Exchange(reason)
+    }
+}
+
+/// The request as it is sent, and what of it can be sent again.
+struct Request {
+    head: request::Parts,
+    body: BodyLength,
+    /// The body so far, while it is short.
+    replay: Replay,
+    /// The body was read to its end.
+    is_whole: bool,
+    trailers: Option<HeaderMap>,
+    /// The client holds the body back until it is asked for it.
+    expects_continue: bool,
+    /// Whether the client takes trailers: over HTTP/1 it has to say so (RFC 9110 section 6.5.1).
+    takes_trailers: bool,
+    /// Whether credentials sign in the connection.
+    signs_in: bool,
+}
+
+// === impl Request ===
+
+impl Request {
+    fn of<S: Session>(downstream: &mut Downstream<S>, call: &mut Call) -> Self {
+        let empty = http::Request::new(()).into_parts().0;
+        let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
+        head.version = Version::HTTP_11;
+        let bodiless = downstream.session.body_is_empty();
+        let [upgrades, announces, expects, takes_trailers, authorizes, authorizes_proxy] = hop_by_hop::which(
+            &head.headers,
+            [
+                &header::UPGRADE,
+                &header::TRAILER,
+                &header::EXPECT,
+                &header::TE,
+                &header::AUTHORIZATION,
+                &header::PROXY_AUTHORIZATION,
+            ],
+        );
+        let signs_in = (authorizes || authorizes_proxy) && connection_auth::has_credentials(&head.headers);
+        let takes_trailers = takes_trailers || downstream.exchange.connection.protocol != Protocol::Http1;
+        if upgrades {
+            call.tunnel = Tunnel::ask(&mut head, call.protocol(), bodiless);
+        }
+        // What a client sends behind CONNECT is the tunnel's.
+        let bodiless = bodiless || call.tunnel.as_ref().is_some_and(Tunnel::is_connect);
+        if announces {
+            // Trailers come after chunks alone (RFC 9112 section 7.1.2).
+            head.headers.remove(if bodiless { header::TRAILER } else { header::CONTENT_LENGTH });
+        }
+        let expects_continue = expects && !bodiless && downstream.awaits_continue();
+        if expects && !expects_continue {
+            head.headers.remove(header::EXPECT);
+        }
+        let body = match bodiless {
+            true => BodyLength::Empty,
+            false => content_length(&head.headers).map_or(BodyLength::Chunked, BodyLength::Exact),
+        };
+        Self {
+            head,
+            body,
+            replay: Replay::default(),
+            is_whole: bodiless,
+            trailers: None,
+            expects_continue,
+            takes_trailers,
+            signs_in,
+        }
+    }
+
+    fn can_be_repeated(&self, failure: &Failure) -> bool {
+        self.replay.is_whole()
+            && match failure.processed {
+                Processed::Unsent | Processed::Refused => true,
+                Processed::Unanswered => self.head.method.is_idempotent(),
+                Processed::Unknown => false,
+            }
+    }
+
+    /// Keeps a piece of the body, or its end with the trailers that may go on: none says again what the head says, as who
+    /// the user is. There are servers that put the two together.
+    fn ended(&mut self, trailers: Option<HeaderMap>) {
+        self.is_whole = true;
+        self.trailers = trailers.map(|mut trailers| {
+            let named = |name: &&HeaderName| self.head.headers.contains_key(*name);
+            let said: Vec<_> = trailers.keys().filter(named).cloned().collect();
+            said.iter().for_each(|name| drop(trailers.remove(name)));
+            trailers
+        });
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    std::str::from_utf8(headers.get(header::CONTENT_LENGTH)?.as_bytes()).ok()?.parse().ok()
+}
+
+/// One attempt over one connection.
+struct Attempt<'a, S> {
+    downstream: &'a mut Downstream<S>,
+    call: &'a mut Call,
+    request: &'a mut Request,
+    exchange: &'a mut Exchange,
+    waits: Waits,
+}
+
+/// What happens next.
+enum Step {
+    Event(Event),
+    /// The origin says nothing at the moment: what it said so far is handed to the network.
+    Flush,
+    /// The client sent a piece of its body, or its end.
+    Body(Option<Bytes>),
+    /// The origin did not ask for the body in time.
+    Unasked,
+    /// The origin has the whole request, or takes no more of it.
+    Sent,
+}
+
+// === impl Attempt ===
+
+impl<S: Session> Attempt<'_, S> {
+    async fn run(&mut self) -> Result<(), Broken> {
+        self.begin()?;
+        let mut unsent = false;
+        let mut answered = false;
+        loop {
+            match self.next(unsent, answered).await? {
+                Step::Sent => break,
+                Step::Flush => {
+                    self.downstream.flush().await?;
+                    unsent = false;
+                }
+                Step::Body(piece) => self.pass_on(piece)?,
+                Step::Unasked => self.request.expects_continue = false,
+                Step::Event(Event::Room) => {}
+                Step::Event(Event::Informational(head)) => {
+                    self.request.expects_continue &= head.status != StatusCode::CONTINUE;
+                    self.downstream.forward_head(head, false).await?;
+                }
+                Step::Event(Event::Head(head, end)) => match self.answer(head, end).await? {
+                    Some(tunnel) => return self.tunnel(tunnel).await,
+                    None => unsent = true,
+                },
+                Step::Event(Event::Data(data)) => {
+                    self.downstream.send_data(data, false).await?;
+                    unsent = true;
+                }
+                Step::Event(Event::Trailers(trailers)) if self.request.takes_trailers => {
+                    self.downstream.send_trailers(trailers).await?;
+                    (unsent, answered) = (true, true);
+                }
+                Step::Event(Event::Trailers(_) | Event::End) => {
+                    self.downstream.send_data(Bytes::new(), true).await?;
+                    (unsent, answered) = (true, true);
+                }
+            }
+        }
+        Ok(self.downstream.finish().await?)
+    }
+
+    /// Queues the request: its head, and of its body what was read by an attempt before.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let Self { request, exchange, call, .. } = self;
+        if let Some(traceparent) = call.traceparent() {
+            request.head.headers.insert(TRACEPARENT, traceparent);
+        }
+        exchange.send_head(RequestHead {
+            host: &call.host(&request.head),
+            parts: &request.head,
+            tls: call.is_tls(),
+            body: request.body,
+            tunnel: call.tunnel.as_ref().map(Tunnel::request),
+        })?;
+        if let Some(kept) = request.replay.kept() {
+            exchange.send_data(kept)?;
+        }
+        if request.is_whole && call.tunnel.as_ref().is_none_or(|tunnel| !tunnel.connects_upstream()) {
+            exchange.send_end(request.trailers.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what comes first. The origin is asked first: what it has said goes on at once.
+    async fn next(&mut self, unsent: bool, answered: bool) -> Result<Step, Broken> {
+        let Self { downstream, request, exchange, waits, .. } = self;
+        let had_room = exchange.has_room();
+        let mut client = pin!(listen(downstream, request, had_room, exchange.is_sent(), *waits));
+        poll_fn(|cx| {
+            match answered {
+                false => {
+                    if let Poll::Ready(event) = exchange.poll_event(cx) {
+                        return Poll::Ready(event.map(Step::Event).map_err(Broken::from));
+                    }
+                }
+                true if exchange.poll_room(cx).is_ready() => {
+                    if exchange.is_sent() {
+                        return Poll::Ready(Ok(Step::Sent));
+                    }
+                    if !had_room && exchange.has_room() {
+                        return Poll::Ready(Ok(Step::Event(Event::Room)));
+                    }
+                }
+                true => {}
+            }
+            if unsent {
+                return Poll::Ready(Ok(Step::Flush));
+            }
+            client.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn pass_on(&mut self, piece: Option<Bytes>) -> Result<(), Failure> {
+        match piece {
+            Some(piece) => {
+                self.request.replay.keep(&piece);
+                self.exchange.send_data(piece)
+            }
+            None => {
+                let trailers = self.downstream.session.take_trailers();
+                self.request.ended(trailers);
+                self.exchange.send_end(self.request.trailers.clone())
+            }
+        }
+    }
+
+    /// The final head is there. Says which tunnel it begins, where it does.
+    async fn answer(&mut self, mut head: response::Parts, end: bool) -> Result<Option<Begun>, Broken> {
+        self.call.answered(&head)?;
+        self.request.expects_continue = false;
+        if !self.request.takes_trailers && hop_by_hop::has_rare(&head.headers, &header::TRAILER) {
+            head.headers.remove(header::TRAILER);
+        }
+        let mut is_websocket = false;
+        if let Some(tunnel) = &self.call.tunnel {
+            tunnel.switch(&mut head);
+            is_websocket = tunnel.is_websocket(&head);
+        }
+        self.downstream.forward_head(head, end).await?;
+        let begins = self.downstream.progress() == Progress::Tunnel;
+        Ok(begins.then_some(if is_websocket { Begun::WebSocket } else { Begun::Other }))
+    }
+
+    async fn tunnel(&mut self, tunnel: Begun) -> Result<(), Broken> {
+        let farewell = (tunnel == Begun::WebSocket).then(|| {
+            let leaving = self.downstream.exchange.connection.leaving.clone();
+            Box::new(Farewell::new(leaving))
+        });
+        let limits = relay::Limits { idle: self.waits.tunnel_idle, half_open: HALF_OPEN };
+        // In a box: few requests become tunnels, and each would make room for it.
+        Ok(Box::pin(relay(self.downstream, self.exchange, limits, farewell)).await?)
+    }
+}
+
+/// A tunnel that a head begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    WebSocket,
+    Other,
+}
+
+/// Waits for what the client does: reads its body where the origin takes more of it, else notices that it disconnects, or
+/// that the origin lets it wait for too long.
+async fn listen<S: Session>(
+    downstream: &mut Downstream<S>,
+    request: &Request,
+    has_room: bool,
+    is_sent: bool,
+    waits: Waits,
+) -> Result<Step, Broken> {
+    let (limit, late) = match downstream.progress() {
+        Progress::Waiting => (waits.first_byte, Reason::FirstByteTimeout),
+        _ => (waits.body_idle, Reason::UpstreamBodyTimeout),
+    };
+    if request.expects_continue {
+        return tokio::select! {
+            () = downstream.session.gone() => Err(Reason::ClientGone.into()),
+            () = tokio::time::sleep(CONTINUE) => Ok(Step::Unasked),
+        };
+    }
+    if request.is_whole || is_sent {
+        return Err(match downstream.session.closed(limit).await {
+            Closed::Gone => Reason::ClientGone.into(),
+            Closed::Idle => late.into(),
+        });
+    }
+    if has_room {
+        return Ok(Step::Body(downstream.read_body().await?));
+    }
+    tokio::select! {
+        () = downstream.session.gone() => Err(Reason::ClientGone.into()),
+        () = tokio::time::sleep(waits.body_idle) => Err(Reason::UpstreamWriteTimeout.into()),
+    }
+}

@@ -1,0 +1,319 @@
+//! HTTP/2 with an origin: streams that share connections. The frames are the h2 crate's matter, which also applies flow
+//! control: what is queued here and there is bounded by windows.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use h2::{
+    RecvStream, SendStream,
+    client::{Builder, ResponseFuture, SendRequest},
+    ext::Protocol,
+};
+use http::{HeaderMap, Method, Request, Uri, Version, header, uri::PathAndQuery};
+use pingora::protocols::Stream;
+
+use super::{Event, Failure, Processed, RequestHead, TunnelRequest};
+use crate::{
+    error::Reason,
+    http::{hop_by_hop, websocket},
+    wire::h1::{body::BodyLength, response::HeadLimits},
+};
+
+/// A connection that carries streams.
+pub struct Connection {
+    sender: SendRequest<Bytes>,
+    closed: Arc<AtomicBool>,
+    /// One reference for itself, and one for each of its streams.
+    streams: Arc<()>,
+}
+
+/// One stream.
+pub struct Http2 {
+    sender: SendRequest<Bytes>,
+    /// Counts as a stream of its connection.
+    _open: Arc<()>,
+    send: Option<SendStream<Bytes>>,
+    sending: Sending,
+    /// The piece that is being sent.
+    piece: Bytes,
+    receiving: Receiving,
+    /// Bytes given away last, for which the origin may send as many again.
+    taken: usize,
+    is_tunnel: bool,
+    owes_room: bool,
+}
+
+enum Sending {
+    Open,
+    /// Ends when the queued piece is sent.
+    Ending(Option<HeaderMap>),
+    Done,
+    Failed,
+}
+
+enum Receiving {
+    Head(ResponseFuture),
+    Body(RecvStream),
+    Trailers(RecvStream),
+    Done,
+}
+
+/// What an origin may send on one stream before it is taken on, and on all streams of a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 23;
+/// Bytes that a stream buffers of what it sends.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that share a connection at most, whatever the origin allows.
+const MOST_STREAMS: usize = 128;
+
+// === impl Connection ===
+
+impl Connection {
+    /// Starts HTTP/2 on a new connection.
+    pub async fn begin(stream: Stream, limits: &HeadLimits) -> Result<Self, Failure> {
+        let size = u32::try_from(limits.size).unwrap_or(u32::MAX);
+        let handshake = Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(size)
+            .max_send_buffer_size(SEND_BUFFER)
+            .handshake(stream);
+        let (sender, connection) = handshake
+            .await
+            .map_err(|error| Failure::new(Reason::UpstreamProtocol, Processed::Unsent, error.to_string()))?;
+        let closed = Arc::new(AtomicBool::new(false));
+        let ended = closed.clone();
+        // It ends with the last stream once nobody keeps a sender.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
+        Ok(Self { sender, closed, streams: Arc::new(()) })
+    }
+
+    /// Whether new streams can be opened on it now or later.
+    pub fn is_open(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        !self.closed.load(Ordering::Relaxed)
+            && !matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Whether another stream can be opened at once.
+    pub fn has_room(&self) -> bool {
+        self.open_streams() < self.sender.current_max_send_streams().min(MOST_STREAMS)
+    }
+
+    /// Whether no stream is open.
+    pub fn is_idle(&self) -> bool {
+        self.open_streams() == 0
+    }
+
+    fn open_streams(&self) -> usize {
+        Arc::strong_count(&self.streams) - 1
+    }
+
+    /// A stream to open.
+    pub fn stream(&self) -> Http2 {
+        Http2 {
+            sender: self.sender.clone(),
+            _open: self.streams.clone(),
+            send: None,
+            sending: Sending::Done,
+            piece: Bytes::new(),
+            receiving: Receiving::Done,
+            taken: 0,
+            is_tunnel: false,
+            owes_room: false,
+        }
+    }
+}
+
+// === impl Http2 ===
+
+impl Http2 {
+    pub(super) fn send_head(&mut self, head: RequestHead<'_>) -> Result<(), Failure> {
+        let end = head.body == BodyLength::Empty && head.tunnel.is_none();
+        let request = request(&head)?;
+        let (response, send) = self.sender.send_request(request, end).map_err(|error| {
+            let failure = failure(&error, false);
+            Failure { processed: Processed::Unsent, ..failure }
+        })?;
+        (self.send, self.receiving) = (Some(send), Receiving::Head(response));
+        self.sending = if end { Sending::Done } else { Sending::Open };
+        (self.is_tunnel, self.owes_room) = (head.tunnel.is_some(), !end);
+        Ok(())
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        // Nothing goes through a tunnel before it is open.
+        let is_early = self.is_tunnel && matches!(self.receiving, Receiving::Head(_));
+        matches!(self.sending, Sending::Open) && self.piece.is_empty() && !is_early
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        matches!(self.sending, Sending::Done | Sending::Failed)
+    }
+
+    pub(super) fn send_data(&mut self, data: Bytes) {
+        if matches!(self.sending, Sending::Open) {
+            self.piece = data;
+            self.owes_room = true;
+        }
+    }
+
+    pub(super) fn send_end(&mut self, trailers: Option<HeaderMap>) {
+        if matches!(self.sending, Sending::Open) {
+            self.sending = Sending::Ending(trailers);
+            self.owes_room = false;
+        }
+    }
+
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
+        if self.poll_room(cx).is_ready() && std::mem::take(&mut self.owes_room) {
+            return Poll::Ready(Ok(Event::Room));
+        }
+        match &mut self.receiving {
+            Receiving::Done => Poll::Ready(Ok(Event::End)),
+            Receiving::Head(response) => {
+                if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+                    let (mut parts, ()) = interim.into_parts();
+                    hop_by_hop::strip(&mut parts.headers);
+                    parts.headers.remove(header::CONTENT_LENGTH);
+                    return Poll::Ready(Ok(Event::Informational(parts)));
+                }
+                let response = ready!(Pin::new(response).poll(cx)).map_err(|error| failure(&error, false))?;
+                let (parts, body) = response.into_parts();
+                if parts.status.is_informational() {
+                    return Poll::Ready(Err(Failure::protocol("an HTTP/2 response has a status below 200")));
+                }
+                let end = body.is_end_stream();
+                self.receiving = Receiving::Body(body);
+                Poll::Ready(Ok(Event::Head(parts, end)))
+            }
+            Receiving::Body(body) => {
+                let taken = std::mem::take(&mut self.taken);
+                if taken > 0 {
+                    // It fails where the stream has ended meanwhile, which shows below.
+                    let _ = body.flow_control().release_capacity(taken);
+                }
+                match ready!(body.poll_data(cx)) {
+                    Some(Ok(data)) => {
+                        self.taken = data.len();
+                        Poll::Ready(Ok(Event::Data(data)))
+                    }
+                    Some(Err(error)) => Poll::Ready(Err(failure(&error, true))),
+                    None => {
+                        let Receiving::Body(body) = std::mem::replace(&mut self.receiving, Receiving::Done)
+                        else {
+                            unreachable!("it is the body that was read")
+                        };
+                        self.receiving = Receiving::Trailers(body);
+                        self.poll_event(cx)
+                    }
+                }
+            }
+            Receiving::Trailers(body) => {
+                let trailers = ready!(body.poll_trailers(cx)).map_err(|error| failure(&error, true))?;
+                self.receiving = Receiving::Done;
+                let mut trailers = trailers.unwrap_or_default();
+                hop_by_hop::retain_trailers(&mut trailers);
+                Poll::Ready(Ok(if trailers.is_empty() { Event::End } else { Event::Trailers(trailers) }))
+            }
+        }
+    }
+
+    /// Sends what is queued, as far as windows allow.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(send) = &mut self.send else { return Poll::Ready(()) };
+        if self.is_tunnel && matches!(self.receiving, Receiving::Head(_)) {
+            return Poll::Pending;
+        }
+        while !self.piece.is_empty() {
+            send.reserve_capacity(self.piece.len());
+            // Asked about capacity, the stream tells of changes alone.
+            let room = match send.capacity() {
+                0 => match ready!(send.poll_capacity(cx)) {
+                    Some(Ok(room)) => room,
+                    _ => return self.fail_sending(),
+                },
+                room => room,
+            };
+            let room = room.min(self.piece.len());
+            if send.send_data(self.piece.split_to(room), false).is_err() {
+                return self.fail_sending();
+            }
+        }
+        if let Sending::Ending(trailers) = &mut self.sending {
+            let ended = match trailers.take() {
+                None => send.send_data(Bytes::new(), true),
+                Some(trailers) => send.send_trailers(trailers),
+            };
+            self.sending = if ended.is_ok() { Sending::Done } else { Sending::Failed };
+        }
+        if matches!(self.sending, Sending::Open) && send.poll_reset(cx).is_ready() {
+            // The origin wants no more (RFC 9113 section 8.1); its response may still be complete.
+            return self.fail_sending();
+        }
+        Poll::Ready(())
+    }
+
+    fn fail_sending(&mut self) -> Poll<()> {
+        self.piece = Bytes::new();
+        self.sending = Sending::Failed;
+        Poll::Ready(())
+    }
+}
+
+/// The request as HTTP/2 has it: scheme and authority beside the path, no fields of a connection.
+fn request(head: &RequestHead<'_>) -> Result<Request<()>, Failure> {
+    let invalid = |_| Failure::new(Reason::Internal, Processed::Unsent, "the request has no HTTP/2 form");
+    let target = head.parts.uri.path_and_query().cloned();
+    let uri = Uri::builder()
+        .scheme(if head.tls { "https" } else { "http" })
+        .authority(head.host.as_bytes())
+        .path_and_query(target.unwrap_or(PathAndQuery::from_static("/")))
+        .build()
+        .map_err(invalid)?;
+    let mut request = Request::new(());
+    *request.method_mut() = head.parts.method.clone();
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_2;
+    let mut headers = head.parts.headers.clone();
+    for name in [header::HOST, header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    if head.tunnel == Some(TunnelRequest::Connect) {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static(websocket::NAME));
+        headers.remove(header::SEC_WEBSOCKET_KEY);
+    }
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+fn failure(error: &h2::Error, answered: bool) -> Failure {
+    let refused = (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+        || (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR));
+    let processed = match (answered, refused) {
+        (true, _) => Processed::Unknown,
+        (false, true) => Processed::Refused,
+        (false, false) => Processed::Unanswered,
+    };
+    // What the origin ended is not what it broke.
+    let reason = match error.is_library() || (error.is_go_away() && !refused) {
+        true => Reason::UpstreamProtocol,
+        false => Reason::UpstreamClosed,
+    };
+    Failure { reason, processed, cause: error.to_string().into() }
+}
