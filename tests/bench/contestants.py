@@ -64,34 +64,52 @@ def origin_command(place):
     return [find("nginx"), "-p", str(place.directory), "-c", configuration]
 
 
-def nginx_command(place, workers="daemon off; worker_processes 1;"):
+def host_names(hosts):
+    return [f"h{n}.example" for n in range(hosts)]
+
+
+def nginx_command(place, workers="daemon off; worker_processes 1;", hosts=0, access_log="off"):
+    """One server that takes every name; with `hosts`, one with that many names beside it."""
+    location = 'location / { proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }'
+    # A server for each name would start in minutes under valgrind; a request looks its name up in the same table.
+    listen = f"listen 127.0.0.1:{place.http}; listen 127.0.0.1:{place.https} ssl http2;"
+    named = f"server {{ {listen} server_name {' '.join(host_names(hosts))}; {location} }}" if hosts else ""
     configuration = place.write("nginx.conf", f"""
         {workers} pid {place.directory}/nginx.pid; error_log {place.directory}/nginx.log;
         {root_user()}
         events {{ worker_connections 16384; }}
         http {{
-          access_log off; keepalive_requests 1000000000; proxy_max_temp_file_size 0; {temporary(place, "nginx")}
+          access_log {access_log}; server_names_hash_max_size {4 * hosts + 512};
+          keepalive_requests 1000000000; proxy_max_temp_file_size 0; {temporary(place, "nginx")}
           ssl_certificate {place.certificate}; ssl_certificate_key {place.key}; ssl_protocols TLSv1.2 TLSv1.3;
           upstream origin {{ server 127.0.0.1:{place.origin}; keepalive 512; keepalive_requests 1000000000; }}
           server {{
             listen 127.0.0.1:{place.http} backlog=4096; listen 127.0.0.1:{place.https} ssl http2 backlog=4096;
-            location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+            {location}
           }}
+          {named}
         }}
     """)
     return [find("nginx"), "-p", str(place.directory), "-c", configuration]
 
 
-def haproxy_command(place):
+def haproxy_command(place, hosts=0, access_log=False):
+    """One backend for every name; with `hosts`, a map from that many names to it. The log goes to the standard output."""
     pem = place.directory / "haproxy.pem"
     pem.write_text(place.certificate.read_text() + place.key.read_text())
+    names = place.write("haproxy.map", "".join(f"{name} origin\n" for name in host_names(hosts)))
+    route = f"use_backend %[req.hdr(host),lower,map({names},unknown)]" if hosts else "default_backend origin"
+    log = "log stdout format raw local0" if access_log else ""
     configuration = place.write("haproxy.cfg", f"""
         global
+          {log}
           nbthread 1
           maxconn {HAPROXY_CONNECTIONS}
           ssl-default-bind-options ssl-min-ver TLSv1.2
         defaults
           mode http
+          {"log global" if access_log else ""}
+          {"option httplog" if access_log else ""}
           timeout connect 5s
           timeout client 60s
           timeout server 60s
@@ -99,11 +117,12 @@ def haproxy_command(place):
         frontend all
           bind 127.0.0.1:{place.http}
           bind 127.0.0.1:{place.https} ssl crt {pem} alpn h2,http/1.1
-          default_backend origin
+          {route}
         backend origin
           server origin 127.0.0.1:{place.origin} pool-max-conn 512
     """)
-    return [find("haproxy"), "-db", "-q", "-f", configuration]
+    # Quiet, it closes its standard output.
+    return [find("haproxy"), "-db", *([] if access_log else ["-q"]), "-f", configuration]
 
 
 def caddy_command(place):
@@ -192,17 +211,17 @@ def bare_command(place):
     return [str(place.binaries / "bare"), *map(str, arguments), f"127.0.0.1:{place.origin}"]
 
 
-def portolan_command(hosts, protocols="h1, h2"):
+def portolan_command(hosts, protocols="h1, h2", access_log="false"):
     def command(place):
         names = "\n".join(
-            f'  h{n}: {{ names: ["h{n}.example"], routes: {{ all: {{ path: "/**", proxy: {{ upstream: origin }} }} }} }}'
-            for n in range(hosts)
+            f'  {name.partition(".")[0]}: {{ names: [{name}], routes: {{ all: {{ path: "/**", proxy: {{ upstream: origin }} }} }} }}'
+            for name in host_names(hosts)
         )
         file = place.directory / f"portolan-{place.https}.yaml"
         file.write_text(textwrap.dedent(f"""
             process: {{ threads: 1 }}
             admin: {{ bind: "unix:admin-{place.https}.sock" }}
-            access_log: false
+            access_log: {access_log}
             log: {{ level: warn }}
             defaults:
               middleware:
