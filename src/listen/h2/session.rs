@@ -271,6 +271,7 @@ impl Session for Http2 {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
+        self.owes_continue &= status != StatusCode::CONTINUE;
         let mut fields = fields.clone();
         hop_by_hop::strip(&mut fields);
         self.inform(status, fields)

@@ -441,6 +441,7 @@ impl Session for Http3 {
         if status == StatusCode::SWITCHING_PROTOCOLS || self.response_begun {
             return Ok(());
         }
+        self.owes_continue &= status != StatusCode::CONTINUE;
         let mut fields = fields.clone();
         hop_by_hop::strip(&mut fields);
         self.send(head::put_response(status, &fields), Bytes::new()).await
