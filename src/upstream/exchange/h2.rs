@@ -47,6 +47,8 @@ pub struct Http2 {
     receiving: Receiving,
     /// Bytes given away last, for which the origin may send as many again.
     taken: usize,
+    /// Bytes of the response body that are missing by its Content-Length.
+    missing: Option<u64>,
     is_tunnel: bool,
     owes_room: bool,
 }
@@ -86,6 +88,8 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(size)
             .max_send_buffer_size(SEND_BUFFER)
+            // One stream until the origin's SETTINGS say how many it allows: more could exceed its limit.
+            .initial_max_send_streams(1)
             .handshake(stream);
         let (sender, connection) = handshake
             .await
@@ -133,6 +137,7 @@ impl Connection {
             piece: Bytes::new(),
             receiving: Receiving::Done,
             taken: 0,
+            missing: None,
             is_tunnel: false,
             owes_room: false,
         }
@@ -198,6 +203,7 @@ impl Http2 {
                     return Poll::Ready(Err(Failure::protocol("an HTTP/2 response has a status below 200")));
                 }
                 let end = body.is_end_stream();
+                self.missing = content_length(&parts.headers);
                 self.receiving = Receiving::Body(body);
                 Poll::Ready(Ok(Event::Head(parts, end)))
             }
@@ -210,7 +216,17 @@ impl Http2 {
                 match ready!(body.poll_data(cx)) {
                     Some(Ok(data)) => {
                         self.taken = data.len();
+                        self.missing = match body.is_end_stream() {
+                            true => Some(0),
+                            false => self.missing.map(|missing| missing.saturating_sub(data.len() as u64)),
+                        };
                         Poll::Ready(Ok(Event::Data(data)))
+                    }
+                    // While the request is still being sent, the h2 crate forgets the end of a response behind which the
+                    // origin closes the connection.
+                    Some(Err(error)) if error.is_io() && self.missing == Some(0) => {
+                        (self.receiving, self.sending) = (Receiving::Done, Sending::Failed);
+                        Poll::Ready(Ok(Event::End))
                     }
                     Some(Err(error)) => Poll::Ready(Err(failure(&error, true))),
                     None => {
@@ -273,6 +289,10 @@ impl Http2 {
         self.sending = Sending::Failed;
         Poll::Ready(())
     }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The request as HTTP/2 has it: scheme and authority beside the path, no fields of a connection.
