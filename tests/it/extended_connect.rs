@@ -3,7 +3,7 @@
 
 use super::{
     absolute_form,
-    support::{Origin, Proxy, Python, Reply, TrailerOrigin, config, to, until},
+    support::{H2Origin, Origin, Proxy, Python, Reply, config, to, until},
     websocket::{CLIENT, HELD, MANY, echo},
     websocket_cases::switching,
 };
@@ -174,7 +174,7 @@ fn an_upgrade_reaches_an_http_2_origin() {
 
 #[test]
 fn an_http_2_origin_without_extended_connect_is_answered_for() {
-    let origin = TrailerOrigin::start();
+    let origin = H2Origin::with_trailers();
     let proxy = Proxy::start(&h2c(&origin.address()));
     assert!(said("answer", &proxy, "/ws").starts_with("502 "));
     let line = proxy.access_line_of("/ws");

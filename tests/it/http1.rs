@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, Barrier};
 
-use super::support::{
-    Certificates, Client, Nginx, Origin, Proxy, Reply, TrailerOrigin, Tree, config, curl, to,
-};
+use super::support::{Certificates, Client, H2Origin, Nginx, Origin, Proxy, Reply, Tree, config, curl, to};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -98,7 +96,7 @@ fn chunked_bodies_pass_both_ways() {
 /// Of an HTTP/2 origin; those of HTTP/1.1 have a file of their own.
 #[test]
 fn trailers_of_the_response_reach_the_client() {
-    let origin = TrailerOrigin::start();
+    let origin = H2Origin::with_trailers();
     let h2c = to(&[&origin.address()]).replace("endpoints:", "protocol: h2c, endpoints:");
     let proxy = Proxy::start(&h2c);
     let mut client = proxy.client();

@@ -1,7 +1,7 @@
 //! HTTP/2 over TLS and in the clear, by curl and h2load.
 
 use super::support::{
-    Certificates, Client, Nginx, Origin, Proxy, TrailerOrigin, Tree, config, curl, h2load, to, until,
+    Certificates, Client, H2Origin, Nginx, Origin, Proxy, Tree, config, curl, h2load, to, until,
 };
 
 const SECURE: &str = r#"
@@ -144,7 +144,7 @@ fn bodies_are_not_read_faster_than_they_are_taken() {
 
 #[test]
 fn trailers_reach_the_client() {
-    let origin = TrailerOrigin::start();
+    let origin = H2Origin::with_trailers();
     let tree = Tree::new();
     let certificates = Certificates::new(&tree);
     certificates.sign("web", &["localhost"]);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Certificates, Http3, Nginx, Origin, Proxy, Reply, TrailerOrigin, Tree, config, until};
+use super::support::{Certificates, H2Origin, Http3, Nginx, Origin, Proxy, Reply, Tree, config, until};
 
 const SECURE: &str = r#"
 certificates: { web: { cert: web.pem, key: web.key } }
@@ -166,7 +166,7 @@ fn a_large_file_is_not_read_faster_than_it_is_taken() {
 
 #[test]
 fn trailers_pass_from_the_origin() {
-    let origin = TrailerOrigin::start();
+    let origin = H2Origin::with_trailers();
     let tree = Tree::new();
     let certificates = Certificates::new(&tree);
     certificates.sign("web", &["localhost"]);

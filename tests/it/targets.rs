@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     http3::start,
-    support::{H2Client, Origin, Proxy, Reaction, TrailerOrigin, config, eventually, to},
+    support::{H2Client, H2Origin, Origin, Proxy, Reaction, config, eventually, to},
 };
 
 /// Every graphic ASCII character but `#`, which begins a fragment.
@@ -134,7 +134,7 @@ fn the_same_set_holds_over_http_2() {
 /// HTTP/2 upstream, a query is sent in the form that a URI has.
 #[test]
 fn an_upstream_of_http_2_gets_what_a_uri_may_have() {
-    let origin = TrailerOrigin::start();
+    let origin = H2Origin::with_trailers();
     let proxy = Proxy::start(&to(&[&origin.address()]).replace("endpoints:", "protocol: h2c, endpoints:"));
     assert_eq!(proxy.client().get("/x?a=\"<b>\"").field("x-path"), Some("/x?a=%22%3Cb%3E%22"));
 }

@@ -1,19 +1,66 @@
-//! An HTTP/2 origin in the clear, by the `h2` crate: what nginx cannot be made to say.
+//! HTTP/2 origins in the clear, by the `h2` crate and by hyper-h2: what nginx cannot be made to say.
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use h2::{RecvStream, server::SendResponse};
+use http::{HeaderMap, Request, Response};
+use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
-/// Answers every request with `abc`, its target in `x-path` and the trailer `x-sum: 42`.
-pub struct TrailerOrigin {
+use super::Python;
+
+/// By the `h2` crate.
+pub struct H2Origin {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
 
-impl TrailerOrigin {
-    pub fn start() -> Self {
+/// By hyper-h2, which behaves as it is told: see `h2_origin.py`.
+pub struct HyperH2 {
+    python: Python,
+    port: String,
+}
+
+/// What an [`H2Origin`] answers.
+#[derive(Clone, Copy)]
+enum Answer {
+    Trailers,
+    Length,
+}
+
+impl HyperH2 {
+    #[track_caller]
+    pub fn run(specification: &Value) -> Self {
+        let mut python = Python::run(include_str!("h2_origin.py"), &[&specification.to_string()]);
+        let port = python.line();
+        Self { python, port }
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The next thing that it says.
+    #[track_caller]
+    pub fn next(&mut self) -> Value {
+        let line = self.python.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+}
+
+impl H2Origin {
+    /// Answers every request with `abc`, its target in `x-path` and the trailer `x-sum: 42`.
+    pub fn with_trailers() -> Self {
+        Self::start(Answer::Trailers)
+    }
+
+    /// Reads the body of every request and answers with its length.
+    pub fn counting() -> Self {
+        Self::start(Answer::Length)
+    }
+
+    fn start(answer: Answer) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -22,7 +69,7 @@ impl TrailerOrigin {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
-                    () = serve(listener) => {}
+                    () = serve(listener, answer) => {}
                     _ = stopped => {}
                 }
             });
@@ -35,23 +82,52 @@ impl TrailerOrigin {
     }
 }
 
-async fn serve(listener: TcpListener) {
+async fn serve(listener: TcpListener, answer: Answer) {
     loop {
         let (socket, _) = listener.accept().await.unwrap();
         tokio::spawn(async move {
-            let mut connection = h2::server::handshake(socket).await?;
+            let mut connection = h2::server::Builder::new()
+                .initial_window_size(1 << 20)
+                .initial_connection_window_size(1 << 20)
+                .handshake::<_, Bytes>(socket)
+                .await?;
             while let Some(request) = connection.accept().await {
-                let (request, mut respond) = request?;
-                let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-                let response = Response::builder().header("x-path", path).body(()).expect("a response");
+                let (request, respond) = request?;
+                tokio::spawn(answer.give(request, respond));
+            }
+            Ok::<(), h2::Error>(())
+        });
+    }
+}
+
+impl Answer {
+    async fn give(
+        self,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) -> Result<(), h2::Error> {
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let response = Response::builder().header("x-path", path).body(()).expect("a response");
+        match self {
+            Self::Trailers => {
                 let mut body = respond.send_response(response, false)?;
                 body.send_data(Bytes::from_static(b"abc"), false)?;
                 body.send_trailers(HeaderMap::from_iter([(
                     http::HeaderName::from_static("x-sum"),
                     http::HeaderValue::from_static("42"),
-                )]))?;
+                )]))
             }
-            Ok::<(), h2::Error>(())
-        });
+            Self::Length => {
+                let mut received = request.into_body();
+                let mut length = 0;
+                while let Some(data) = received.data().await {
+                    let data = data?;
+                    length += data.len();
+                    received.flow_control().release_capacity(data.len())?;
+                }
+                let mut body = respond.send_response(response, false)?;
+                body.send_data(Bytes::from(length.to_string()), true)
+            }
+        }
     }
 }

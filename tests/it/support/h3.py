@@ -180,6 +180,9 @@ class Client(QuicConnectionProtocol):
     async def send_body(self, stream, exchange, asked):
         if "expect" in asked:
             await asyncio.wait_for(exchange.asked.wait(), LIMIT)
+            if exchange.ended.is_set():
+                # Answered without it.
+                return
         trailers = [(name.encode(), value.encode()) for name, value in asked.get("trailers", [])]
         open_end = "hold" in asked
         if "body" in asked:

@@ -27,7 +27,7 @@ pub use certificates::Certificates;
 pub use client::Client;
 pub use frames::Frames;
 pub use h2_client::{H2Client, Reaction};
-pub use h2_origin::TrailerOrigin;
+pub use h2_origin::{H2Origin, HyperH2};
 pub use h3::Http3;
 pub use haproxy::Haproxy;
 pub use held::Held;

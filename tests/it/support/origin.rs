@@ -29,6 +29,8 @@ struct Record {
     bytes: AtomicUsize,
     /// Connections that the other side closed.
     closed: AtomicUsize,
+    /// Connections that the origin has closed.
+    ended: AtomicUsize,
     stopped: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -126,6 +128,7 @@ impl Origin {
                     let mut stream = BufReader::new(counting);
                     serve(&mut stream, &record);
                     let _ = stream.get_ref().socket.0.shutdown(Shutdown::Both);
+                    record.ended.fetch_add(1, Ordering::Release);
                 });
             }
         });
@@ -159,6 +162,11 @@ impl Origin {
     /// How many connections the proxy closed, or reset.
     pub fn closed(&self) -> usize {
         self.record.closed.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are closed from this side.
+    pub fn ended(&self) -> usize {
+        self.record.ended.load(Ordering::Acquire)
     }
 }
 
