@@ -3,10 +3,8 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Method, Request, StatusCode, header, request};
+use pingora::protocols::{Stream, l4};
 use serde_json::Value;
 use tokio::{
     net::{TcpStream, UnixStream},
@@ -14,8 +12,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{serve::LONGEST_ANSWER, socket::Stream};
-use crate::value::{Bind, Secret};
+use super::serve::LONGEST_ANSWER;
+use crate::{
+    upstream::exchange::{Exchange, Http1, RequestHead, whole},
+    value::{Bind, Secret},
+    wire::h1::{body::BodyLength, response::HeadLimits},
+};
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,57 +53,53 @@ pub fn ask(place: &Bind, token: Option<&Secret>, question: Question) -> Result<V
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let stream = timeout(PATIENCE, connect(place)).await.unwrap_or_else(|_| Err(late()));
         let stream = stream.map_err(|source| AskError::NotRunning { place: place.clone(), source })?;
-        let reply = converse(stream, request(place, token, question));
+        let reply = converse(stream, place, request(token, question));
         timeout(LONGEST_ANSWER + PATIENCE, reply).await.unwrap_or_else(|_| Err(late().into()))
     })
 }
 
-async fn connect(place: &Bind) -> io::Result<Box<dyn Stream>> {
-    match place {
-        Bind::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        Bind::Any(port) => Ok(Box::new(TcpStream::connect(("localhost", *port)).await?)),
-        Bind::Tcp(address) => Ok(Box::new(TcpStream::connect(address).await?)),
-    }
+async fn connect(place: &Bind) -> io::Result<Stream> {
+    let stream: l4::stream::Stream = match place {
+        Bind::Unix(path) => UnixStream::connect(path).await?.into(),
+        Bind::Any(port) => TcpStream::connect(("localhost", *port)).await?.into(),
+        Bind::Tcp(address) => TcpStream::connect(address).await?.into(),
+    };
+    Ok(Box::new(stream))
 }
 
-async fn converse(stream: Box<dyn Stream>, request: Request<Empty<Bytes>>) -> Result<Value, AskError> {
-    let broken = |error: hyper::Error| AskError::Io(io::Error::other(error));
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_REPLY).collect().await;
-        let body = body.map_err(|error| AskError::Reply(error.to_string()))?.to_bytes();
-        Ok::<_, AskError>((status, body))
+async fn converse(stream: Stream, place: &Bind, request: request::Parts) -> Result<Value, AskError> {
+    let mut exchange = Exchange::Http1(Box::new(Http1::new(stream, HeadLimits::default())));
+    let head = RequestHead {
+        parts: &request,
+        host: &host(place),
+        tls: false,
+        body: BodyLength::Empty,
+        tunnel: None,
     };
-    let mut connection = std::pin::pin!(connection);
-    let mut exchange = std::pin::pin!(exchange);
-    let (status, body) = tokio::select! {
-        biased;
-        replied = &mut exchange => replied?,
-        ended = &mut connection => {
-            ended.map_err(broken)?;
-            exchange.await?
-        }
-    };
-    understand(status, &body)
+    let response = whole(&mut exchange, head, Bytes::new(), LARGEST_REPLY).await;
+    let response = response.map_err(|failure| AskError::Io(io::Error::other(failure.to_string())))?;
+    understand(response.status(), response.body())
 }
 
-fn request(place: &Bind, token: Option<&Secret>, question: Question) -> Request<Empty<Bytes>> {
-    let (method, path) = match question {
-        Question::Reload => (Method::POST, "/reload"),
-        Question::Status => (Method::GET, "/status"),
-    };
+fn host(place: &Bind) -> HeaderValue {
     let host = match place {
         Bind::Tcp(address) => address.to_string(),
         Bind::Any(_) | Bind::Unix(_) => "localhost".to_owned(),
     };
-    let request = Request::builder().method(method).uri(path).header(header::HOST, host);
-    let mut request = request.body(Empty::new()).expect("an address is a Host");
+    HeaderValue::try_from(host).expect("an address is a Host")
+}
+
+fn request(token: Option<&Secret>, question: Question) -> request::Parts {
+    let (method, path) = match question {
+        Question::Reload => (Method::POST, "/reload"),
+        Question::Status => (Method::GET, "/status"),
+    };
+    let request = Request::builder().method(method).uri(path).body(()).expect("a path is a URI");
+    let mut request = request.into_parts().0;
     let shown = token.and_then(|token| HeaderValue::try_from(format!("Bearer {}", token.0)).ok());
     if let Some(mut shown) = shown {
         shown.set_sensitive(true);
-        request.headers_mut().insert(header::AUTHORIZATION, shown);
+        request.headers.insert(header::AUTHORIZATION, shown);
     }
     request
 }

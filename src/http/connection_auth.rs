@@ -167,6 +167,11 @@ impl Reservations {
             .max_by_key(|(rank, _)| *rank);
         let chosen = best.map(|(_, reserved)| reserved.clone());
         let chosen = chosen.unwrap_or_else(|| {
+            // Those that lead nowhere any more are forgotten.
+            all.retain(|reserved| {
+                let state = reserved.state();
+                state.users > 0 || state.pool.is_some() || state.login != Login::None
+            });
             let reserved = Arc::new(Reserved::new(destination));
             all.push(reserved.clone());
             reserved

@@ -200,7 +200,7 @@ impl Call {
         if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().connect_failed();
         }
-        self.to.has_more(self.attempts)
+        self.to.has_more(self.attempts - self.repeats)
     }
 
     /// An exchange broke. Says whether it is tried again, which it is only where it `can_repeat`, and no more often than an
@@ -218,7 +218,7 @@ impl Call {
             return true;
         }
         self.note(self.reason_for(failure), failure);
-        can_repeat && self.to.has_more(self.attempts)
+        can_repeat && self.to.has_more(self.attempts - self.repeats)
     }
 
     /// It failed for a reason that is not the origin's message.

@@ -10,28 +10,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, Version, header, request, response};
+use http::{StatusCode, header, response};
 
 use super::{
     call::Call,
     downstream::{Downstream, Progress},
     farewell::Farewell,
+    outgoing::Request,
     patience::patiently,
     recover,
     relay::{self, relay},
-    replay::Replay,
     session::{ClientError, Closed, Session},
     tunnel::Tunnel,
 };
 use crate::{
-    error::Reason,
-    http::{connection::Protocol, connection_auth, hop_by_hop},
+    error::{Blame, Reason},
+    http::hop_by_hop,
     trace::TRACEPARENT,
     upstream::{
         Connector, Route,
-        exchange::{Event, Exchange, Failure, Processed, RequestHead},
+        exchange::{Event, Exchange, Failure, RequestHead},
     },
-    wire::h1::body::BodyLength,
 };
 
 /// How long each wait of an exchange may last.
@@ -68,8 +67,11 @@ pub(super) async fn carry<S: Session>(
             },
         }
     };
-    if let Err(reason) = ended.unwrap_or(Err(Reason::Panic)) {
-        call.failure = Some(reason);
+    match ended.unwrap_or(Err(Reason::Panic)) {
+        Ok(()) => {}
+        // The attempt was dropped, and has not heard of it.
+        Err(reason @ (Reason::TotalTimeout | Reason::Panic)) => call.broke(reason),
+        Err(reason) => call.failure = Some(reason),
     }
 }
 
@@ -86,10 +88,10 @@ async fn run<S: Session>(
     }
     loop {
         let Some((route, is_repeat)) = call.next() else { return call.failure.map_or(Ok(()), Err) };
-        let reused = if is_repeat { None } else { route.connections.reuse(route.key) };
+        let reused = if is_repeat { None } else { route.connections.reuse(&route) };
         let (mut exchange, reused) = match reused {
             Some(exchange) => (exchange, true),
-            None => match connect(downstream, call, connector, &route).await? {
+            None => match connect(downstream, call, connector, &route, is_repeat).await? {
                 Ok(exchange) => (exchange, false),
                 Err(failure) if call.connect_failed(&failure) => continue,
                 Err(_) => return call.failure.map_or(Ok(()), Err),
@@ -106,6 +108,9 @@ async fn run<S: Session>(
                 return Ok(());
             }
             Err(Broken::Exchange(reason)) => {
+                if reason.blame() == Blame::Upstream {
+                    exchange.distrust();
+                }
                 // It is the origin's, where it is not the client's.
                 call.broke(reason);
                 return Err(reason);
@@ -161,10 +166,11 @@ async fn connect<S: Session>(
     call: &Call,
     connector: &Connector,
     route: &Route,
+    fresh: bool,
 ) -> Result<Result<Exchange, Failure>, Reason> {
     let Some(peer) = call.peer(route) else { return Err(Reason::NoEndpoint) };
     // In a box: it is rare, and every request would make room for it.
-    let connecting = Box::pin(connector.open(route, peer));
+    let connecting = Box::pin(connector.open(route, peer, fresh));
     patiently(connecting, &mut downstream.session, None).await
 }
 
@@ -192,99 +198,6 @@ impl From<Reason> for Broken {
     fn from(reason: Reason) -> Self {
         Self::Exchange(reason)
     }
-}
-
-/// The request as it is sent, and what of it can be sent again.
-struct Request {
-    head: request::Parts,
-    body: BodyLength,
-    /// The body so far, while it is short.
-    replay: Replay,
-    /// The body was read to its end.
-    is_whole: bool,
-    trailers: Option<HeaderMap>,
-    /// The client holds the body back until it is asked for it.
-    expects_continue: bool,
-    /// Whether the client takes trailers: over HTTP/1 it has to say so (RFC 9110 section 6.5.1).
-    takes_trailers: bool,
-    /// Whether credentials sign in the connection.
-    signs_in: bool,
-}
-
-// === impl Request ===
-
-impl Request {
-    fn of<S: Session>(downstream: &mut Downstream<S>, call: &mut Call) -> Self {
-        let empty = http::Request::new(()).into_parts().0;
-        let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
-        head.version = Version::HTTP_11;
-        let bodiless = downstream.session.body_is_empty();
-        let [upgrades, announces, expects, takes_trailers, authorizes, authorizes_proxy] = hop_by_hop::which(
-            &head.headers,
-            [
-                &header::UPGRADE,
-                &header::TRAILER,
-                &header::EXPECT,
-                &header::TE,
-                &header::AUTHORIZATION,
-                &header::PROXY_AUTHORIZATION,
-            ],
-        );
-        let signs_in = (authorizes || authorizes_proxy) && connection_auth::has_credentials(&head.headers);
-        let takes_trailers = takes_trailers || downstream.exchange.connection.protocol != Protocol::Http1;
-        if upgrades {
-            call.tunnel = Tunnel::ask(&mut head, call.protocol(), bodiless);
-        }
-        // What a client sends behind CONNECT is the tunnel's.
-        let bodiless = bodiless || call.tunnel.as_ref().is_some_and(Tunnel::is_connect);
-        if announces {
-            // Trailers come after chunks alone (RFC 9112 section 7.1.2).
-            head.headers.remove(if bodiless { header::TRAILER } else { header::CONTENT_LENGTH });
-        }
-        let expects_continue = expects && !bodiless && downstream.awaits_continue();
-        if expects && !expects_continue {
-            head.headers.remove(header::EXPECT);
-        }
-        let body = match bodiless {
-            true => BodyLength::Empty,
-            false => content_length(&head.headers).map_or(BodyLength::Chunked, BodyLength::Exact),
-        };
-        Self {
-            head,
-            body,
-            replay: Replay::default(),
-            is_whole: bodiless,
-            trailers: None,
-            expects_continue,
-            takes_trailers,
-            signs_in,
-        }
-    }
-
-    fn can_be_repeated(&self, failure: &Failure) -> bool {
-        self.replay.is_whole()
-            && match failure.processed {
-                Processed::Unsent | Processed::Refused => true,
-                Processed::Unanswered => self.head.method.is_idempotent(),
-                Processed::Unknown => false,
-            }
-    }
-
-    /// Keeps a piece of the body, or its end with the trailers that may go on: none says again what the head says, as who
-    /// the user is. There are servers that put the two together.
-    fn ended(&mut self, trailers: Option<HeaderMap>) {
-        self.is_whole = true;
-        self.trailers = trailers.map(|mut trailers| {
-            let named = |name: &&HeaderName| self.head.headers.contains_key(*name);
-            let said: Vec<_> = trailers.keys().filter(named).cloned().collect();
-            said.iter().for_each(|name| drop(trailers.remove(name)));
-            trailers
-        });
-    }
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    std::str::from_utf8(headers.get(header::CONTENT_LENGTH)?.as_bytes()).ok()?.parse().ok()
 }
 
 /// One attempt over one connection.
@@ -316,8 +229,12 @@ impl<S: Session> Attempt<'_, S> {
         self.begin()?;
         let mut unsent = false;
         let mut answered = false;
+        let mut client_first = false;
         loop {
-            match self.next(unsent, answered).await? {
+            let step = self.next(unsent, answered, client_first).await?;
+            // In turn: an origin that says much must not keep the client's body waiting.
+            client_first = matches!(step, Step::Event(Event::Data(_)));
+            match step {
                 Step::Sent => break,
                 Step::Flush => {
                     self.downstream.flush().await?;
@@ -332,7 +249,13 @@ impl<S: Session> Attempt<'_, S> {
                 }
                 Step::Event(Event::Head(head, end)) => match self.answer(head, end).await? {
                     Some(tunnel) => return self.tunnel(tunnel).await,
-                    None => unsent = true,
+                    None => {
+                        unsent = true;
+                        if self.call.tunnel.as_ref().is_some_and(Tunnel::connects_upstream) {
+                            // It was refused: nothing goes through it.
+                            self.exchange.send_end(None)?;
+                        }
+                    }
                 },
                 Step::Event(Event::Data(data)) => {
                     self.downstream.send_data(data, false).await?;
@@ -374,17 +297,23 @@ impl<S: Session> Attempt<'_, S> {
     }
 
     /// Waits for what comes first. The origin is asked first: what it has said goes on at once.
-    async fn next(&mut self, unsent: bool, answered: bool) -> Result<Step, Broken> {
+    async fn next(&mut self, unsent: bool, answered: bool, client_first: bool) -> Result<Step, Broken> {
         let Self { downstream, request, exchange, waits, .. } = self;
         let had_room = exchange.has_room();
+        let reads = !request.is_whole && !request.expects_continue && !request.is_unwanted;
         let mut client = pin!(listen(downstream, request, had_room, exchange.is_sent(), *waits));
+        let client_first = client_first && had_room && reads;
         poll_fn(|cx| {
+            if client_first && let Poll::Ready(step) = client.as_mut().poll(cx) {
+                return Poll::Ready(step);
+            }
             match answered {
                 false => {
                     if let Poll::Ready(event) = exchange.poll_event(cx) {
                         return Poll::Ready(event.map(Step::Event).map_err(Broken::from));
                     }
                 }
+                true if request.is_unwanted => return Poll::Ready(Ok(Step::Sent)),
                 true if exchange.poll_room(cx).is_ready() => {
                     if exchange.is_sent() {
                         return Poll::Ready(Ok(Step::Sent));
@@ -420,7 +349,7 @@ impl<S: Session> Attempt<'_, S> {
     /// The final head is there. Says which tunnel it begins, where it does.
     async fn answer(&mut self, mut head: response::Parts, end: bool) -> Result<Option<Begun>, Broken> {
         self.call.answered(&head)?;
-        self.request.expects_continue = false;
+        self.request.is_unwanted = std::mem::take(&mut self.request.expects_continue);
         if !self.request.takes_trailers && hop_by_hop::has_rare(&head.headers, &header::TRAILER) {
             head.headers.remove(header::TRAILER);
         }
@@ -471,7 +400,7 @@ async fn listen<S: Session>(
             () = tokio::time::sleep(CONTINUE) => Ok(Step::Unasked),
         };
     }
-    if request.is_whole || is_sent {
+    if request.is_whole || request.is_unwanted || is_sent {
         return Err(match downstream.session.closed(limit).await {
             Closed::Gone => Reason::ClientGone.into(),
             Closed::Idle => late.into(),

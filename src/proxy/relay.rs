@@ -52,6 +52,8 @@ struct Ends<'a, S> {
     silence: Silence,
     client_ended: bool,
     origin_ended: bool,
+    /// The origin had its turn.
+    client_first: bool,
 }
 
 pub(super) async fn relay<S: Session>(
@@ -61,7 +63,15 @@ pub(super) async fn relay<S: Session>(
     farewell: Option<Box<Farewell>>,
 ) -> Result<(), Reason> {
     let silence = Silence::default();
-    let mut ends = Ends { downstream, exchange, farewell, silence, client_ended: false, origin_ended: false };
+    let mut ends = Ends {
+        downstream,
+        exchange,
+        farewell,
+        silence,
+        client_ended: false,
+        origin_ended: false,
+        client_first: false,
+    };
     ends.run(limits).await
 }
 
@@ -69,13 +79,15 @@ impl<S: Session> Ends<'_, S> {
     async fn run(&mut self, limits: Limits) -> Result<(), Reason> {
         // The head of the tunnel goes out at once.
         let mut unsent = true;
-        while !(self.client_ended && self.origin_ended) {
+        while !self.has_ended() {
             self.close_websocket().await.map_err(ClientError::reason)?;
             let step = match self.next(limits, unsent).await {
                 // The origin has ended, and the client has taken all of it.
                 Err(Reason::ClientGone) if self.origin_ended => return Ok(()),
                 step => step?,
             };
+            // In turn: an origin that says much must not keep the client waiting.
+            self.client_first = matches!(step, Step::Origin(_));
             match step {
                 Step::Room => {}
                 Step::Flush => {
@@ -97,8 +109,13 @@ impl<S: Session> Ends<'_, S> {
         self.downstream.finish().await.map_err(ClientError::reason)
     }
 
+    /// Whether both directions have: what the origin does not take has ended as well.
+    fn has_ended(&self) -> bool {
+        self.origin_ended && (self.client_ended || self.exchange.is_sent())
+    }
+
     async fn next(&mut self, limits: Limits, unsent: bool) -> Result<Step, Reason> {
-        let Self { downstream, exchange, farewell, silence, client_ended, origin_ended } = self;
+        let Self { downstream, exchange, farewell, silence, client_ended, origin_ended, client_first } = self;
         let limit =
             if *client_ended || *origin_ended { limits.half_open.min(limits.idle) } else { limits.idle };
         let had_room = exchange.has_room();
@@ -125,6 +142,9 @@ impl<S: Session> Ends<'_, S> {
             }
         });
         poll_fn(|cx| {
+            if *client_first && let Poll::Ready(step) = client.as_mut().poll(cx) {
+                return Poll::Ready(step);
+            }
             let polled = match *origin_ended {
                 false => exchange.poll_event(cx).map(|event| event.map_err(|failure| failure.reason)),
                 true => exchange.poll_room(cx).map(|()| Ok(Event::Room)),

@@ -85,6 +85,8 @@ struct Hop<'a> {
 
 /// How long a name's addresses are used before they are looked up again.
 const ADDRESSES_HOLD: Duration = Duration::from_secs(30);
+/// So often a request is sent again that was not processed.
+const MOST_REPEATS: u32 = 2;
 /// How long an unused connection to a site is kept.
 const SITE_IDLE: Duration = Duration::from_secs(60);
 
@@ -211,7 +213,8 @@ impl Caller {
         let (parts, ()) = request_head(request).into_parts();
         // Credentials may sign in the connection: then it serves this request alone.
         let signs_in = connection_auth::has_credentials(request.headers());
-        let mut idle = if signs_in { None } else { hop.route.connections.reuse(hop.route.key) };
+        let mut idle = if signs_in { None } else { hop.route.connections.reuse(&hop.route) };
+        let mut repeats = 0;
         loop {
             let reused = idle.is_some();
             let mut exchange = match idle.take() {
@@ -219,7 +222,7 @@ impl Caller {
                 None => {
                     let private = signs_in.then(|| hop.route.private());
                     let route = private.as_ref().unwrap_or(&hop.route);
-                    let opened = self.connector.open(route, (hop.peer)()).await;
+                    let opened = self.connector.open(route, (hop.peer)(), repeats > 0).await;
                     opened.map_err(|failure| Failed::Connecting(CallError::of(&failure)))?
                 }
             };
@@ -240,7 +243,9 @@ impl Caller {
                     }
                     return Ok(response);
                 }
-                Err(failure) if reused && can_be_repeated(request, &failure) => {}
+                Err(failure) if repeats < MOST_REPEATS && can_be_repeated(request, &failure, reused) => {
+                    repeats += 1;
+                }
                 Err(failure) => return Err(Failed::Answering(CallError::of(&failure))),
             }
         }
@@ -255,10 +260,10 @@ fn request_head(request: &Request<Bytes>) -> Request<()> {
     head
 }
 
-fn can_be_repeated(request: &Request<Bytes>, failure: &Failure) -> bool {
+fn can_be_repeated(request: &Request<Bytes>, failure: &Failure, reused: bool) -> bool {
     match failure.processed {
         Processed::Unsent | Processed::Refused => true,
-        Processed::Unanswered => request.method().is_idempotent(),
+        Processed::Unanswered => reused && request.method().is_idempotent(),
         Processed::Unknown => false,
     }
 }

@@ -17,14 +17,14 @@ use pingora::{
     time::fast_timeout::set_fast_timeout_to_tokio_threshold,
     upstreams::peer::HttpPeer,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::{
     config::Protocol,
     exchange::{Exchange, Failure, Http1, Http2Connection, Processed},
     failure::reason_for,
 };
-use crate::wire::h1::response::HeadLimits;
+use crate::{error::Reason, wire::h1::response::HeadLimits};
 
 /// Makes connections, and closes those that were idle for too long. One per process.
 pub struct Connector {
@@ -40,6 +40,12 @@ pub struct Connections {
     idle: Mutex<Idle>,
     /// Whether the sweeper knows of them.
     is_swept: AtomicBool,
+    /// Held while a connection is made that others can share, until the endpoint has said how many streams it allows.
+    sharing: Arc<tokio::sync::Mutex<()>>,
+    /// The last connection to share that could not be made, and when that was known.
+    failed: Mutex<Option<(Instant, Reason)>>,
+    /// Whether ALPN chose HTTP/2 before.
+    speaks_http2: AtomicBool,
 }
 
 #[derive(Default)]
@@ -81,6 +87,8 @@ struct Sweeper {
 
 /// Idle HTTP/1 connections to one endpoint at most: more than that a burst leaves behind, not a load.
 const MOST_IDLE: usize = 256;
+/// HTTP/2 connections to one endpoint that are shared at most.
+const MOST_SHARED: usize = 64;
 /// How often idle connections are looked at, while there are any.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -111,24 +119,58 @@ impl Connector {
             .map_err(|error| Failure::new(reason_for(&error), Processed::Unsent, error.to_string()))
     }
 
-    /// A new connection, ready for an exchange.
-    pub async fn open(&self, route: &Route, peer: Box<HttpPeer>) -> Result<Exchange, Failure> {
+    /// A new connection, ready for an exchange. Those who ask at once for a connection to share wait for one, else each
+    /// would make its own; `fresh`: it has to be a new one.
+    pub async fn open(&self, route: &Route, peer: Box<HttpPeer>, fresh: bool) -> Result<Exchange, Failure> {
+        let connections = &route.connections;
+        if !connections.shares(route.protocol) {
+            return self.open_alone(route, peer, None).await;
+        }
+        let since = Instant::now();
+        let turn = connections.sharing.clone().lock_owned().await;
+        if !fresh && let Some(exchange) = connections.reuse(route) {
+            return Ok(exchange);
+        }
+        if let Some((at, reason)) = *connections.failure()
+            && at >= since
+        {
+            return Err(Failure::new(reason, Processed::Unsent, "the connection that was waited for failed"));
+        }
+        let opened = self.open_alone(route, peer, Some(turn)).await;
+        if let Err(failure) = &opened {
+            *connections.failure() = Some((Instant::now(), failure.reason));
+        }
+        opened
+    }
+
+    async fn open_alone(
+        &self,
+        route: &Route,
+        peer: Box<HttpPeer>,
+        turn: Option<OwnedMutexGuard<()>>,
+    ) -> Result<Exchange, Failure> {
         let stream = self.connect(&peer).await?;
         let is_http2 = match route.protocol {
             Protocol::H1 => false,
             Protocol::H2c => true,
             Protocol::H2 | Protocol::Auto => matches!(stream.selected_alpn_proto(), Some(ALPN::H2)),
         };
+        route.connections.speaks_http2.store(is_http2, Ordering::Relaxed);
         if !is_http2 {
             if route.protocol == Protocol::H2 {
                 return Err(Failure::protocol("the endpoint does not speak HTTP/2 (ALPN)"));
             }
             return Ok(Exchange::Http1(Box::new(Http1::new(stream, route.limits))));
         }
-        let connection = Http2Connection::begin(stream, &route.limits).await?;
+        let connection = Http2Connection::begin(stream, &route.limits, turn).await?;
         let exchange = connection.stream();
         let shared = Shared { key: route.key, idle_for: route.idle, used: Instant::now(), connection };
-        route.connections.lock().http2.push(shared);
+        let mut idle = route.connections.lock();
+        // Past the bound it serves this one exchange.
+        if idle.http2.len() < MOST_SHARED {
+            idle.http2.push(shared);
+        }
+        drop(idle);
         self.sweeper.watch(&route.connections);
         Ok(Exchange::Http2(Box::new(exchange)))
     }
@@ -141,10 +183,10 @@ impl Connector {
         }
         exchange.rest();
         let mut idle = route.connections.lock();
-        if idle.http1.len() < MOST_IDLE {
-            idle.http1.push((route.key, Instant::now() + route.idle, exchange));
-        }
+        let oldest = (idle.http1.len() >= MOST_IDLE).then(|| idle.http1.remove(0));
+        idle.http1.push((route.key, Instant::now() + route.idle, exchange));
         drop(idle);
+        drop(oldest);
         self.sweeper.watch(&route.connections);
     }
 
@@ -172,22 +214,40 @@ impl Route {
 
 impl Connections {
     /// A connection that is ready for another exchange.
-    pub fn reuse(&self, key: Key) -> Option<Exchange> {
+    pub fn reuse(&self, route: &Route) -> Option<Exchange> {
+        // Those that are closed are dropped when the lock is free again.
+        let mut closed = Vec::new();
         let mut idle = self.lock();
-        while let Some(at) = idle.http1.iter().rposition(|(other, ..)| *other == key) {
-            let (_, until, mut connection) = idle.http1.swap_remove(at);
+        while let Some(at) = idle.http1.iter().rposition(|(key, ..)| *key == route.key) {
+            let (_, until, mut connection) = idle.http1.remove(at);
             if until > Instant::now() && connection.is_open() {
+                connection.set_limits(route.limits);
                 return Some(Exchange::Http1(connection));
             }
+            closed.push(connection);
+        }
+        if route.protocol == Protocol::H1 {
+            return None;
         }
         idle.http2.retain_mut(|shared| shared.connection.is_open());
-        // In turn, so that the streams are spread over connections.
-        let at = idle.http2.iter().position(|shared| shared.key == key && shared.connection.has_room())?;
-        let mut shared = idle.http2.remove(at);
+        // The first that has room: those that a burst has left over become idle.
+        let fits = |shared: &&mut Shared| shared.key == route.key && shared.connection.has_room();
+        let shared = idle.http2.iter_mut().find(fits)?;
         shared.used = Instant::now();
-        let exchange = shared.connection.stream();
-        idle.http2.push(shared);
-        Some(Exchange::Http2(Box::new(exchange)))
+        Some(Exchange::Http2(Box::new(shared.connection.stream())))
+    }
+
+    /// Whether a new connection will carry several exchanges at once, as far as that is known.
+    fn shares(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::H1 => false,
+            Protocol::H2 | Protocol::H2c => true,
+            Protocol::Auto => self.speaks_http2.load(Ordering::Relaxed),
+        }
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<(Instant, Reason)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many wait for their next use.
@@ -230,23 +290,32 @@ impl Sweeper {
         if connections.is_swept.load(Ordering::Relaxed) || connections.is_swept.swap(true, Ordering::AcqRel) {
             return;
         }
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.push(Arc::downgrade(connections));
+        self.lock().push(Arc::downgrade(connections));
         self.begun.notify_one();
     }
 
     /// Says whether connections are left to be looked at again.
     fn sweep(&self, now: Instant) -> bool {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.retain(|connections| {
-            let Some(connections) = connections.upgrade() else { return false };
-            if connections.sweep(now) {
-                return true;
-            }
-            connections.is_swept.store(false, Ordering::Release);
-            // One may have come back in between.
-            connections.sweep(now) && !connections.is_swept.swap(true, Ordering::AcqRel)
-        });
+        // Without the lock: whoever has a first idle connection takes it.
+        let looked_at = std::mem::take(&mut *self.lock());
+        let mut left: Vec<_> =
+            looked_at.into_iter().filter(|connections| Self::is_busy(connections, now)).collect();
+        let mut busy = self.lock();
+        busy.append(&mut left);
         !busy.is_empty()
+    }
+
+    fn is_busy(connections: &Weak<Connections>, now: Instant) -> bool {
+        let Some(connections) = connections.upgrade() else { return false };
+        if connections.sweep(now) {
+            return true;
+        }
+        connections.is_swept.store(false, Ordering::Release);
+        // One may have come back in between.
+        connections.sweep(now) && !connections.is_swept.swap(true, Ordering::AcqRel)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Connections>>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -96,7 +96,7 @@ impl Prober {
             limits: target.limits,
             idle: Default::default(),
         };
-        let mut exchange = self.connector.open(&route, Box::new(target.peer.clone())).await?;
+        let mut exchange = self.connector.open(&route, Box::new(target.peer.clone()), true).await?;
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.uri = path.clone().into();
         parts.headers.insert(header::USER_AGENT, HeaderValue::from_static("portolan-health"));

@@ -45,7 +45,7 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     // L5
     ("listen", "config error http proxy snapshot telemetry tls value wire"),
-    ("admin", "diagnostic http snapshot telemetry value"),
+    ("admin", "diagnostic http snapshot telemetry upstream value wire"),
     // L6
     (
         "server",

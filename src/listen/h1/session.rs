@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io::IoSlice,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, response};
-use tokio::sync::watch;
+use tokio::{io::ReadBuf, sync::watch};
 use tokio_util::io::poll_read_buf;
 
 use super::{
@@ -163,9 +164,21 @@ impl<I: Io> Http1<I> {
     /// Reads what there is into `input`; zero bytes mean that the client has closed.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         if self.input.capacity() - self.input.len() < READ_LEAST {
+            if self.exchange.body.is_done() {
+                return self.poll_fill_little(cx);
+            }
             self.input.reserve(READ);
         }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+    }
+
+    /// The same where little is expected, or nothing: no buffer is made before there is something to keep.
+    fn poll_fill_little(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); 4096];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+        self.input.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 
     /// Nothing is to be read or written for a while: buffers are for those who have something in them.

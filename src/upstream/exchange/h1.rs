@@ -1,15 +1,20 @@
 //! HTTP/1 with an origin: one exchange after the other over one connection.
 
 use std::{
+    future::{Future, poll_fn},
     io::{self, IoSlice},
-    pin::Pin,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 use pingora::protocols::Stream;
-use tokio::io::AsyncWrite;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop::unconstrained,
+};
 use tokio_util::io::poll_read_buf;
 
 use super::{Event, Failure, Processed, RequestHead, TunnelRequest};
@@ -50,6 +55,8 @@ pub struct Http1 {
     read: bool,
     /// [`Event::Room`] is owed once everything queued is sent.
     owes_room: bool,
+    /// What was written may still lie in the encryption layer.
+    unflushed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +108,7 @@ impl Http1 {
             wrote: false,
             read: false,
             owes_room: false,
+            unflushed: false,
         }
     }
 
@@ -114,10 +122,16 @@ impl Http1 {
     /// Whether the connection is idle and open. An origin that sends something while nothing was asked has lost its
     /// place in the protocol: what it sent could be taken for the next response.
     pub fn is_open(&mut self) -> bool {
-        self.input.is_empty() && {
-            let mut cx = Context::from_waker(Waker::noop());
-            self.poll_fill(&mut cx).is_pending()
-        }
+        let mut byte = [MaybeUninit::uninit(); 1];
+        let mut cx = Context::from_waker(Waker::noop());
+        // Whatever else the task has done: what is asked is whether something has come.
+        let nothing_came = pin!(unconstrained(poll_fn(|cx| {
+            let mut room = ReadBuf::uninit(&mut byte);
+            Pin::new(&mut self.stream).poll_read(cx, &mut room)
+        })))
+        .poll(&mut cx)
+        .is_pending();
+        nothing_came && self.input.is_empty()
     }
 
     /// Whether another exchange can follow on this connection.
@@ -201,7 +215,11 @@ impl Http1 {
     }
 
     fn is_written(&self) -> bool {
-        self.output.is_empty() && self.piece.is_empty()
+        !self.has_queued() && !self.unflushed
+    }
+
+    fn has_queued(&self) -> bool {
+        !self.output.is_empty() || !self.piece.is_empty()
     }
 
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
@@ -230,9 +248,16 @@ impl Http1 {
 
     /// Lets go of memory that an idle connection does not need.
     pub fn rest(&mut self) {
-        if self.input.capacity() > READ {
-            self.input = BytesMut::new();
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.capacity() > READ {
+                *buffer = BytesMut::new();
+            }
         }
+    }
+
+    /// How large response heads may be from now on.
+    pub fn set_limits(&mut self, limits: HeadLimits) {
+        self.limits = limits;
     }
 
     /// The next event that `input` holds.
@@ -309,7 +334,11 @@ impl Http1 {
             && let Receiving::Body(body) = &self.receiving
             && body.ends_with_connection()
         {
+            let is_tunnel = body.is_tunnel();
             self.receiving = Receiving::Done;
+            if !is_tunnel {
+                self.response_ended();
+            }
             return Ok(Event::End);
         }
         let processed = match (self.read, self.wrote) {
@@ -334,17 +363,17 @@ impl Http1 {
 
     /// Sends what is queued. Ready when nothing is left to send.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.is_written() {
+        while self.has_queued() {
             match ready!(self.poll_write(cx)) {
                 Ok(count @ 1..) => self.written(count),
                 _ => return self.fail_sending(),
             }
-            if self.is_written() {
-                match Pin::new(&mut self.stream).poll_flush(cx) {
-                    Poll::Ready(Err(_)) => return self.fail_sending(),
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
-                }
+        }
+        if self.unflushed {
+            if ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+                return self.fail_sending();
             }
+            self.unflushed = false;
         }
         if self.sending == Sending::TunnelEnding {
             let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
@@ -355,7 +384,7 @@ impl Http1 {
 
     fn fail_sending(&mut self) -> Poll<()> {
         self.output.clear();
-        self.piece = Bytes::new();
+        (self.piece, self.unflushed) = (Bytes::new(), false);
         (self.sending, self.keep_alive) = (Sending::Failed, false);
         Poll::Ready(())
     }
@@ -372,7 +401,7 @@ impl Http1 {
     }
 
     fn written(&mut self, count: usize) {
-        self.wrote = true;
+        (self.wrote, self.unflushed) = (true, true);
         let of_output = count.min(self.output.len());
         match of_output == self.output.len() {
             true => self.output.clear(),

@@ -9,16 +9,18 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{
-    RecvStream, SendStream,
+    Ping, RecvStream, SendStream,
     client::{Builder, ResponseFuture, SendRequest},
     ext::Protocol,
 };
-use http::{HeaderMap, Method, Request, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use pingora::protocols::Stream;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{Event, Failure, Processed, RequestHead, TunnelRequest};
 use crate::{
@@ -33,11 +35,17 @@ pub struct Connection {
     closed: Arc<AtomicBool>,
     /// One reference for itself, and one for each of its streams.
     streams: Arc<()>,
+    limits: HeadLimits,
 }
 
 /// One stream.
 pub struct Http2 {
     sender: SendRequest<Bytes>,
+    /// Set where the connection is to get no more streams.
+    distrusted: Arc<AtomicBool>,
+    limits: HeadLimits,
+    /// Informational responses so far.
+    interim: usize,
     /// Counts as a stream of its connection.
     _open: Arc<()>,
     send: Option<SendStream<Bytes>>,
@@ -69,18 +77,29 @@ enum Receiving {
 }
 
 /// What an origin may send on one stream before it is taken on, and on all streams of a connection.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 1 << 23;
+///
+/// The connection's is as large as those of all its streams: clients that take nothing must not hold up others.
+const STREAM_WINDOW: u32 = 1 << 18;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
 /// Bytes that a stream buffers of what it sends.
 const SEND_BUFFER: usize = 64 * 1024;
+/// More informational responses than any origin has a reason to send.
+const MOST_INTERIM: usize = 16;
+/// How long others wait to share a connection whose origin does not say how many streams it allows.
+const SETTINGS: Duration = Duration::from_secs(1);
 /// Streams that share a connection at most, whatever the origin allows.
 const MOST_STREAMS: usize = 128;
 
 // === impl Connection ===
 
 impl Connection {
-    /// Starts HTTP/2 on a new connection.
-    pub async fn begin(stream: Stream, limits: &HeadLimits) -> Result<Self, Failure> {
+    /// Starts HTTP/2 on a new connection. It carries one stream until the origin has said how many it allows; `turn` is held
+    /// until then.
+    pub async fn begin(
+        stream: Stream,
+        limits: &HeadLimits,
+        turn: Option<OwnedMutexGuard<()>>,
+    ) -> Result<Self, Failure> {
         let size = u32::try_from(limits.size).unwrap_or(u32::MAX);
         let handshake = Builder::new()
             .enable_push(false)
@@ -91,11 +110,18 @@ impl Connection {
             // One stream until the origin's SETTINGS say how many it allows: more could exceed its limit.
             .initial_max_send_streams(1)
             .handshake(stream);
-        let (sender, connection) = handshake
+        let (sender, mut connection) = handshake
             .await
             .map_err(|error| Failure::new(Reason::UpstreamProtocol, Processed::Unsent, error.to_string()))?;
         let closed = Arc::new(AtomicBool::new(false));
         let ended = closed.clone();
+        if let (Some(turn), Some(mut ping)) = (turn, connection.ping_pong()) {
+            // Its SETTINGS go before all else that the origin sends (RFC 9113 section 3.4), the answer to a PING too.
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(SETTINGS, ping.ping(Ping::opaque())).await;
+                drop(turn);
+            });
+        }
         // It ends with the last stream once nobody keeps a sender.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -103,7 +129,7 @@ impl Connection {
             }
             ended.store(true, Ordering::Relaxed);
         });
-        Ok(Self { sender, closed, streams: Arc::new(()) })
+        Ok(Self { sender, closed, streams: Arc::new(()), limits: *limits })
     }
 
     /// Whether new streams can be opened on it now or later.
@@ -131,6 +157,9 @@ impl Connection {
     pub fn stream(&self) -> Http2 {
         Http2 {
             sender: self.sender.clone(),
+            distrusted: self.closed.clone(),
+            limits: self.limits,
+            interim: 0,
             _open: self.streams.clone(),
             send: None,
             sending: Sending::Done,
@@ -158,6 +187,11 @@ impl Http2 {
         self.sending = if end { Sending::Done } else { Sending::Open };
         (self.is_tunnel, self.owes_room) = (head.tunnel.is_some(), !end);
         Ok(())
+    }
+
+    /// The origin does not answer: the connection may lead nowhere, and gets no more streams.
+    pub(super) fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -193,14 +227,30 @@ impl Http2 {
             Receiving::Head(response) => {
                 if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
                     let (mut parts, ()) = interim.into_parts();
+                    self.interim += 1;
+                    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+                        // RFC 9113 section 8.6.
+                        return Poll::Ready(Err(Failure::protocol("an HTTP/2 response has the status 101")));
+                    }
+                    if self.interim > MOST_INTERIM || parts.headers.len() > self.limits.fields {
+                        return Poll::Ready(Err(Failure::protocol(
+                            "too many informational responses or fields",
+                        )));
+                    }
                     hop_by_hop::strip(&mut parts.headers);
                     parts.headers.remove(header::CONTENT_LENGTH);
                     return Poll::Ready(Ok(Event::Informational(parts)));
                 }
                 let response = ready!(Pin::new(response).poll(cx)).map_err(|error| failure(&error, false))?;
-                let (parts, body) = response.into_parts();
-                if parts.status.is_informational() {
-                    return Poll::Ready(Err(Failure::protocol("an HTTP/2 response has a status below 200")));
+                let (mut parts, body) = response.into_parts();
+                if parts.headers.len() > self.limits.fields {
+                    return Poll::Ready(Err(Failure::protocol("the response has too many fields")));
+                }
+                // h2 has compared them.
+                let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+                if let (Some(first), Some(_)) = (lengths.next(), lengths.next()) {
+                    let first = first.clone();
+                    parts.headers.insert(header::CONTENT_LENGTH, first);
                 }
                 let end = body.is_end_stream();
                 self.missing = content_length(&parts.headers);
@@ -216,10 +266,11 @@ impl Http2 {
                 match ready!(body.poll_data(cx)) {
                     Some(Ok(data)) => {
                         self.taken = data.len();
-                        self.missing = match body.is_end_stream() {
-                            true => Some(0),
-                            false => self.missing.map(|missing| missing.saturating_sub(data.len() as u64)),
-                        };
+                        self.missing = self.missing.map(|missing| missing.saturating_sub(data.len() as u64));
+                        if body.is_end_stream() {
+                            // What happens to the connection from now on is no matter of this response.
+                            self.receiving = Receiving::Done;
+                        }
                         Poll::Ready(Ok(Event::Data(data)))
                     }
                     // While the request is still being sent, the h2 crate forgets the end of a response behind which the
@@ -323,15 +374,17 @@ fn request(head: &RequestHead<'_>) -> Result<Request<()>, Failure> {
 }
 
 fn failure(error: &h2::Error, answered: bool) -> Failure {
+    // The crate gives a GOAWAY of the origin to those streams alone that the origin will not process (RFC 9113 section 6.8).
     let refused = (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
-        || (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR));
+        || (error.is_go_away() && error.is_remote());
     let processed = match (answered, refused) {
         (true, _) => Processed::Unknown,
         (false, true) => Processed::Refused,
-        (false, false) => Processed::Unanswered,
+        (false, false) if error.is_io() => Processed::Unanswered,
+        (false, false) => Processed::Unknown,
     };
     // What the origin ended is not what it broke.
-    let reason = match error.is_library() || (error.is_go_away() && !refused) {
+    let reason = match error.is_library() || (error.is_go_away() && !error.is_remote()) {
         true => Reason::UpstreamProtocol,
         false => Reason::UpstreamClosed,
     };

@@ -157,6 +157,13 @@ impl Exchange {
         }
     }
 
+    /// The origin did not answer in time: nothing more is sent to it over this connection.
+    pub fn distrust(&self) {
+        if let Self::Http2(exchange) = self {
+            exchange.distrust();
+        }
+    }
+
     /// Whether trailers of the request can be sent.
     pub fn takes_trailers(&self) -> bool {
         match self {

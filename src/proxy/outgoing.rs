@@ -1,0 +1,106 @@
+//! The request that an origin gets, and what of it can be sent again.
+
+use http::{HeaderMap, HeaderName, Version, header, request};
+
+use super::{call::Call, downstream::Downstream, replay::Replay, session::Session, tunnel::Tunnel};
+use crate::{
+    http::{connection::Protocol, connection_auth, hop_by_hop},
+    upstream::exchange::{Failure, Processed},
+    wire::h1::body::BodyLength,
+};
+
+/// The request as it is sent, and what of it can be sent again.
+pub(super) struct Request {
+    pub head: request::Parts,
+    pub body: BodyLength,
+    /// The body so far, while it is short.
+    pub replay: Replay,
+    /// The body was read to its end.
+    pub is_whole: bool,
+    pub trailers: Option<HeaderMap>,
+    /// The client holds the body back until it is asked for it.
+    pub expects_continue: bool,
+    /// The origin has answered without asking for the body, which the client will not send.
+    pub is_unwanted: bool,
+    /// Whether the client takes trailers: over HTTP/1 it has to say so (RFC 9110 section 6.5.1).
+    pub takes_trailers: bool,
+    /// Whether credentials sign in the connection.
+    pub signs_in: bool,
+}
+
+// === impl Request ===
+
+impl Request {
+    pub fn of<S: Session>(downstream: &mut Downstream<S>, call: &mut Call) -> Self {
+        let empty = http::Request::new(()).into_parts().0;
+        let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
+        head.version = Version::HTTP_11;
+        let bodiless = downstream.session.body_is_empty();
+        let [upgrades, announces, expects, takes_trailers, authorizes, authorizes_proxy] = hop_by_hop::which(
+            &head.headers,
+            [
+                &header::UPGRADE,
+                &header::TRAILER,
+                &header::EXPECT,
+                &header::TE,
+                &header::AUTHORIZATION,
+                &header::PROXY_AUTHORIZATION,
+            ],
+        );
+        let signs_in = (authorizes || authorizes_proxy) && connection_auth::has_credentials(&head.headers);
+        let takes_trailers = takes_trailers || downstream.exchange.connection.protocol != Protocol::Http1;
+        if upgrades {
+            call.tunnel = Tunnel::ask(&mut head, call.protocol(), bodiless);
+        }
+        // What a client sends behind CONNECT is the tunnel's.
+        let bodiless = bodiless || call.tunnel.as_ref().is_some_and(Tunnel::is_connect);
+        if announces {
+            // Trailers come after chunks alone (RFC 9112 section 7.1.2).
+            head.headers.remove(if bodiless { header::TRAILER } else { header::CONTENT_LENGTH });
+        }
+        let expects_continue = expects && !bodiless && downstream.awaits_continue();
+        if expects && !expects_continue {
+            head.headers.remove(header::EXPECT);
+        }
+        let body = match bodiless {
+            true => BodyLength::Empty,
+            false => content_length(&head.headers).map_or(BodyLength::Chunked, BodyLength::Exact),
+        };
+        Self {
+            head,
+            body,
+            replay: Replay::default(),
+            is_whole: bodiless,
+            trailers: None,
+            expects_continue,
+            is_unwanted: false,
+            takes_trailers,
+            signs_in,
+        }
+    }
+
+    pub fn can_be_repeated(&self, failure: &Failure) -> bool {
+        self.replay.is_whole()
+            && match failure.processed {
+                Processed::Unsent | Processed::Refused => true,
+                Processed::Unanswered => self.head.method.is_idempotent(),
+                Processed::Unknown => false,
+            }
+    }
+
+    /// Keeps a piece of the body, or its end with the trailers that may go on: none says again what the head says, as who
+    /// the user is. There are servers that put the two together.
+    pub fn ended(&mut self, trailers: Option<HeaderMap>) {
+        self.is_whole = true;
+        self.trailers = trailers.map(|mut trailers| {
+            let named = |name: &&HeaderName| self.head.headers.contains_key(*name);
+            let said: Vec<_> = trailers.keys().filter(named).cloned().collect();
+            said.iter().for_each(|name| drop(trailers.remove(name)));
+            trailers
+        });
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    std::str::from_utf8(headers.get(header::CONTENT_LENGTH)?.as_bytes()).ok()?.parse().ok()
+}
