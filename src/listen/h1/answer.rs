@@ -70,7 +70,7 @@ pub fn write_head(out: &mut BytesMut, head: &response::Parts, framing: Framing, 
         if (ours && !tunnel) || stale {
             continue;
         }
-        write_field(out, name.as_str(), value.as_bytes());
+        write_field(out, name, value.as_bytes());
     }
     match framing {
         Framing::Chunked => out.put_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -92,7 +92,7 @@ pub fn write_head(out: &mut BytesMut, head: &response::Parts, framing: Framing, 
 /// Writes a 1xx head.
 pub fn write_informational(out: &mut BytesMut, status: StatusCode, fields: &HeaderMap) {
     write_status(out, status);
-    fields.iter().for_each(|(name, value)| write_field(out, name.as_str(), value.as_bytes()));
+    fields.iter().for_each(|(name, value)| write_field(out, name, value.as_bytes()));
     out.put_slice(b"\r\n");
 }
 

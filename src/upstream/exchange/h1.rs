@@ -446,7 +446,7 @@ fn write_head(out: &mut BytesMut, head: &RequestHead<'_>) {
             header::CONTENT_LENGTH => has_length = true,
             header::TE => takes_trailers = true,
             header::CONNECTION if tunnel.is_none() => {}
-            _ => write::write_field(out, name.as_str(), value.as_bytes()),
+            _ => write::write_field(out, name, value.as_bytes()),
         }
     }
     match body {

@@ -1,30 +1,75 @@
 //! Writes the parts of HTTP/1 messages that requests and responses share: fields, chunks, trailers.
 
 use bytes::{BufMut, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 
 /// Writes a field line. Names get upper-case initials, as in `Content-Type`; the case has no meaning.
-pub fn write_field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    let start = out.len();
-    out.extend_from_slice(name.as_bytes());
-    if let Some(first) = out.get_mut(start) {
-        first.make_ascii_uppercase();
+pub fn write_field(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+    out.reserve(name.as_str().len() + value.len() + 4);
+    match usual(name) {
+        Some(line) => out.extend_from_slice(line),
+        None => write_name(out, name.as_str()),
     }
-    for dash in memchr::memchr_iter(b'-', name.as_bytes()) {
-        if let Some(next) = out.get_mut(start + dash + 1) {
-            next.make_ascii_uppercase();
-        }
-    }
-    out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+fn write_name(out: &mut BytesMut, name: &str) {
+    let start = out.len();
+    out.extend_from_slice(name.as_bytes());
+    let mut is_initial = true;
+    for byte in &mut out[start..] {
+        if is_initial {
+            byte.make_ascii_uppercase();
+        }
+        is_initial = *byte == b'-';
+    }
+    out.extend_from_slice(b": ");
+}
+
+/// The names that most messages have, as they are written.
+fn usual(name: &HeaderName) -> Option<&'static [u8]> {
+    Some(match *name {
+        header::ACCEPT => b"Accept: ",
+        header::ACCEPT_ENCODING => b"Accept-Encoding: ",
+        header::ACCEPT_LANGUAGE => b"Accept-Language: ",
+        header::ACCEPT_RANGES => b"Accept-Ranges: ",
+        header::AGE => b"Age: ",
+        header::ALT_SVC => b"Alt-Svc: ",
+        header::AUTHORIZATION => b"Authorization: ",
+        header::CACHE_CONTROL => b"Cache-Control: ",
+        header::CONTENT_ENCODING => b"Content-Encoding: ",
+        header::CONTENT_LENGTH => b"Content-Length: ",
+        header::CONTENT_SECURITY_POLICY => b"Content-Security-Policy: ",
+        header::CONTENT_TYPE => b"Content-Type: ",
+        header::COOKIE => b"Cookie: ",
+        header::DATE => b"Date: ",
+        header::ETAG => b"Etag: ",
+        header::EXPIRES => b"Expires: ",
+        header::IF_MODIFIED_SINCE => b"If-Modified-Since: ",
+        header::IF_NONE_MATCH => b"If-None-Match: ",
+        header::LAST_MODIFIED => b"Last-Modified: ",
+        header::LOCATION => b"Location: ",
+        header::ORIGIN => b"Origin: ",
+        header::RANGE => b"Range: ",
+        header::REFERER => b"Referer: ",
+        header::REFERRER_POLICY => b"Referrer-Policy: ",
+        header::SERVER => b"Server: ",
+        header::SET_COOKIE => b"Set-Cookie: ",
+        header::STRICT_TRANSPORT_SECURITY => b"Strict-Transport-Security: ",
+        header::USER_AGENT => b"User-Agent: ",
+        header::VARY => b"Vary: ",
+        header::VIA => b"Via: ",
+        header::X_CONTENT_TYPE_OPTIONS => b"X-Content-Type-Options: ",
+        header::X_FRAME_OPTIONS => b"X-Frame-Options: ",
+        _ => return None,
+    })
 }
 
 /// Writes the last chunk with the trailers.
 pub fn write_trailers(out: &mut BytesMut, trailers: &HeaderMap) {
     out.put_slice(b"0\r\n");
-    trailers.iter().for_each(|(name, value)| write_field(out, name.as_str(), value.as_bytes()));
+    trailers.iter().for_each(|(name, value)| write_field(out, name, value.as_bytes()));
     out.put_slice(b"\r\n");
 }
 
@@ -40,6 +85,23 @@ pub fn write_chunk_size(out: &mut BytesMut, size: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_written_alike_whether_they_are_usual_or_not() {
+        let written = |name: &HeaderName| {
+            let mut out = BytesMut::new();
+            write_field(&mut out, name, b"v");
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        let rare: HeaderName = "x-a-b".parse().unwrap();
+        assert_eq!(written(&rare), "X-A-B: v\r\n");
+        let all = [header::ACCEPT, header::ETAG, header::X_FRAME_OPTIONS, header::SET_COOKIE, header::AGE];
+        for name in all {
+            let mut slowly = BytesMut::new();
+            write_name(&mut slowly, name.as_str());
+            assert_eq!(usual(&name), Some(&slowly[..]), "{name}");
+        }
+    }
 
     #[test]
     fn chunk_sizes_are_hexadecimal() {
