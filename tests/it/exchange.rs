@@ -308,3 +308,19 @@ fn a_final_response_of_an_origin_that_closes_is_not_lost() {
         assert_eq!((&answer["status"], &answer["body"]), (&json!(413), &json!("big")), "{answer}");
     }
 }
+
+#[test]
+fn a_client_that_sends_a_long_body_before_it_reads_receives_the_early_response() {
+    let origin = Origin::serving_early(|exchange| {
+        exchange.send("HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig");
+        Reply::Close
+    });
+    let proxy = Proxy::before(&origin);
+    for _ in 0..5 {
+        let mut client = proxy.client();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
+        client.send(vec![b'x'; 8 << 20]);
+        let response = client.response();
+        assert_eq!((response.status, response.text().as_str()), (413, "big"));
+    }
+}

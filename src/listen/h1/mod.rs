@@ -99,16 +99,19 @@ pub async fn serve<I: Io, H: Handler>(
     }
 }
 
-/// Closes so that the client still gets what was said: our side first, then theirs for a while
-/// (RFC 9112 section 9.6).
+/// Closes so that the client still receives the response: our side first, then the client's (RFC 9112 section 9.6). A client
+/// that uploads is read past until it sees the response: a close with unread bytes would reset the connection, and the client
+/// would lose the response.
 async fn linger<I: Io>(io: &mut I) {
-    const MOST: usize = 256 * 1024;
+    /// More than the socket buffers of both ends hold.
+    const MOST: usize = 16 * 1024 * 1024;
+    const PIECE: usize = 16 * 1024;
     let closing = async {
         if io.shutdown().await.is_err() {
             return;
         }
         let mut read = 0;
-        let mut sink = BytesMut::with_capacity(4096);
+        let mut sink = BytesMut::with_capacity(PIECE);
         while read < MOST {
             sink.clear();
             match io.read_buf(&mut sink).await {
