@@ -37,8 +37,11 @@ fn misbehaving(specification: &Value, keys: &str) -> (HyperH2, Proxy) {
 }
 
 /// The ways in which an origin says that it did not process a stream (RFC 9113 section 8.7).
-fn not_processed() -> [Value; 4] {
+fn not_processed() -> [Value; 6] {
     [
+        // Streams after the last one that GOAWAY names are not processed, whatever its code (RFC 9113 section 6.8).
+        json!({ "second": "goaway", "code": 2, "at": "head" }),
+        json!({ "second": "goaway", "code": 11, "at": "end" }),
         json!({ "second": "goaway", "code": 0, "at": "head" }),
         json!({ "second": "goaway", "code": 0, "at": "end" }),
         json!({ "second": "refuse", "at": "head" }),
@@ -66,8 +69,8 @@ fn a_post_that_was_not_processed_is_sent_again_on_a_new_connection() {
 #[test]
 fn what_is_not_known_to_be_unprocessed_is_sent_again_if_it_is_idempotent() {
     for specification in [
-        json!({ "second": "goaway", "code": 2, "at": "head" }),
-        json!({ "second": "goaway", "code": 11, "at": "end" }),
+        json!({ "second": "goaway", "code": 0, "last": 3, "at": "head" }),
+        json!({ "second": "goaway", "code": 2, "last": 3, "at": "end" }),
         json!({ "second": "drop", "at": "end" }),
     ] {
         let (mut origin, proxy) = misbehaving(&specification, "");

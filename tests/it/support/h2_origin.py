@@ -1,8 +1,8 @@
 """An HTTP/2 origin in the clear by hyper-h2, told by JSON how to behave. Prints its port, then a line of JSON for each
 complete request and for each connection that the client closed. It answers 200 and says in the body which request it saw.
 
-second: what happens to the second stream of the first connection ("refuse", "goaway" with this `code`, "drop": the
-  connection is closed), once its head is there, or once its body is (`at`: "head" or "end").
+second: what happens to the second stream of the first connection ("refuse", "goaway" with this `code` and
+  the `last` stream that is processed, by default the first, "drop": the connection is closed), once its head is there, or once its body is (`at`: "head" or "end").
 refuse: every stream is refused.
 limit, hold: so many streams are allowed on a connection, and nothing is answered before so many are open on all of them.
 Paths: /early, /early-reset and /early-close get 413 before the body: without more, with RST_STREAM(NO_ERROR), with GOAWAY and
@@ -88,7 +88,7 @@ class Session:
             del self.seen[stream]
         else:
             if SPEC["second"] == "goaway":
-                self.h2.close_connection(SPEC["code"], last_stream_id=1)
+                self.h2.close_connection(SPEC["code"], last_stream_id=SPEC.get("last", 1))
             self.end()
         return True
 
