@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, Version, header, request};
 
 use super::{call::Call, downstream::Downstream, replay::Replay, session::Session, tunnel::Tunnel};
 use crate::{
-    http::{connection::Protocol, connection_auth, hop_by_hop},
+    http::{connection::Protocol, connection_auth},
     upstream::exchange::{Failure, Processed},
     wire::h1::body::BodyLength,
 };
@@ -36,18 +36,8 @@ impl Request {
         let mut head = std::mem::replace(&mut downstream.exchange.head, empty);
         head.version = Version::HTTP_11;
         let bodiless = downstream.session.body_is_empty();
-        let [upgrades, announces, expects, takes_trailers, authorizes, authorizes_proxy] = hop_by_hop::which(
-            &head.headers,
-            [
-                &header::UPGRADE,
-                &header::TRAILER,
-                &header::EXPECT,
-                &header::TE,
-                &header::AUTHORIZATION,
-                &header::PROXY_AUTHORIZATION,
-            ],
-        );
-        let signs_in = (authorizes || authorizes_proxy) && connection_auth::has_credentials(&head.headers);
+        let Sight { upgrades, announces, expects, takes_trailers, authorizes } = Sight::of(&head.headers);
+        let signs_in = authorizes && connection_auth::has_credentials(&head.headers);
         let takes_trailers = takes_trailers || downstream.exchange.connection.protocol != Protocol::Http1;
         if upgrades {
             call.tunnel = Tunnel::ask(&mut head, call.protocol(), bodiless);
@@ -98,6 +88,33 @@ impl Request {
             said.iter().for_each(|name| drop(trailers.remove(name)));
             trailers
         });
+    }
+}
+
+/// The fields that decide how a request is sent, found by one look at all names.
+#[derive(Default)]
+struct Sight {
+    upgrades: bool,
+    announces: bool,
+    expects: bool,
+    takes_trailers: bool,
+    authorizes: bool,
+}
+
+impl Sight {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut sight = Self::default();
+        for name in headers.keys() {
+            match *name {
+                header::UPGRADE => sight.upgrades = true,
+                header::TRAILER => sight.announces = true,
+                header::EXPECT => sight.expects = true,
+                header::TE => sight.takes_trailers = true,
+                header::AUTHORIZATION | header::PROXY_AUTHORIZATION => sight.authorizes = true,
+                _ => {}
+            }
+        }
+        sight
     }
 }
 
