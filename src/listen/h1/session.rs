@@ -292,7 +292,7 @@ impl<I: Io> Session for Http1<I> {
     }
 
     fn awaits_continue(&self) -> bool {
-        self.exchange.owes_continue
+        self.exchange.owes_continue && self.input.is_empty()
     }
 
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {

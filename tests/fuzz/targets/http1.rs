@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, header};
 use libfuzzer_sys::fuzz_target;
 use portolan::{
-    listen::h1::head::{self, Head, Limits},
+    listen::h1::head::{self, Head, Limits, Scan},
     wire::h1::body::{Body, BodyLength, Piece},
 };
 
@@ -36,13 +36,13 @@ fuzz_target!(|input: (u8, &[u8])| {
 });
 
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
-    let (mut seen, mut buffer, mut scanned) = (Seen::default(), BytesMut::new(), 0);
+    let (mut seen, mut buffer, mut scan) = (Seen::default(), BytesMut::new(), Scan::default());
     let mut body: Option<Body> = None;
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
             let Some(current) = &mut body else {
-                match head::take(&mut buffer, &mut scanned, &LIMITS) {
+                match head::take(&mut buffer, &mut scan, &LIMITS) {
                     Ok(Some(head)) => {
                         holds(&head);
                         body = Some(Body::new(head.length));
