@@ -1,4 +1,4 @@
-//! Lists of fields, read as bytes: an element that is no text hides none of its neighbours (RFC 9110 section 5.6.1).
+//! Lists of fields, read as bytes: an element that is not text does not hide its neighbours (RFC 9110 section 5.6.1).
 
 use http::HeaderValue;
 

@@ -63,7 +63,7 @@ pub struct Reloader {
     pub fixed: Fixed,
     /// What is live.
     pub current: Option<Arc<Snapshot>>,
-    /// What is left of the reload before, while it is freed.
+    /// The memory of the previous reload, while it is freed.
     pub freeing: Option<JoinHandle<()>>,
     /// How the tenants in it do whose parts others write.
     pub tenants: Tenants,

@@ -250,11 +250,6 @@ impl Connections {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many wait for their next use.
-    pub fn idle(&self) -> usize {
-        self.lock().http1.len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -88,7 +88,7 @@ impl<'de, K: Deserialize<'de>, T: Deserialize<'de>> Deserialize<'de> for Map<K, 
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                // A map of many does not grow by doubling: what is reserved in vain counts.
+                // A map of many does not grow by doubling: unused capacity costs memory.
                 let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0));
                 while let Some((name, value)) = map.next_entry()? {
                     entries.push(Entry { name, value });
