@@ -3,12 +3,15 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// One deadline at a time, for a connection's life.
 #[derive(Debug, Default)]
@@ -42,7 +45,8 @@ impl Deadline {
         if self.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker())) && !timer.is_elapsed() {
             return Poll::Pending;
         }
-        while timer.as_mut().poll(cx).is_ready() {
+        // Unconstrained: a task whose budget is spent would not be registered.
+        while pin!(unconstrained(timer.as_mut())).poll(cx).is_ready() {
             if timer.deadline() >= at {
                 return Poll::Ready(());
             }
@@ -56,6 +60,8 @@ impl Deadline {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+
+    use tokio::task::consume_budget;
 
     use super::*;
 
@@ -71,6 +77,19 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_secs(9), &mut polled).await.is_err());
         polled.await;
         assert_eq!(start.elapsed().as_secs(), 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_whose_budget_is_spent_is_woken() {
+        let mut deadline = Deadline::default();
+        let mut waiting = pin!(poll_fn(|cx| deadline.poll(Duration::from_secs(1), cx)));
+        let first = poll_fn(|cx| {
+            // It spends its budget.
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            Poll::Ready(waiting.as_mut().poll(cx))
+        });
+        assert!(first.await.is_pending());
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::unconstrained};
 
 /// Whether it was said. The waker is registered with the first poll alone, since to register it anew takes a lock that all
 /// connections share: who polls it does so from one task.
@@ -39,7 +39,8 @@ impl<T: Default + PartialEq + Send + Sync + 'static> Signal<T> {
     }
 
     fn new(said: watch::Receiver<T>, wait: impl Future<Output = ()> + Send + Sync + 'static) -> Self {
-        Self { said, wait: Some(Box::pin(wait)), registered: false }
+        // Unconstrained: a task whose budget is spent would not be registered.
+        Self { said, wait: Some(Box::pin(unconstrained(wait))), registered: false }
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -55,14 +56,36 @@ impl<T: Default + PartialEq + Send + Sync + 'static> Signal<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, time::Duration};
+    use std::{future::poll_fn, pin::pin, time::Duration};
 
-    use tokio::time::timeout;
+    use tokio::{
+        task::consume_budget,
+        time::{Instant, timeout},
+    };
 
     use super::*;
 
     async fn is_said(signal: &mut Signal) -> bool {
         timeout(Duration::from_secs(5), poll_fn(|cx| signal.poll(cx))).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_whose_budget_is_spent_hears_it() {
+        let sender = watch::Sender::new(false);
+        let mut signal = Signal::or_gone(sender.subscribe());
+        let first = poll_fn(|cx| {
+            // It spends its budget.
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            Poll::Ready(signal.poll(cx))
+        });
+        assert!(first.await.is_pending());
+        let start = Instant::now();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sender.send_replace(true);
+        });
+        assert!(is_said(&mut signal).await);
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
