@@ -282,7 +282,7 @@ mod tests {
 
     fn compiled(config: &Config) -> Result<Proxy, Diagnostics> {
         let address = upstream::Denied::default().admit("127.0.0.1:1".parse().unwrap()).unwrap();
-        let endpoints = vec![upstream::EndpointSettings { address, weight: 1 }];
+        let endpoints = vec![upstream::EndpointSettings { address, weight: 1, priority: 0 }];
         let long = Duration::from_secs(60);
         let settings = upstream::Settings {
             proxy_protocol: None,

@@ -135,7 +135,8 @@ fn field(name: &http::HeaderName, value: &http::HeaderValue) -> (String, String)
 }
 
 fn pool(upstream: &Upstream) -> Pool {
-    let endpoints = upstream.endpoints.iter().map(|endpoint| Endpoint {
+    let set = upstream.endpoints();
+    let endpoints = set.iter().map(|endpoint| Endpoint {
         address: endpoint.address.to_string(),
         weight: endpoint.weight,
         healthy: endpoint.is_healthy(),

@@ -108,7 +108,7 @@ impl Status {
             causes.push(json!({ "cause": "no_configuration" }));
         }
         for Required { upstream, hosts } in &now.required {
-            if !upstream.endpoints.iter().any(|endpoint| endpoint.is_healthy()) {
+            if !upstream.endpoints().iter().any(|endpoint| endpoint.is_healthy()) {
                 let hosts: Vec<&str> = hosts.iter().map(Name::as_str).collect();
                 causes.push(json!({
                     "cause": "no_healthy_endpoint",
@@ -259,7 +259,7 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
     };
     json!({
         "name": upstream.name.as_str(),
-        "endpoints": upstream.endpoints.iter().map(endpoint).collect::<Value>(),
+        "endpoints": upstream.endpoints().iter().map(endpoint).collect::<Value>(),
     })
 }
 

@@ -101,7 +101,9 @@ fn endpoints(
         }
         let address = admit(address, denied, endpoint.span, out);
         match (address, weight, &mut endpoints) {
-            (Some(address), Some(weight), Some(list)) => list.push(EndpointSettings { address, weight }),
+            (Some(address), Some(weight), Some(list)) => {
+                list.push(EndpointSettings { address, weight, priority: 0 })
+            }
             _ => endpoints = None,
         }
     }

@@ -38,6 +38,8 @@ pub struct Endpoint {
     /// The address as logs show it.
     pub shown: Box<str>,
     pub weight: u16,
+    /// Lower ones are chosen first.
+    pub priority: u32,
     pub state: Arc<EndpointState>,
     /// Keeps the health checker going; none where health is not watched.
     checker: Option<Arc<Checker>>,
@@ -58,6 +60,8 @@ pub struct Endpoint {
 /// What is known of an endpoint from serving. It outlives reloads; nothing in it needs a lock.
 #[derive(Debug)]
 pub struct EndpointState {
+    /// Another for each state of the process.
+    serial: u64,
     clock: Clock,
     healthy: AtomicBool,
     in_flight: AtomicU32,
@@ -85,6 +89,7 @@ impl Endpoint {
             shown: address.to_string().into(),
             address: address.clone(),
             weight: own.weight,
+            priority: own.priority,
             state,
             checker,
             peer,
@@ -154,8 +159,9 @@ impl Endpoint {
 
 impl EndpointState {
     /// An endpoint is taken for healthy until checks say otherwise.
-    pub fn new(clock: Clock, metrics: Arc<metrics::Endpoint>) -> Self {
+    pub fn new(serial: u64, clock: Clock, metrics: Arc<metrics::Endpoint>) -> Self {
         Self {
+            serial,
             latency: Latency::new(clock.now()),
             clock,
             healthy: AtomicBool::new(true),
@@ -164,6 +170,10 @@ impl EndpointState {
             metrics,
             connections: Arc::default(),
         }
+    }
+
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// What the last checks said.

@@ -1,7 +1,8 @@
 //! Pools of endpoints: choosing one, connecting to it, watching its health.
 //!
-//! An [`Upstream`] is immutable and part of the snapshot. What changes while it serves (requests in flight,
-//! response times, health) lives in [`EndpointState`]s that the [`Registry`] hands from one snapshot to the next.
+//! An [`Upstream`] is part of the snapshot. Its [`EndpointSet`] is replaced where discovery finds other endpoints. What changes
+//! while it serves (requests in flight, response times, health) lives in [`EndpointState`]s that the [`Registry`] hands from one
+//! set and snapshot to the next.
 
 mod announce;
 mod balance;
@@ -20,10 +21,13 @@ mod pick;
 mod probe;
 mod reach;
 mod registry;
+mod set;
 mod settings;
 mod tls;
 
 use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 pub use announce::Client;
 pub use call::{Bounds, CallError, Caller, Destination, Site, Trailers};
@@ -36,6 +40,7 @@ pub use key::{Facts, PickKey};
 pub use pick::{Pick, Tried};
 pub use reach::{AdminAddresses, Denial, Denied, DeniedAddress, Reachable};
 pub use registry::Registry;
+pub use set::EndpointSet;
 pub use settings::{Balance, EndpointSettings, Health, Probe, Settings, Timeouts};
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
 
@@ -43,15 +48,12 @@ use crate::{
     telemetry::metrics,
     value::{Address, Name},
 };
-use balance::{Balancer, Candidates};
-
 /// A pool of endpoints, ready to be picked from.
 #[derive(Debug)]
 pub struct Upstream {
     pub name: Name,
     /// What its endpoints speak.
     pub protocol: config::Protocol,
-    pub endpoints: Box<[Arc<Endpoint>]>,
     /// Whether its endpoints are told whose connections they get.
     pub announces: bool,
     /// What holds where the route says nothing else.
@@ -60,29 +62,32 @@ pub struct Upstream {
     pub retries: u8,
     /// How endpoints are chosen.
     pub balance: Balance,
-    balancer: Box<dyn Balancer>,
+    /// Its endpoints at the moment.
+    set: ArcSwap<EndpointSet>,
     metrics: Arc<metrics::Upstream>,
 }
 
 impl Upstream {
     /// Builds the pool; endpoints that the registry knows keep their state, unchanged health checkers go on.
     pub fn build(settings: Settings, registry: &Registry) -> Self {
-        let endpoints: Box<[_]> = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| Arc::new(Endpoint::build(&settings, endpoint, registry)))
-            .collect();
+        let endpoints = settings.endpoints.iter();
+        let endpoints = endpoints.map(|endpoint| Arc::new(Endpoint::build(&settings, endpoint, registry)));
+        let set = EndpointSet::new(endpoints.collect(), &settings.balance, || registry.turns(&settings.name));
         Self {
-            balancer: balance::balancer(&settings.balance, &endpoints, || registry.turns(&settings.name)),
+            set: ArcSwap::from_pointee(set),
             metrics: registry.upstream(&settings.name),
             name: settings.name,
             protocol: settings.protocol,
             announces: settings.proxy_protocol.is_some(),
-            endpoints,
             timeouts: settings.timeouts,
             retries: settings.retries,
             balance: settings.balance,
         }
+    }
+
+    /// Its endpoints at the moment.
+    pub fn endpoints(&self) -> Arc<EndpointSet> {
+        self.set.load_full()
     }
 
     /// A request is to be sent here.
@@ -92,7 +97,7 @@ impl Upstream {
 
     /// Shows whoever looks at the metrics how the endpoints do.
     pub fn show(&self) {
-        for endpoint in &self.endpoints {
+        for endpoint in self.endpoints().iter() {
             endpoint.state.metrics().show(endpoint.is_healthy(), endpoint.state.in_flight());
         }
     }
@@ -108,21 +113,20 @@ impl Upstream {
     /// Chooses a healthy endpoint that was not tried yet. `None` where there is none: sending to endpoints
     /// known to be down would only turn a quick 503 into a slow 502, so there is no "panic" mode.
     pub fn pick(&self, key: PickKey, tried: &Tried) -> Option<Pick> {
-        let index = self.balancer.choose(Candidates { endpoints: &self.endpoints, tried }, key)?;
-        Some(Pick::new(self.endpoints[index].clone(), index))
+        self.set.load().choose(key, tried).cloned().map(Pick::new)
     }
 
     /// Chooses the endpoint with this address, if it is healthy and was not tried yet.
     pub fn pick_at(&self, address: &Address, tried: &Tried) -> Option<Pick> {
-        let index = self.endpoints.iter().position(|endpoint| endpoint.address == *address)?;
-        let endpoint = &self.endpoints[index];
-        (endpoint.is_healthy() && !tried.has(index)).then(|| Pick::new(endpoint.clone(), index))
+        let set = self.set.load();
+        let endpoint = set.iter().find(|endpoint| endpoint.address == *address)?;
+        (endpoint.is_healthy() && !tried.has(endpoint)).then(|| Pick::new(endpoint.clone()))
     }
 
     /// The health checks to start now that this pool serves: those that do not run already. A task that is
     /// dropped or ends is handed out again by the next call.
-    pub fn health_tasks(&self) -> impl Iterator<Item = HealthTask> {
-        self.endpoints.iter().filter_map(|endpoint| endpoint.health_task())
+    pub fn health_tasks(&self) -> Vec<HealthTask> {
+        self.endpoints().iter().filter_map(|endpoint| endpoint.health_task()).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::StatusCode;
+use smallvec::SmallVec;
 
 use super::endpoint::Endpoint;
 
@@ -13,22 +14,19 @@ use super::endpoint::Endpoint;
 #[derive(Debug)]
 pub struct Pick {
     pub endpoint: Arc<Endpoint>,
-    index: usize,
 }
 
-/// The endpoints that a request has tried. Nothing is allocated for it.
-///
-/// From 256 endpoints on, two may share a mark, and one is then passed over that was not tried; there are
-/// always others left, as a request tries at most 256.
+/// The endpoints that a request has tried, by the serial numbers of their states: an upstream's endpoints may change
+/// between two attempts. Nothing is allocated for the first few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tried([u64; 4]);
+pub struct Tried(SmallVec<[u64; 4]>);
 
 // === impl Pick ===
 
 impl Pick {
-    pub(super) fn new(endpoint: Arc<Endpoint>, index: usize) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.state.begin();
-        Self { endpoint, index }
+        Self { endpoint }
     }
 
     /// There is a connection, new or kept.
@@ -57,20 +55,14 @@ impl Drop for Pick {
 
 impl Tried {
     pub fn add(&mut self, pick: &Pick) {
-        let (word, bit) = Self::place(pick.index);
-        self.0[word] |= bit;
+        self.0.push(pick.endpoint.state.serial());
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0 == [0; 4]
+        self.0.is_empty()
     }
 
-    pub(super) fn has(&self, index: usize) -> bool {
-        let (word, bit) = Self::place(index);
-        self.0[word] & bit != 0
-    }
-
-    fn place(index: usize) -> (usize, u64) {
-        (index / 64 % 4, 1 << (index % 64))
+    pub(super) fn has(&self, endpoint: &Endpoint) -> bool {
+        self.0.contains(&endpoint.state.serial())
     }
 }

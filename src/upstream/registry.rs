@@ -1,7 +1,10 @@
 //! What outlives a snapshot: endpoints' states and their health checkers. The registry holds them weakly;
 //! whoever serves from them keeps them, and what nobody keeps is forgotten.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use pingora::connectors::ConnectorOptions;
 
@@ -31,6 +34,8 @@ pub struct Registry {
     caller: Arc<Caller>,
     metrics: Arc<Metrics>,
     states: Mutex<Weaks<EndpointKey, EndpointState>>,
+    /// How many states there have been.
+    serials: AtomicU64,
     checkers: Mutex<Weaks<(EndpointKey, Health), Checker>>,
     /// By upstream.
     turns: Mutex<Weaks<Name, Turns>>,
@@ -49,6 +54,7 @@ impl Registry {
             connector,
             metrics,
             states: Mutex::default(),
+            serials: AtomicU64::new(0),
             checkers: Mutex::default(),
             turns: Mutex::default(),
         }
@@ -68,7 +74,8 @@ impl Registry {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.find_or(key.clone(), || {
             let metrics = self.metrics.endpoint(&key.0, key.1.to_string());
-            EndpointState::new(self.clock.clone(), metrics)
+            let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+            EndpointState::new(serial, self.clock.clone(), metrics)
         })
     }
 

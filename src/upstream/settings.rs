@@ -40,6 +40,8 @@ pub struct EndpointSettings {
     pub address: Reachable,
     /// 1 to 1000.
     pub weight: u16,
+    /// Endpoints of a lower number are chosen while one of them can be.
+    pub priority: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ pub fn settings(weights: &[u16]) -> Settings {
     let endpoints = weights.iter().zip(addresses).map(|(weight, ip)| EndpointSettings {
         address: Denied::default().admit(format!("{ip}:8080").parse().unwrap()).unwrap(),
         weight: *weight,
+        priority: 0,
     });
     Settings {
         proxy_protocol: None,
@@ -93,23 +94,41 @@ fn a_pick_counts_while_it_lasts_and_is_not_made_twice() {
 }
 
 #[test]
-fn marks_of_many_endpoints_fit() {
+fn many_endpoints_are_tried_once_each() {
     let upstream = Upstream::build(settings(&[1; 300]), &registry());
     let mut tried = Tried::default();
     for _ in 0..256 {
         let pick = upstream.pick(PickKey::NONE, &tried).expect("others are left");
-        assert!(
-            !tried.has(upstream.endpoints.iter().position(|e| e.address == pick.endpoint.address).unwrap())
-        );
+        assert!(!tried.has(&pick.endpoint));
         tried.add(&pick);
     }
+}
+
+#[test]
+fn endpoints_of_a_lower_priority_wait_until_no_other_can_be_chosen() {
+    let registry = registry();
+    let mut settings = settings(&[1, 1, 1]);
+    settings.endpoints[0].priority = 1;
+    let upstream = Upstream::build(settings, &registry);
+    let [second, third, first] = &upstream.endpoints()[..] else { panic!("three endpoints") };
+    let chosen = |tried: &Tried| upstream.pick(PickKey::NONE, tried).map(|pick| pick.endpoint.shown.clone());
+    for _ in 0..10 {
+        assert_ne!(chosen(&Tried::default()), Some(first.shown.clone()));
+    }
+    second.state.set_healthy(false);
+    let pick = upstream.pick(PickKey::NONE, &Tried::default()).unwrap();
+    assert_eq!(pick.endpoint.address, third.address);
+    let mut tried = Tried::default();
+    tried.add(&pick);
+    assert_eq!(chosen(&tried), Some(first.shown.clone()));
+    assert!(upstream.pick_at(&first.address, &Tried::default()).is_some());
 }
 
 #[test]
 fn no_healthy_endpoint_no_pick() {
     let registry = registry();
     let upstream = Upstream::build(settings(&[1, 1]), &registry);
-    upstream.endpoints.iter().for_each(|endpoint| endpoint.state.set_healthy(false));
+    upstream.endpoints().iter().for_each(|endpoint| endpoint.state.set_healthy(false));
     assert!(upstream.pick(PickKey::NONE, &Tried::default()).is_none());
     // Without checks nothing would ever make them healthy again.
     let unwatched = Upstream::build(Settings { health: None, ..settings(&[1, 1]) }, &registry);
@@ -152,11 +171,11 @@ fn a_reload_keeps_state_by_address_and_identity() {
     let registry = registry();
     let old = Upstream::build(settings(&[1, 1]), &registry);
     let new = Upstream::build(settings(&[5, 1, 1]), &registry);
-    assert!(Arc::ptr_eq(&old.endpoints[0].state, &new.endpoints[0].state));
+    assert!(Arc::ptr_eq(&old.endpoints()[0].state, &new.endpoints()[0].state));
     let encrypted = Upstream::build(Settings { tls: Some(tls()), ..settings(&[1]) }, &registry);
-    assert!(!Arc::ptr_eq(&old.endpoints[0].state, &encrypted.endpoints[0].state));
+    assert!(!Arc::ptr_eq(&old.endpoints()[0].state, &encrypted.endpoints()[0].state));
     let other = Upstream::build(Settings { name: "other".parse().unwrap(), ..settings(&[1]) }, &registry);
-    assert!(!Arc::ptr_eq(&old.endpoints[0].state, &other.endpoints[0].state));
+    assert!(!Arc::ptr_eq(&old.endpoints()[0].state, &other.endpoints()[0].state));
 }
 
 #[test]
@@ -182,22 +201,22 @@ fn a_reload_goes_on_with_the_turns() {
 fn a_reload_starts_only_the_checks_that_changed() {
     let registry = registry();
     let old = Upstream::build(settings(&[1, 1]), &registry);
-    let tasks: Vec<_> = old.health_tasks().collect();
+    let tasks: Vec<_> = old.health_tasks();
     assert_eq!(tasks.len(), 2);
     let grown = Upstream::build(settings(&[1, 1, 1]), &registry);
-    assert_eq!(grown.health_tasks().count(), 1);
+    assert_eq!(grown.health_tasks().len(), 1);
     let mut changed = settings(&[1, 1, 1]);
     changed.health.as_mut().unwrap().healthy_after = 2;
-    assert_eq!(Upstream::build(changed, &registry).health_tasks().count(), 3);
+    assert_eq!(Upstream::build(changed, &registry).health_tasks().len(), 3);
     drop(tasks);
-    assert_eq!(grown.health_tasks().count(), 3, "tasks that ended are handed out again");
+    assert_eq!(grown.health_tasks().len(), 3, "tasks that ended are handed out again");
 }
 
 #[test]
 fn peers_have_their_limits_and_protocol() {
     let build = |protocol, tls| {
         let upstream = Upstream::build(Settings { protocol, tls, ..settings(&[1]) }, &registry());
-        upstream.endpoints[0].peer("www.example.com", None)
+        upstream.endpoints()[0].peer("www.example.com", None)
     };
     let peer = build(Protocol::H1, None);
     let options = &peer.options;
@@ -215,16 +234,16 @@ fn verification_is_never_lost_for_want_of_a_name() {
     let build = |tls| Upstream::build(Settings { tls: Some(tls), ..settings(&[1]) }, &registry());
     let of_request = build(tls());
     for (host, sni) in [("a.example", "a.example"), ("[::1]", "::1"), ("", "10.0.0.1")] {
-        let peer = of_request.endpoints[0].peer(host, None);
+        let peer = of_request.endpoints()[0].peer(host, None);
         assert_eq!(peer.sni, sni);
         assert!(peer.options.verify_cert && peer.options.verify_hostname);
     }
     let fixed = build(Tls { server_name: ServerName::Fixed("api".into()), ..tls() });
-    assert_eq!(fixed.endpoints[0].peer("a.example", None).sni, "api");
-    assert_eq!(fixed.endpoints[0].host_header(), "api");
-    assert_eq!(of_request.endpoints[0].host_header(), "10.0.0.1:8080");
+    assert_eq!(fixed.endpoints()[0].peer("a.example", None).sni, "api");
+    assert_eq!(fixed.endpoints()[0].host_header(), "api");
+    assert_eq!(of_request.endpoints()[0].host_header(), "10.0.0.1:8080");
     let unverified = build(Tls { verify: Verify::None, ..tls() });
-    assert!(!unverified.endpoints[0].peer("a.example", None).options.verify_cert);
+    assert!(!unverified.endpoints()[0].peer("a.example", None).options.verify_cert);
 }
 
 // === health checks against origins ===
@@ -268,7 +287,7 @@ async fn listen() -> (TcpListener, Address) {
 }
 
 fn spawn_tasks(upstream: &Upstream) -> Vec<tokio::task::JoinHandle<()>> {
-    upstream.health_tasks().map(|task| tokio::spawn(task.run())).collect()
+    upstream.health_tasks().into_iter().map(|task| tokio::spawn(task.run())).collect()
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -296,15 +315,15 @@ async fn http_checks_follow_the_status_and_end_with_the_upstream() {
     let tasks = spawn_tasks(&upstream);
 
     until("a second check", || origin.heads().len() > 1).await;
-    assert!(upstream.endpoints[0].is_healthy());
+    assert!(upstream.endpoints()[0].is_healthy());
     let head = origin.heads().remove(0).to_ascii_lowercase();
     assert!(head.starts_with("get /ready http/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
 
     origin.status.store(503, Ordering::Relaxed);
-    until("unhealthy", || !upstream.endpoints[0].is_healthy()).await;
+    until("unhealthy", || !upstream.endpoints()[0].is_healthy()).await;
     origin.status.store(204, Ordering::Relaxed);
-    until("healthy", || upstream.endpoints[0].is_healthy()).await;
+    until("healthy", || upstream.endpoints()[0].is_healthy()).await;
 
     drop(upstream);
     for task in tasks {
@@ -320,9 +339,9 @@ async fn tcp_checks_see_who_listens() {
     let upstream = Upstream::build(settings, &registry());
     spawn_tasks(&upstream);
     listener.accept().await.unwrap();
-    assert!(upstream.endpoints[0].is_healthy());
+    assert!(upstream.endpoints()[0].is_healthy());
     drop(listener);
-    until("unhealthy", || !upstream.endpoints[0].is_healthy()).await;
+    until("unhealthy", || !upstream.endpoints()[0].is_healthy()).await;
 }
 
 #[tokio::test]
@@ -332,7 +351,7 @@ async fn an_answer_that_does_not_come_is_a_failure() {
     settings.health.as_mut().unwrap().timeout = Duration::from_millis(20);
     let upstream = Upstream::build(settings, &registry());
     spawn_tasks(&upstream);
-    until("unhealthy", || !upstream.endpoints[0].is_healthy()).await;
+    until("unhealthy", || !upstream.endpoints()[0].is_healthy()).await;
 }
 
 #[tokio::test]
@@ -348,10 +367,10 @@ async fn http_checks_reach_unix_sockets() {
     });
     let upstream = Upstream::build(checked(Address::Unix(path.clone())), &registry());
     spawn_tasks(&upstream);
-    until("unhealthy", || !upstream.endpoints[0].is_healthy()).await;
+    until("unhealthy", || !upstream.endpoints()[0].is_healthy()).await;
     assert!(origin.heads()[0].to_ascii_lowercase().contains("host: localhost\r\n"));
     origin.status.store(200, Ordering::Relaxed);
-    until("healthy", || upstream.endpoints[0].is_healthy()).await;
+    until("healthy", || upstream.endpoints()[0].is_healthy()).await;
     std::fs::remove_file(path).unwrap();
 }
 
@@ -373,7 +392,7 @@ async fn http2_checks_name_the_authority() {
         Upstream::build(Settings { protocol: Protocol::H2c, ..checked(address.clone()) }, &registry());
     spawn_tasks(&upstream);
     assert_eq!(uris.recv().await.unwrap(), format!("http://{address}/ready"));
-    until("unhealthy", || !upstream.endpoints[0].is_healthy()).await;
+    until("unhealthy", || !upstream.endpoints()[0].is_healthy()).await;
 }
 
 #[tokio::test]
@@ -410,20 +429,20 @@ async fn tls_checks_verify() {
 
     let right = build("right", name(), ca(), Verify::Full);
     until("checks pass", || origin.heads().len() > 1).await;
-    assert!(right.endpoints[0].is_healthy());
+    assert!(right.endpoints()[0].is_healthy());
     assert!(origin.heads()[0].to_ascii_lowercase().contains("host: api.internal\r\n"));
     drop(right);
 
     let unknown = build("unknown-authority", name(), None, Verify::Full);
-    until("refused", || !unknown.endpoints[0].is_healthy()).await;
+    until("refused", || !unknown.endpoints()[0].is_healthy()).await;
     let wrong = build("wrong-name", ServerName::Fixed("other".into()), ca(), Verify::Full);
-    until("refused", || !wrong.endpoints[0].is_healthy()).await;
+    until("refused", || !wrong.endpoints()[0].is_healthy()).await;
     // Its name is the address, which the certificate does not bear: no name must not mean no verification.
     let nameless = build("nameless", ServerName::Request, ca(), Verify::Full);
-    until("refused", || !nameless.endpoints[0].is_healthy()).await;
+    until("refused", || !nameless.endpoints()[0].is_healthy()).await;
 
     let before = origin.heads().len();
     let unverified = build("unverified", ServerName::Request, None, Verify::None);
     until("checks pass", || origin.heads().len() > before + 1).await;
-    assert!(unverified.endpoints[0].is_healthy());
+    assert!(unverified.endpoints()[0].is_healthy());
 }

@@ -68,7 +68,7 @@ pub fn balancer(
 
 impl<'a> Candidates<'a> {
     pub fn usable(self, index: usize) -> bool {
-        self.endpoints[index].is_healthy() && !self.tried.has(index)
+        self.endpoints[index].is_healthy() && !self.tried.has(&self.endpoints[index])
     }
 
     pub fn iter(self) -> impl Iterator<Item = (usize, &'a Endpoint)> {

@@ -17,7 +17,7 @@ impl Pool {
     pub fn new(weights: &[u16]) -> Self {
         let clock = Clock::manual();
         let registry = Registry::new(clock.clone(), None, std::sync::Arc::default());
-        let endpoints = Upstream::build(settings(weights), &registry).endpoints;
+        let endpoints = Upstream::build(settings(weights), &registry).endpoints().to_vec().into();
         Self { endpoints, clock, tried: Tried::default() }
     }
 
