@@ -296,6 +296,7 @@ mod tests {
             pool_idle: long,
             response_limits: Default::default(),
             retries: 0,
+            resilience: Default::default(),
         };
         let upstream =
             Arc::new(Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default())));

@@ -60,14 +60,15 @@ fn text(status: &Value) -> String {
         line(&mut text, &name, &format!("{addresses} ({protocols}), {} open", listener["connections"]));
     }
     for upstream in list(&status["upstreams"]) {
-        line(&mut text, &format!("upstream {}", upstream["name"].as_str().unwrap_or_default()), "");
+        let name = format!("upstream {}", upstream["name"].as_str().unwrap_or_default());
+        line(&mut text, &name, &state_of_upstream(upstream));
         for endpoint in list(&upstream["endpoints"]) {
-            let health = if endpoint["healthy"] == true { "healthy" } else { "unhealthy" };
             let address = endpoint["address"].as_str().unwrap_or_default();
+            let state = state_of_endpoint(endpoint);
             line(
                 &mut text,
                 &format!("  {address}"),
-                &format!("{health}, {} in flight", endpoint["in_flight"]),
+                &format!("{state}, {} in flight", endpoint["in_flight"]),
             );
         }
     }
@@ -92,6 +93,21 @@ fn text(status: &Value) -> String {
         );
     }
     text
+}
+
+fn state_of_upstream(upstream: &Value) -> String {
+    let circuit = upstream["circuit"].as_str().filter(|circuit| *circuit != "closed");
+    let circuit = circuit.map(|circuit| format!("circuit {}", circuit.replace('_', " ")));
+    let panic = (upstream["panic"] == true).then(|| "panic: all endpoints are used".to_owned());
+    circuit.into_iter().chain(panic).collect::<Vec<_>>().join(", ")
+}
+
+fn state_of_endpoint(endpoint: &Value) -> String {
+    let health = if endpoint["healthy"] == true { "healthy" } else { "unhealthy" };
+    match endpoint["ejected_seconds"].as_u64() {
+        Some(left) => format!("{health}, ejected for {left}s"),
+        None => health.to_owned(),
+    }
 }
 
 fn tenants(tenant: &Value) -> &'static str {
@@ -142,8 +158,9 @@ mod tests {
             "hash": "0123456789abcdef", "configuration": "/etc/portolan/portolan.yaml", "loaded_at": "2026-01-31T23:59:59.000Z", "connections": 4,
             "watching": { "by": "polling", "interval_seconds": 2, "reason": "the limit is used up" },
             "listeners": [{ "name": "web", "addresses": [":80"], "protocols": ["h1", "h2c"], "connections": 4 }],
-            "upstreams": [{ "name": "app", "endpoints": [
-                { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 }] }],
+            "upstreams": [{ "name": "app", "circuit": "half_open", "panic": true, "endpoints": [
+                { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 },
+                { "address": "10.0.0.2:80", "weight": 1, "healthy": true, "ejected_seconds": 7, "in_flight": 0 }] }],
             "tenants": [{ "name": "acme", "state": "kept", "since": "2026-01-31T00:00:00.000Z", "text": "error[a]" },
                 { "name": "globex", "state": "current", "since": "2026-01-31T00:00:00.000Z", "text": "" }],
             "access_log_lost": { "stdout": 0, "/var/log/a": 5 },

@@ -13,7 +13,7 @@ use crate::{
     upstream::{DeniedAddress, config::BalanceKey},
     value::{
         Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, LeastRate, Method, Name, Percent,
-        Rate, Size, Status, StatusRange, Subject, Url,
+        PercentAbove, Rate, Size, Status, StatusRange, Subject, Url,
     },
 };
 
@@ -43,6 +43,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:name", parses::<Name>),
     ("portolan:path", parses::<FilePath>),
     ("portolan:percent", parses::<Percent>),
+    ("portolan:percent-above", parses::<PercentAbove>),
     ("portolan:rate", parses::<Rate>),
     ("portolan:redis-url", parses::<store::Address>),
     ("portolan:size", parses::<Size>),

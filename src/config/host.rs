@@ -20,27 +20,27 @@ use crate::{
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// "www.example.com", "*.example.com" (one label or more), or "*" for all other names.
+    /// "www.example.com", "*.example.com" (one label or more), or "*" for all that is left.
     pub names: Vec<Spanned<String>>,
-    /// The listeners that serve this host. Default: all.
+    /// The listeners that it is reached by. Default: all.
     #[serde(default)]
     pub listeners: Option<Spanned<Vec<Spanned<Name>>>>,
-    /// The tenant that owns it.
+    /// Its owner.
     #[serde(default)]
     pub tenant: Option<Spanned<Name>>,
-    /// TLS settings of this host.
+    /// TLS of this host's own.
     #[serde(default)]
     pub tls: Option<Box<Spanned<HostTls>>>,
-    /// Maintenance of the whole host: answers in its place, except for allowed clients.
+    /// Answers in the place of the whole host, but for those who work on it.
     #[serde(default)]
     pub maintenance: Option<Box<maintenance::Config>>,
-    /// Middleware of this host.
+    /// The host's part of the chain.
     #[serde(default)]
     pub middleware: Chain,
-    /// Inherited middleware that does not run here.
+    /// Kinds of middleware inherited from outside that do not run here.
     #[serde(default)]
     pub without: Vec<Spanned<String>>,
-    /// The format of error responses here.
+    /// What errors look like here.
     #[serde(default)]
     pub errors: Option<errors::Config>,
     /// The access log of this host. `false` turns it off.
@@ -54,19 +54,19 @@ pub struct Host {
     pub routes: Named<Route>,
 }
 
-/// TLS settings of a host.
+/// A host's own TLS.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostTls {
-    /// The certificate for clients that send one of this host's names as SNI. Default: the listener's choice.
+    /// The certificate shown to clients that ask for one of this host's names. Default: as the listener chooses.
     #[serde(default)]
     pub certificate: Option<Spanned<Name>>,
-    /// Client certificates for clients that send one of this host's names as SNI. Default: the listener's setting.
+    /// Certificates asked of clients that ask for one of this host's names. Default: as the listener does.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
 }
 
-/// A route: conditions on requests, and exactly one action of proxy, redirect, forward and respond.
+/// A route: which requests, and what is done with them. Exactly one of proxy, redirect, forward and respond stands in it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -84,39 +84,38 @@ pub struct Route {
     /// Conditions on cookies.
     #[serde(default)]
     pub cookies: matcher::Texts,
-    /// Networks that contain the client's address.
+    /// Networks that the client's address must lie in.
     #[serde(default)]
     pub client_ip: OneOrMany<Spanned<crate::value::Cidr>>,
-    /// Among routes with the same pattern and number of conditions, the highest is first. A regex above 0 is tried before
-    /// all patterns, others after them. Default 0.
+    /// Between routes of one pattern with as many conditions, the higher goes first. For a regex: above 0 before
+    /// all patterns, below 0 after them. Default 0.
     #[serde(default)]
     pub priority: Option<Spanned<i32>>,
     /// Sends the request to an upstream.
     #[serde(default)]
     pub proxy: Option<Box<Spanned<proxy::Config>>>,
-    /// Redirects the client to another URL.
+    /// Sends the client elsewhere.
     #[serde(default)]
     pub redirect: Option<Box<Spanned<redirect::Config>>>,
-    /// Acts as a forward proxy to listed targets: opens tunnels for CONNECT and sends on requests for http URIs. Other requests
-    /// to this route are rejected.
+    /// Opens tunnels to listed targets by CONNECT, and sends requests for http URIs on to them. The route takes no others.
     #[serde(default)]
     pub forward: Option<Box<Spanned<forward::Config>>>,
-    /// Answers with this response.
+    /// Answers with what stands here.
     #[serde(default)]
     pub respond: Option<Box<Spanned<respond::Config>>>,
-    /// Maintenance of this route: answers in its place, except for allowed clients.
+    /// Answers in the place of this route, but for those who work on it.
     #[serde(default)]
     pub maintenance: Option<Box<maintenance::Config>>,
-    /// Middleware of this route.
+    /// The route's part of the chain.
     #[serde(default)]
     pub middleware: Chain,
-    /// Inherited middleware that does not run here.
+    /// Kinds of middleware inherited from outside that do not run here.
     #[serde(default)]
     pub without: Vec<Spanned<String>>,
-    /// Timeouts of a proxied request.
+    /// Timeouts of a request that is sent on.
     #[serde(default)]
     pub timeouts: Option<Box<Timeouts>>,
-    /// The format of error responses here.
+    /// What errors look like here.
     #[serde(default)]
     pub errors: Option<errors::Config>,
     /// The access log of this route. `false` turns it off.

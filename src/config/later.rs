@@ -9,7 +9,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("Certificate", &["acme"]),
     ("QuicDatagrams", &["true"]),
     ("Tenant", &["cache"]),
-    ("Upstream", &["outlier", "circuit_breaker", "sticky", "slow_start"]),
+    ("Upstream", &["sticky"]),
     ("UpstreamLimits", &["in_flight", "queue", "queue_timeout"]),
     ("Endpoint", &["dns", "refresh", "zone", "priority"]),
     ("UpstreamHealth", &["grpc"]),

@@ -133,9 +133,7 @@ impl Reader<'_> {
     }
 
     fn span(&self, range: std::ops::Range<usize>) -> Span {
-        let at = |at: usize| {
-            u32::try_from((self.base + at).min(self.text.len())).expect("a file has 16 MiB at most")
-        };
+        let at = |at: usize| u32::try_from((self.base + at).min(self.text.len())).expect("files are bounded");
         Span { file: self.file, start: at(range.start), end: at(range.end) }
     }
 }

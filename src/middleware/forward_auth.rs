@@ -447,7 +447,7 @@ fn target(path: &Spanned<String>, cx: &mut Context<'_>) -> Option<PathAndQuery> 
 /// The reasons of upstreams are for what is proxied.
 fn reason(error: &CallError) -> Reason {
     match error.reason {
-        Reason::NoEndpoint => Reason::AuthUnavailable,
+        Reason::NoEndpoint | Reason::CircuitOpen => Reason::AuthUnavailable,
         Reason::TotalTimeout | Reason::ConnectTimeout => Reason::AuthTimeout,
         _ => Reason::AuthFailed,
     }

@@ -20,7 +20,13 @@ pub(super) fn refusal(
     exchange: &Exchange,
 ) -> Response<Bytes> {
     let answer = error(reason.status(), reason.code(), reason.message(), errors, exchange);
-    explain(answer, reason, allow)
+    let mut answer = explain(answer, reason, allow);
+    if let Some(after) = exchange.retry_after.filter(|_| reason == Reason::CircuitOpen) {
+        // Whole seconds, and not too early.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    answer
 }
 
 fn explain(mut answer: Response<Bytes>, reason: Reason, allow: Option<&Allow>) -> Response<Bytes> {

@@ -75,6 +75,16 @@ impl Call {
         self.to.upstream()
     }
 
+    /// How a circuit breaker that is not closed dealt with it.
+    pub fn circuit(&self) -> Option<&'static str> {
+        self.to.circuit().map(|(state, _)| state)
+    }
+
+    /// When it may be tried again, where a circuit breaker knows.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.to.circuit().and_then(|(_, left)| left)
+    }
+
     /// Where it was tried last.
     pub fn endpoint(&self) -> Option<Cow<'_, str>> {
         self.to.shown()
@@ -120,11 +130,14 @@ impl Call {
     pub(super) fn next(&mut self) -> Option<(Route, bool)> {
         let again = std::mem::take(&mut self.again);
         let asks = self.tunnel.as_ref().map(Tunnel::request);
-        let route = if self.to.next(again) { self.to.route(asks) } else { None };
-        let Some(route) = route else {
-            // A failure of the endpoints that were tried says more than that there are no others.
-            self.failure.get_or_insert(Reason::NoEndpoint);
-            return None;
+        let route = self.to.next(again).and_then(|()| self.to.route(asks).ok_or(Reason::NoEndpoint));
+        let route = match route {
+            Ok(route) => route,
+            Err(reason) => {
+                // A failure of the endpoints that were tried says more than that there are no others.
+                self.failure.get_or_insert(reason);
+                return None;
+            }
         };
         self.attempts += 1;
         if self.attempts > 1 {
@@ -181,9 +194,7 @@ impl Call {
             traced.answered(status);
         }
         self.first_byte_after = Some(now - self.began);
-        if let Some(pick) = self.to.pick() {
-            pick.answered(status, now, now - self.attempt_began);
-        }
+        self.to.answered(status, now, now - self.attempt_began);
         Ok(())
     }
 
@@ -239,11 +250,19 @@ impl Call {
         }
     }
 
+    /// Whether a failure says something of the endpoint. That it does not speak what was asked for does not, nor that a
+    /// long response took all of the request's time.
+    fn is_failure_of_endpoint(&self, reason: Reason) -> bool {
+        match reason {
+            Reason::UpgradeFailed => false,
+            Reason::TotalTimeout => self.first_byte_after.is_none(),
+            reason => reason.blame() == Blame::Upstream,
+        }
+    }
+
     fn note(&mut self, reason: Reason, cause: &dyn std::fmt::Display) {
-        if reason.blame() == Blame::Upstream
-            && let Some(pick) = self.to.pick()
-        {
-            pick.failed();
+        if self.is_failure_of_endpoint(reason) {
+            self.to.failed();
         }
         let (upstream, endpoint) = (self.upstream().map(|upstream| &upstream.name), self.endpoint());
         tracing::debug!(?upstream, ?endpoint, reason = reason.code(), %cause, "upstream attempt failed");

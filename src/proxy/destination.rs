@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, header, request};
+use http::{HeaderValue, StatusCode, header, request};
 use pingora::{protocols::ALPN, upstreams::peer::HttpPeer};
 use tokio::time::Instant;
 
@@ -17,10 +17,11 @@ use crate::{
         forward::Forward,
         proxy::{HostHeader, Proxy},
     },
+    error::Reason,
     http::connection_auth::Lease,
     upstream::{
-        self, Connections, Endpoint, Key, Pick, PickKey, Route, Tried, Upstream, config::Protocol,
-        exchange::TunnelRequest,
+        self, Connections, Endpoint, Key, Permit, Pick, PickKey, Rejected, Route, Tried, Upstream,
+        config::Protocol, exchange::TunnelRequest,
     },
     value::Address,
 };
@@ -43,6 +44,15 @@ pub(super) struct Pool {
     tried: Tried,
     pick: Option<Pick>,
     lease: Option<Arc<Lease>>,
+    /// Its way through the circuit breaker, where there is one; why it was not let through.
+    circuit: Circuit,
+}
+
+/// A request before a circuit breaker.
+enum Circuit {
+    Unasked,
+    Passed(Option<Permit>),
+    Open(Duration),
 }
 
 /// The origin of a target URI: its addresses, one after the other.
@@ -65,11 +75,11 @@ const TARGET_IDLE: Duration = Duration::from_secs(60);
 // === impl Destination ===
 
 impl Destination {
-    /// Chooses where to go: an endpoint that was not tried yet, or `again` the same. Says whether there is one.
-    pub fn next(&mut self, again: bool) -> bool {
+    /// Chooses where to go: an endpoint that was not tried yet, or `again` the same. An error where there is none.
+    pub fn next(&mut self, again: bool) -> Result<(), Reason> {
         match self {
             Self::Pool(pool) => pool.next(again),
-            Self::Target(target) => target.next(again),
+            Self::Target(target) => target.next(again).then_some(()).ok_or(Reason::NoEndpoint),
         }
     }
 
@@ -157,6 +167,39 @@ impl Destination {
         }
     }
 
+    /// The response's head came `at` a time, this long after the request was sent.
+    pub fn answered(&mut self, status: StatusCode, at: std::time::Instant, latency: Duration) {
+        let Self::Pool(pool) = self else { return };
+        if let Circuit::Passed(Some(permit)) = &mut pool.circuit {
+            permit.answered(upstream::is_failure(status));
+        }
+        if let Some(pick) = &pool.pick {
+            pool.proxy.upstream.answered(pick, status, at, latency);
+        }
+    }
+
+    /// The last attempt failed, and the endpoint is to blame.
+    pub fn failed(&mut self) {
+        let Self::Pool(pool) = self else { return };
+        if let Circuit::Passed(Some(permit)) = &mut pool.circuit {
+            permit.failed();
+        }
+        if let Some(pick) = &pool.pick {
+            pool.proxy.upstream.failed(pick);
+        }
+    }
+
+    /// How a circuit breaker that is not closed dealt with it: open, with the time that is left, or half open.
+    pub fn circuit(&self) -> Option<(&'static str, Option<Duration>)> {
+        match self {
+            Self::Pool(Pool { circuit: Circuit::Open(left), .. }) => Some(("open", Some(*left))),
+            Self::Pool(Pool { circuit: Circuit::Passed(Some(permit)), .. }) if permit.is_probe() => {
+                Some(("half_open", None))
+            }
+            _ => None,
+        }
+    }
+
     /// Where the last attempt went.
     pub fn address(&self) -> Option<Cow<'_, Address>> {
         match self {
@@ -187,18 +230,36 @@ impl Destination {
 
 impl Pool {
     pub fn new(proxy: Arc<Proxy>, key: PickKey, host: String, client: Option<upstream::Client>) -> Self {
-        Self { proxy, key, host, client, tried: Tried::default(), pick: None, lease: None }
+        Self {
+            proxy,
+            key,
+            host,
+            client,
+            tried: Tried::default(),
+            pick: None,
+            lease: None,
+            circuit: Circuit::Unasked,
+        }
     }
 
     fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.pick.as_ref().map(|pick| &pick.endpoint)
     }
 
-    fn next(&mut self, again: bool) -> bool {
+    fn next(&mut self, again: bool) -> Result<(), Reason> {
+        if let Circuit::Unasked = self.circuit {
+            self.circuit = match self.proxy.upstream.admit() {
+                Ok(permit) => Circuit::Passed(permit),
+                Err(Rejected(left)) => Circuit::Open(left),
+            };
+        }
+        if let Circuit::Open(_) = self.circuit {
+            return Err(Reason::CircuitOpen);
+        }
         let same = if again { self.pick.take() } else { None };
         let pick = same.or_else(|| self.reserved());
         let Some(pick) = pick.or_else(|| self.proxy.upstream.pick(self.key, &self.tried)) else {
-            return false;
+            return Err(Reason::NoEndpoint);
         };
         if let Some(lease) = &self.lease {
             lease.set_endpoint(pick.endpoint.address.clone());
@@ -206,7 +267,7 @@ impl Pool {
         self.tried.add(&pick);
         pick.endpoint.state.metrics().tried();
         self.pick = Some(pick);
-        true
+        Ok(())
     }
 
     /// The endpoint that the reserved connection leads to.
@@ -322,25 +383,25 @@ mod tests {
     async fn the_addresses_of_a_target_are_tried_as_long_as_there_is_time() {
         let mut to = target("a.test", &[1, 2, 3]);
         assert!(to.shown().is_none() && to.upstream().is_none() && to.pick().is_none());
-        assert!(to.next(false));
+        assert!(to.next(false).is_ok());
         assert_eq!((to.shown().unwrap(), timeout(&to)), ("192.0.2.1:1".into(), Some(Duration::from_secs(1))));
         // The same again has its own time, and so has what comes after it.
-        assert!(to.next(true));
+        assert!(to.next(true).is_ok());
         assert_eq!((to.shown().unwrap(), timeout(&to)), ("192.0.2.1:1".into(), Some(Duration::from_secs(5))));
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(to.has_more(9));
-        assert!(to.next(false));
+        assert!(to.next(false).is_ok());
         assert_eq!(timeout(&to), Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!to.has_more(9), "its time is up");
-        assert!(to.next(false) && !to.next(false));
+        assert!(to.next(false).is_ok() && to.next(false).is_err());
     }
 
     #[tokio::test]
     async fn connections_are_shared_by_requests_for_one_authority_alone() {
         let key = |authority| {
             let mut to = target(authority, &[80]);
-            assert!(to.next(false));
+            assert!(to.next(false).is_ok());
             to.route(None).unwrap().key
         };
         assert_eq!(key("a.test"), key("A.test"));

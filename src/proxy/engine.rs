@@ -227,6 +227,7 @@ impl Engine {
             call.ended(downstream.exchanged);
             // Where nothing failed, the exchange may have said why it ended.
             downstream.exchange.reason = call.failure.or(downstream.exchange.reason);
+            downstream.exchange.retry_after = call.retry_after();
         }
         if let Some(reason) = downstream.exchange.reason {
             fail(&mut downstream, reason, &route.errors).await;

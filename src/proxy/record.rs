@@ -67,6 +67,7 @@ pub(super) fn write<S: Session>(
         upstream: call.as_ref().and_then(|call| call.upstream()).map(|upstream| upstream.name.as_str()),
         endpoint: endpoint.as_deref(),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
+        circuit: call.as_ref().and_then(|call| call.circuit()),
         reason: ended.reason.map(crate::error::Reason::code),
         cause: exchange.cause,
         observed: &exchange.observed,

@@ -108,7 +108,7 @@ impl Status {
             causes.push(json!({ "cause": "no_configuration" }));
         }
         for Required { upstream, hosts } in &now.required {
-            if !upstream.endpoints().iter().any(|endpoint| endpoint.is_healthy()) {
+            if !upstream.panics() && !upstream.endpoints().iter().any(|endpoint| endpoint.is_usable()) {
                 let hosts: Vec<&str> = hosts.iter().map(Name::as_str).collect();
                 causes.push(json!({
                     "cause": "no_healthy_endpoint",
@@ -254,11 +254,14 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
             "address": endpoint.address.to_string(),
             "weight": endpoint.weight,
             "healthy": endpoint.is_healthy(),
+            "ejected_seconds": endpoint.ejected_for().map(|left| left.as_secs_f64().ceil() as u64),
             "in_flight": endpoint.state.in_flight(),
         })
     };
     json!({
         "name": upstream.name.as_str(),
+        "circuit": upstream.circuit(),
+        "panic": upstream.panics(),
         "endpoints": upstream.endpoints().iter().map(endpoint).collect::<Value>(),
     })
 }
@@ -312,8 +315,11 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
         );
         assert_eq!(json["listeners"][0]["addresses"], json!(["127.0.0.1:4711"]));
         assert_eq!(json["listeners"][0]["protocols"], json!(["h1", "h2c"]));
-        let endpoint = json!({ "address": "10.0.0.1:80", "weight": 1, "healthy": true, "in_flight": 0 });
-        assert_eq!(json["upstreams"], json!([{ "name": "app", "endpoints": [endpoint] }]));
+        let endpoint = json!({
+            "address": "10.0.0.1:80", "weight": 1, "healthy": true, "ejected_seconds": null, "in_flight": 0,
+        });
+        let upstream = json!({ "name": "app", "circuit": null, "panic": false, "endpoints": [endpoint] });
+        assert_eq!(json["upstreams"], json!([upstream]));
 
         assert!(status.readiness().causes.is_empty() && status.complaints().is_empty());
         assert!(

@@ -22,7 +22,7 @@ use std::{
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
-pub use endpoint::{Endpoint, Upstream};
+pub use endpoint::{EJECTION_CAUSES, Endpoint, Upstream};
 pub use listener::{Limit, Listener, Open, Protocol, ProxyHeader};
 pub use redis::Redis;
 pub use route::{ByListener, InFlight, Outcome, Route};
@@ -98,6 +98,14 @@ metrics! {
     // upstreams
     upstream_requests: IntCounterVec = "portolan_upstream_requests_total" ["upstream"],
         "Requests sent to an upstream, however many endpoints were tried.";
+    circuit: IntGaugeVec = "portolan_upstream_circuit_state" ["upstream"],
+        "The circuit breaker of an upstream: 0 closed, or there is none, 1 half open, 2 open.";
+    circuit_opened: IntCounterVec = "portolan_upstream_circuit_opened_total" ["upstream"],
+        "How often the circuit breaker of an upstream opened.";
+    circuit_rejected: IntCounterVec = "portolan_upstream_circuit_rejected_total" ["upstream"],
+        "Requests that an open circuit breaker rejected.";
+    panics: IntGaugeVec = "portolan_upstream_panic" ["upstream"],
+        "1 while fewer endpoints than panic_threshold are usable, so that all are used.";
     attempts: IntCounterVec = "portolan_upstream_attempts_total" ["upstream", "endpoint"],
         "Tries of an endpoint.";
     connect_failures: IntCounterVec = "portolan_upstream_connect_failures_total" ["upstream", "endpoint"],
@@ -111,7 +119,11 @@ metrics! {
     upstream_received: IntCounterVec = "portolan_upstream_received_bytes_total" ["upstream", "endpoint"],
         "Bytes of responses' bodies that came from an endpoint, before compress.";
     endpoint_healthy: IntGaugeVec = "portolan_endpoint_healthy" ["upstream", "endpoint"],
-        "1 where requests may be sent to the endpoint, 0 where its health checks fail.";
+        "1 where the endpoint's health checks pass, or where it has none; 0 where they fail.";
+    endpoint_ejected: IntGaugeVec = "portolan_endpoint_ejected" ["upstream", "endpoint"],
+        "1 while the endpoint is ejected because requests to it failed, or because it was slow.";
+    ejections: IntCounterVec = "portolan_endpoint_ejections_total" ["upstream", "endpoint", "cause"],
+        "Ejections of an endpoint, by cause: consecutive_failures, failure_ratio or latency.";
     endpoint_in_flight: IntGaugeVec = "portolan_endpoint_in_flight" ["upstream", "endpoint"],
         "Requests that an endpoint is answering.";
     // connections

@@ -10,13 +10,13 @@ use crate::value::{FilePath, Spanned};
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Certificate")]
 pub struct Config {
-    /// The certificate and its intermediate certificates, PEM.
+    /// The certificate and those between it and its authority, PEM.
     pub cert: Option<Spanned<FilePath>>,
     /// Its private key, PEM.
     pub key: Option<Spanned<FilePath>>,
-    /// An OCSP response in DER, stapled for clients that ask for it. It is read again when the file changes; Portolan does
-    /// not fetch it.
+    /// What its authority says of whether it still holds, an OCSP response in DER, shown to clients that ask for one. It is
+    /// read again when the file changes; nothing fetches it.
     pub ocsp: Option<Spanned<FilePath>>,
-    /// Names of a self-signed certificate.
+    /// Names to make a certificate for.
     pub self_signed: Option<Spanned<Vec<Spanned<String>>>>,
 }

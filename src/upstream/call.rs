@@ -13,11 +13,12 @@ use http::{HeaderValue, Request, Response};
 use pingora::{protocols::tls::ALPN, upstreams::peer::HttpPeer};
 
 use super::{
-    PickKey, Tried, Upstream,
+    Permit, PickKey, Rejected, Tried, Upstream,
     config::Protocol,
     connections::{Connections, Connector, Key, Route},
     exchange::{Failure, Processed, RequestHead, whole},
     key,
+    state::is_failure,
     tls::Authorities,
 };
 use crate::{error::Reason, http::connection_auth, value::Url, wire::h1::body::BodyLength};
@@ -130,8 +131,12 @@ impl Caller {
         most: usize,
     ) -> Result<Response<Bytes>, CallError> {
         upstream.asked();
+        let mut permit = upstream.admit().map_err(|Rejected(left)| CallError {
+            reason: Reason::CircuitOpen,
+            cause: format!("the circuit is open for {left:?}"),
+        })?;
         let mut tried = Tried::default();
-        let mut failure = CallError { reason: Reason::NoEndpoint, cause: "no endpoint is healthy".into() };
+        let mut failure = CallError { reason: Reason::NoEndpoint, cause: "no endpoint is usable".into() };
         for _ in 0..=upstream.retries {
             let Some(pick) = upstream.pick(PickKey::NONE, &tried) else { break };
             tried.add(&pick);
@@ -151,17 +156,20 @@ impl Caller {
             match answered {
                 Ok(response) => {
                     let now = Instant::now();
-                    pick.answered(response.status(), now, now - began);
+                    permit.iter_mut().for_each(|permit| permit.answered(is_failure(response.status())));
+                    upstream.answered(&pick, response.status(), now, now - began);
                     metrics.exchanged(request.body().len() as u64, response.body().len() as u64);
                     return Ok(response);
                 }
                 Err(Failed::Connecting(error)) => {
                     metrics.connect_failed();
-                    pick.failed();
+                    permit.iter_mut().for_each(Permit::failed);
+                    upstream.failed(&pick);
                     failure = error;
                 }
                 Err(Failed::Answering(error)) => {
-                    pick.failed();
+                    permit.iter_mut().for_each(Permit::failed);
+                    upstream.failed(&pick);
                     return Err(error);
                 }
             }

@@ -1,5 +1,7 @@
 //! From what a person wrote to [`Settings`], with every problem reported where it stands.
 
+mod resilience;
+
 use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time};
 
 use http::uri::PathAndQuery;
@@ -55,6 +57,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let body_idle = duration(config.timeouts.body_idle, body_idle, cx.out);
     let pool_idle = duration(config.pool.idle, POOL_IDLE, cx.out);
     let response_limits = self::response_limits(&config.limits, cx.out);
+    let resilience = resilience::resilience(config, cx.out);
     Some(Settings {
         name: name.value.clone(),
         endpoints: endpoints?,
@@ -67,6 +70,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         pool_idle: pool_idle?,
         response_limits: response_limits?,
         retries: config.retry.retries.unwrap_or(RETRIES),
+        resilience: resilience?,
     })
 }
 

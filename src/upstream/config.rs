@@ -1,77 +1,95 @@
 //! An upstream's settings as written.
 
+pub mod resilience;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::value::{Address, Duration, FieldName, FilePath, Name, Size, Spanned, StatusRange, TextOr};
+use crate::value::{
+    Address, Duration, FieldName, FilePath, Name, Percent, Size, Spanned, StatusRange, TextOr,
+};
+use resilience::{CircuitBreaker, OutlierSetting};
 
 /// A pool of endpoints that requests are proxied to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Upstream")]
 pub struct Config {
-    /// The load balancing algorithm. Default round_robin. All algorithms use the endpoints' weights.
+    /// How an endpoint is chosen. Default: round_robin. All ways honour weights.
     #[serde(default)]
     pub balance: Option<Spanned<Balance>>,
-    /// The protocol towards endpoints. Default h1. h2 and auto need `tls`, h2c excludes it.
+    /// What endpoints speak. Default h1. h2 and auto need `tls`, h2c excludes it.
     #[serde(default)]
     pub protocol: Option<Spanned<Protocol>>,
     /// "10.0.0.1:8080", "unix:/run/app.sock", or { address, weight }.
     pub endpoints: Spanned<Vec<Spanned<Endpoint>>>,
-    /// TLS towards the endpoints.
+    /// Encryption towards the endpoints.
     #[serde(default)]
     pub tls: Option<Spanned<Tls>>,
-    /// The PROXY protocol: each connection begins with a header that names its client, and serves only this client connection.
+    /// The PROXY protocol: each connection begins by saying which client it is for, and is not shared with others.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Active health checks.
     #[serde(default)]
     pub health: Option<Spanned<Health>>,
-    /// The pool of idle connections.
+    /// When requests that fail eject an endpoint. `false` turns it off.
+    #[serde(default)]
+    pub outlier: Option<Spanned<OutlierSetting>>,
+    /// Rejects requests at once while too many fail. Default: none.
+    #[serde(default)]
+    pub circuit_breaker: Option<Spanned<CircuitBreaker>>,
+    /// Where fewer endpoints than this share are usable, all are used, as 50%. Default: none that is known to be down is.
+    #[serde(default)]
+    pub panic_threshold: Option<Spanned<Percent>>,
+    /// How long an endpoint that is new or usable again takes to get its whole share, from a tenth on, as 30s. Default: it gets
+    /// all at once.
+    #[serde(default)]
+    pub slow_start: Option<Spanned<Duration>>,
+    /// Connections kept open for later requests.
     #[serde(default)]
     pub pool: Pool,
     /// Timeouts towards the endpoints.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// Retries after a failed connection.
+    /// Trying again where the connection fails.
     #[serde(default)]
     pub retry: Retry,
-    /// Limits of a response's head.
+    /// The largest responses that are accepted.
     #[serde(default)]
     pub limits: Limits,
 }
 
-/// The load balancing algorithm.
+/// How an endpoint is chosen.
 pub type Balance = TextOr<BalanceBy, BalanceByKey>;
 
 /// Balancers without a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BalanceBy {
-    /// In turn
+    /// One after the other
     #[default]
     RoundRobin,
-    /// The less busy of two random endpoints
+    /// The less busy of two drawn by chance, heavier ones more often
     RandomTwo,
     /// The one with the fewest requests in flight for its weight
     LeastRequests,
-    /// By chance, weighted by response time and load: an endpoint that is twice as slow or twice as busy gets a quarter
-    /// of the requests. Response times are a moving average that follows a peak at once
+    /// By chance, but the faster and the less busy the likelier: an endpoint that would take half as long again as the
+    /// best gets nothing. Response times are a moving average that follows a peak at once and fades
     Ewma,
 }
 
 /// Balancers by a key: client_ip, host, path, "header:NAME", "cookie:NAME" or "query:NAME". Requests without
-/// the key are spread at random. With the same endpoints, every process chooses the same one.
+/// the key are spread by chance. The same endpoints give the same choice in every process.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BalanceByKey {
-    /// By the key's hash; a change of the endpoints moves most keys
+    /// The key's hash picks; a change of the endpoints moves most keys
     Hash(Spanned<BalanceKey>),
-    /// By the key's place on a ring; a change of the endpoints moves few keys
+    /// The key's place on a ring picks; a change of the endpoints moves few keys
     ConsistentHash(Spanned<BalanceKey>),
 }
 
-/// The part of the request that is hashed.
+/// What of the request is hashed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BalanceKey {
     ClientIp,
@@ -108,7 +126,7 @@ impl std::str::FromStr for BalanceKey {
     }
 }
 
-/// The protocol towards endpoints.
+/// What endpoints speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "UpstreamProtocol")]
@@ -120,11 +138,11 @@ pub enum Protocol {
     H2,
     /// HTTP/2 in cleartext
     H2c,
-    /// HTTP/2 if the endpoint accepts it by ALPN, else HTTP/1.1
+    /// HTTP/2 where ALPN offers it, HTTP/1.1 else
     Auto,
 }
 
-/// The version of the PROXY protocol.
+/// The version of the PROXY protocol that connections begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "UpstreamProxyProtocol")]
@@ -135,7 +153,7 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// An endpoint: its address, or a map with more settings.
+/// An endpoint: its address, or a map that says more.
 pub type Endpoint = TextOr<Address, EndpointMap>;
 
 /// An endpoint with its weight.
@@ -144,21 +162,21 @@ pub type Endpoint = TextOr<Address, EndpointMap>;
 #[schemars(rename = "Endpoint")]
 pub struct EndpointMap {
     pub address: Address,
-    /// Its share of the requests relative to the other weights, 1 to 1000. Default 1.
+    /// Its share of the requests beside the others' weights, 1 to 1000. Default 1.
     #[serde(default)]
     pub weight: Option<Spanned<std::num::NonZeroU16>>,
 }
 
-/// TLS towards the endpoints.
+/// Encryption towards the endpoints.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamTls")]
 pub struct Tls {
-    /// The name that is sent as SNI and must be in the certificate. Default: the request's host, or `host` of a health check.
+    /// The name sent as SNI and looked for in the certificate. Default: the request's host; for health checks theirs.
     pub server_name: Option<Spanned<String>>,
-    /// Certificates of the trusted authorities, PEM. Default: the system's.
+    /// Certificates of the authorities trusted, PEM. Default: the system's.
     pub ca: Option<Spanned<FilePath>>,
-    /// The client certificate for endpoints that request one.
+    /// The certificate shown to endpoints that ask for one.
     pub client_certificate: Option<Spanned<Name>>,
     /// Whether the endpoint's certificate is verified. Default: full.
     pub verify: Option<Spanned<Verify>>,
@@ -172,26 +190,26 @@ pub enum Verify {
     /// Chain and name
     #[default]
     Full,
-    /// No verification; this is a warning
+    /// Not at all, which is warned of
     None,
 }
 
-/// Active health checks, by exactly one of http and tcp. An endpoint starts healthy. Requests never go to unhealthy
-/// endpoints; if none is healthy, they get 503.
+/// Active health checks. Exactly one of http and tcp stands in it. An endpoint starts healthy; where none is
+/// healthy, requests are answered 503, unless panic_threshold is set.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "UpstreamHealth")]
 pub struct Health {
-    /// The endpoint is healthy if it answers a request.
+    /// Healthy is who answers a request.
     #[serde(default)]
     pub http: Option<HttpCheck>,
-    /// The endpoint is healthy if it accepts a connection.
+    /// Healthy is who takes a connection.
     #[serde(default)]
     pub tcp: Option<TcpCheck>,
-    /// Time from the end of a check to the next one. Default 5s.
+    /// From the end of an endpoint's check to its next. Default 5s.
     #[serde(default)]
     pub interval: Option<Spanned<Duration>>,
-    /// Time limit of one check. Default 1s.
+    /// For one check. Default 1s.
     #[serde(default)]
     pub timeout: Option<Spanned<Duration>>,
     /// Failures in a row that make an endpoint unhealthy. Default 3.
@@ -206,12 +224,12 @@ pub struct Health {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
-    /// The path to request, with query.
+    /// The path asked for, with its query.
     pub path: Spanned<String>,
     /// The status that means healthy. Default 200-299.
     #[serde(default)]
     pub status: Option<StatusRange>,
-    /// The Host field. Default: tls.server_name, or the endpoint's address.
+    /// The Host sent. Default: tls.server_name, or the endpoint's address.
     #[serde(default)]
     pub host: Option<Spanned<String>>,
 }
@@ -221,12 +239,12 @@ pub struct HttpCheck {
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {}
 
-/// The pool of idle connections.
+/// Connections kept open for later requests.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamPool")]
 pub struct Pool {
-    /// How long an idle connection stays open. Default 60s.
+    /// How long an unused connection is kept. Default 60s.
     pub idle: Option<Spanned<Duration>>,
 }
 
@@ -235,24 +253,24 @@ pub struct Pool {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamTimeouts")]
 pub struct Timeouts {
-    /// Time to connect, including TLS. Default 5s.
+    /// For the connection, TLS included. Default 5s.
     pub connect: Option<Spanned<Duration>>,
-    /// Time from the end of the request to the response's head. Default 60s.
+    /// From the request's end to the response's head. Default 60s.
     pub first_byte: Option<Spanned<Duration>>,
-    /// Longest pause between two pieces of a body. Default 60s.
+    /// Between two pieces of a body. Default 60s.
     pub body_idle: Option<Spanned<Duration>>,
 }
 
-/// Retries on other endpoints if the connection failed and nothing was sent.
+/// Trying another endpoint where the connection failed and nothing was sent.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamRetry")]
 pub struct Retry {
-    /// The number of other endpoints to try, each once. Default 2; 0 turns retries off.
+    /// How many further endpoints are tried, each once. Default 2; 0 turns it off.
     pub retries: Option<u8>,
 }
 
-/// Limits of a response's head. A response above a limit gets 502.
+/// The largest responses that are accepted. A larger one is answered 502.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamLimits")]

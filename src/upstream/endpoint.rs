@@ -1,35 +1,28 @@
 //! An endpoint of a pool: its prebuilt peer, and the state that outlives a reload.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use pingora::{connectors::L4Connect, protocols::tls::ALPN, upstreams::peer::HttpPeer};
 
 use super::{
     announce::{Announcing, Client},
     config::{Protocol, ProxyProtocol, Verify},
-    connections::{Connections, Key, Route},
+    connections::{Key, Route},
     guarded::Guarded,
     health::{Checker, HealthTask},
     key,
-    latency::Latency,
+    outlier::Outlier,
     probe::Target,
     reach::Denied,
     registry::Registry,
     settings::{EndpointSettings, Host, Settings},
+    shared::Shared,
+    state::{EJECTED, EndpointState, UNHEALTHY},
     tls::{Authorities, Identity, ServerName, name_for},
+    window::Window,
 };
-use crate::{
-    telemetry::metrics,
-    value::{Address, Clock},
-    wire::h1::response::HeadLimits,
-};
+use crate::{value::Address, wire::h1::response::HeadLimits};
 
 /// One member of a pool.
 #[derive(Debug)]
@@ -41,6 +34,14 @@ pub struct Endpoint {
     /// Lower ones are chosen first.
     pub priority: u32,
     pub state: Arc<EndpointState>,
+    /// When requests that fail eject it.
+    pub(super) outlier: Option<Outlier>,
+    /// The outcomes that `outlier` needs counted.
+    pub(super) window: Option<Arc<Window>>,
+    /// The flags of its state that keep requests away.
+    out: u8,
+    /// How long it takes a new or recovered one to get its whole share.
+    slow_start: Option<Duration>,
     /// Keeps the health checker going; none where health is not watched.
     checker: Option<Arc<Checker>>,
     peer: HttpPeer,
@@ -57,29 +58,29 @@ pub struct Endpoint {
     response_limits: HeadLimits,
 }
 
-/// What is known of an endpoint from serving. It outlives reloads; nothing in it needs a lock.
-#[derive(Debug)]
-pub struct EndpointState {
-    /// Another for each state of the process.
-    serial: u64,
-    clock: Clock,
-    healthy: AtomicBool,
-    in_flight: AtomicU32,
-    failures: AtomicU32,
-    latency: Latency,
-    metrics: Arc<metrics::Endpoint>,
-    /// Those that wait for their next request.
-    connections: Arc<Connections>,
-}
+/// The whole of a share.
+pub const FULL: u64 = 256;
 
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub(super) fn build(settings: &Settings, own: &EndpointSettings, registry: &Registry) -> Self {
+    /// `shared` is its upstream's, which `serves` where it has been serving before it had this endpoint.
+    pub(super) fn build(
+        settings: &Settings,
+        own: &EndpointSettings,
+        registry: &Registry,
+        (shared, serves): (&Shared, bool),
+    ) -> Self {
         let identity = Identity::of(settings.protocol, settings.tls.as_ref(), settings.proxy_protocol);
         let address = own.address.address();
         let key = (settings.name.clone(), address.clone(), identity);
-        let state = registry.state(&key);
+        let (state, is_new) = registry.state(&key, &shared.changes);
+        if is_new && serves {
+            state.recovered();
+        }
+        let outlier = settings.resilience.outlier;
+        let counted = outlier.filter(|outlier| outlier.failure_ratio.is_some() || outlier.latency.is_some());
+        let window = counted.map(|outlier| registry.window(&key, outlier.window));
         let guard = own.address.guard().cloned();
         let peer = template(settings, address, guard.as_ref());
         let checker = settings.health.as_ref().map(|health| {
@@ -91,6 +92,10 @@ impl Endpoint {
             weight: own.weight,
             priority: own.priority,
             state,
+            out: if checker.is_some() { UNHEALTHY } else { 0 } | if outlier.is_some() { EJECTED } else { 0 },
+            outlier,
+            window,
+            slow_start: settings.resilience.slow_start,
             checker,
             peer,
             host: Host::of_endpoint(settings, address).field(),
@@ -115,7 +120,7 @@ impl Endpoint {
             key = client.group(key);
         }
         Route {
-            connections: self.state.connections.clone(),
+            connections: self.state.connections().clone(),
             key: Key(key),
             protocol: self.protocol,
             limits: self.response_limits,
@@ -145,9 +150,42 @@ impl Endpoint {
         &self.host
     }
 
-    /// Whether requests may be sent to it. Where health is not watched, they always may.
+    /// Whether its health checks pass. Where there are none, it is taken for healthy.
     pub fn is_healthy(&self) -> bool {
         self.checker.is_none() || self.state.is_healthy()
+    }
+
+    /// Whether requests may be sent to it: its checks pass, and it is not ejected.
+    pub fn is_usable(&self) -> bool {
+        self.is_usable_despite(0)
+    }
+
+    /// The same where these flags do not keep requests away.
+    pub(super) fn is_usable_despite(&self, flags: u8) -> bool {
+        match self.state.flags() & self.out & !flags {
+            0 => true,
+            // Its time may be over.
+            EJECTED => self.state.end_ejection(false),
+            _ => false,
+        }
+    }
+
+    /// How long its ejection lasts yet; `None` where it is not ejected.
+    pub fn ejected_for(&self) -> Option<Duration> {
+        self.outlier.and_then(|_| self.state.ejected_for())
+    }
+
+    /// Its share of its weight now, in parts of [`FULL`]: less while it starts slowly.
+    pub(super) fn share(&self) -> u64 {
+        match self.slow_start {
+            Some(slow_start) if self.state.is_warming() => warm(&self.state, slow_start),
+            _ => FULL,
+        }
+    }
+
+    /// Its weight now, in parts of [`FULL`].
+    pub(super) fn weight_now(&self) -> u64 {
+        u64::from(self.weight) * self.share()
     }
 
     pub(super) fn health_task(&self) -> Option<HealthTask> {
@@ -155,78 +193,16 @@ impl Endpoint {
     }
 }
 
-// === impl EndpointState ===
-
-impl EndpointState {
-    /// An endpoint is taken for healthy until checks say otherwise.
-    pub fn new(serial: u64, clock: Clock, metrics: Arc<metrics::Endpoint>) -> Self {
-        Self {
-            serial,
-            latency: Latency::new(clock.now()),
-            clock,
-            healthy: AtomicBool::new(true),
-            in_flight: AtomicU32::new(0),
-            failures: AtomicU32::new(0),
-            metrics,
-            connections: Arc::default(),
-        }
+/// From a tenth to the whole.
+#[cold]
+fn warm(state: &EndpointState, slow_start: Duration) -> u64 {
+    let Some(served) = state.warming_for() else { return FULL };
+    if served >= slow_start {
+        state.warmed();
+        return FULL;
     }
-
-    pub(super) fn serial(&self) -> u64 {
-        self.serial
-    }
-
-    /// What the last checks said.
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
-    }
-
-    /// Requests that it is answering now.
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Connections that failed since the last one that was made.
-    pub fn failures(&self) -> u32 {
-        self.failures.load(Ordering::Relaxed)
-    }
-
-    /// The moving average of its response times; `None` where none is known or all are long past.
-    pub fn latency(&self) -> Option<Duration> {
-        self.latency.at(self.clock.now())
-    }
-
-    pub fn metrics(&self) -> &metrics::Endpoint {
-        &self.metrics
-    }
-
-    pub(super) fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Ordering::Relaxed);
-    }
-
-    pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn connected(&self) {
-        if self.failures() != 0 {
-            self.failures.store(0, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        self.latency.failed(self.clock.now());
-    }
-
-    pub(super) fn answered(&self, status: StatusCode, at: Instant, latency: Duration) {
-        self.latency.observe(at, latency);
-        self.metrics.answered(status, latency);
-    }
+    let share = u128::from(FULL) * served.as_millis() / slow_start.as_millis().max(1);
+    (share as u64).max(FULL.div_ceil(10))
 }
 
 /// The peer that every new connection's is a copy of.
@@ -240,7 +216,7 @@ fn template(settings: &Settings, address: &Address, guard: Option<&Denied>) -> H
     let mut peer = match address {
         Address::Tcp(address) => HttpPeer::new(address, tls.is_some(), name),
         Address::Unix(path) => {
-            let path = path.to_str().expect("a socket path comes from the configuration, which is UTF-8");
+            let path = path.to_str().expect("a path that was written as text");
             HttpPeer::new_uds(path, tls.is_some(), name).expect("an address has checked the path's length")
         }
     };

@@ -11,10 +11,10 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    endpoint::EndpointState,
     key,
     probe::{Prober, Target},
     settings::Health,
+    state::EndpointState,
 };
 use crate::value::{Address, Name};
 
@@ -39,9 +39,14 @@ pub struct HealthTask {
     alive: watch::Receiver<()>,
 }
 
-/// Results in a row that speak against the verdict.
+/// Results in a row.
 #[derive(Clone, Copy, Debug, Default)]
-struct Streak(u16);
+struct Streak {
+    /// That speak against the verdict.
+    against: u16,
+    /// That passed while it was ejected.
+    passed: u16,
+}
 
 // === impl Checker ===
 
@@ -63,9 +68,31 @@ impl Checker {
         let result = tokio::time::timeout(self.health.timeout, result)
             .await
             .unwrap_or_else(|_| Err(format!("no answer in {:?}", self.health.timeout)));
+        self.end_ejection(streak, result.is_ok());
         if streak.turns(self.state.is_healthy(), result.is_ok(), &self.health) {
             self.state.set_healthy(result.is_ok());
             self.log(result);
+        }
+    }
+
+    /// As many good checks in a row as make it healthy end an ejection: they say more than the time that it was to last.
+    fn end_ejection(&self, streak: &mut Streak, passed: bool) {
+        streak.passed = if passed && self.state.ejected_for().is_some() { streak.passed + 1 } else { 0 };
+        if streak.passed >= self.health.healthy_after {
+            streak.passed = 0;
+            self.state.end_ejection(true);
+            let (upstream, endpoint) = (self.upstream.as_str(), self.address.to_string());
+            tracing::info!(upstream, endpoint, reason = "checks pass", "endpoint is no longer ejected");
+        }
+    }
+
+    /// Waits for the next check. It comes early where requests fail, but no more than ten times as often.
+    async fn pause(state: &EndpointState, wait: Duration) {
+        let least = wait / 10;
+        tokio::time::sleep(least).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait - least) => {}
+            () = state.suspected() => {}
         }
     }
 
@@ -118,8 +145,9 @@ impl HealthTask {
                 checker.check(&mut streak).await;
                 let next = pause.get_or_insert_with(|| checker.first_pause());
                 let wait = std::mem::replace(next, checker.health.interval);
+                let state = checker.state.clone();
                 drop(checker);
-                tokio::time::sleep(wait).await;
+                Checker::pause(&state, wait).await;
             }
         };
         tokio::select! {
@@ -143,10 +171,10 @@ impl Streak {
     /// Takes a result in, and says whether the verdict turns.
     fn turns(&mut self, healthy: bool, passed: bool, health: &Health) -> bool {
         let needed = if passed { health.healthy_after } else { health.unhealthy_after };
-        self.0 = if passed == healthy { 0 } else { self.0 + 1 };
-        let turns = self.0 >= needed;
+        self.against = if passed == healthy { 0 } else { self.against + 1 };
+        let turns = self.against >= needed;
         if turns {
-            self.0 = 0;
+            self.against = 0;
         }
         turns
     }

@@ -8,7 +8,8 @@ use std::{
 /// How fast the past fades: to a third in this time.
 const FADE: Duration = Duration::from_secs(10);
 
-/// What a failed connection counts as. It fails quickly, and would make a dead endpoint look like a fast one.
+/// What a failure counts as: a failed connection, or a response such as 503. It comes quickly, and would make a broken
+/// endpoint look like a fast one.
 const FAILURE: Duration = Duration::from_secs(5);
 
 /// Lock-free: one word holds the average in microseconds and when it was made in milliseconds since `start`.
@@ -42,8 +43,9 @@ impl Latency {
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    pub fn failed(&self, now: Instant) {
-        self.observe(now, FAILURE);
+    /// A failure is slow, and more so where it took longer.
+    pub fn failed(&self, now: Instant, latency: Duration) {
+        self.observe(now, latency.max(FAILURE));
     }
 
     fn millis(&self, now: Instant) -> u32 {
@@ -97,7 +99,9 @@ mod tests {
     fn a_failure_is_slow() {
         let clock = Clock::manual();
         let latency = Latency::new(clock.now());
-        latency.failed(clock.now());
+        latency.failed(clock.now(), MS);
         assert_eq!(latency.at(clock.now()), Some(FAILURE));
+        latency.failed(clock.now(), 2 * FAILURE);
+        assert_eq!(latency.at(clock.now()), Some(2 * FAILURE));
     }
 }

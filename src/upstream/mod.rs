@@ -6,6 +6,7 @@
 
 mod announce;
 mod balance;
+mod breaker;
 mod call;
 mod compile;
 pub mod config;
@@ -17,37 +18,51 @@ mod guarded;
 mod health;
 mod key;
 mod latency;
+mod outlier;
+mod panic;
+mod passive;
+mod penalty;
 mod pick;
 mod probe;
 mod reach;
 mod registry;
 mod set;
 mod settings;
+mod shared;
+mod state;
 mod tls;
+mod window;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 pub use announce::Client;
+pub use breaker::{CircuitBreaker, Permit, Rejected};
 pub use call::{Bounds, CallError, Caller, Destination, Site, Trailers};
 pub use compile::{Context, ReadFile, settings};
 pub use config::Config;
 pub use connections::{Connections, Connector, Key, Route};
-pub use endpoint::{Endpoint, EndpointState};
+pub use endpoint::Endpoint;
 pub use health::HealthTask;
 pub use key::{Facts, PickKey};
+pub use outlier::Outlier;
 pub use pick::{Pick, Tried};
 pub use reach::{AdminAddresses, Denial, Denied, DeniedAddress, Reachable};
 pub use registry::Registry;
 pub use set::EndpointSet;
-pub use settings::{Balance, EndpointSettings, Health, Probe, Settings, Timeouts};
+pub use settings::{Balance, EndpointSettings, Health, Probe, Resilience, Settings, Timeouts};
+pub use state::{EndpointState, is_failure};
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
 
 use crate::{
     telemetry::metrics,
     value::{Address, Name},
 };
+use breaker::{Circuit, State};
+use panic::Panic;
+use shared::Shared;
+
 /// A pool of endpoints, ready to be picked from.
 #[derive(Debug)]
 pub struct Upstream {
@@ -64,17 +79,28 @@ pub struct Upstream {
     pub balance: Balance,
     /// Its endpoints at the moment.
     set: ArcSwap<EndpointSet>,
+    /// How endpoints that fail are dealt with.
+    pub resilience: Resilience,
+    circuit: Option<Arc<Circuit>>,
+    panic: Option<Panic>,
+    shared: Arc<Shared>,
     metrics: Arc<metrics::Upstream>,
 }
 
 impl Upstream {
     /// Builds the pool; endpoints that the registry knows keep their state, unchanged health checkers go on.
     pub fn build(settings: Settings, registry: &Registry) -> Self {
+        let (shared, is_new) = registry.shared(&settings.name);
         let endpoints = settings.endpoints.iter();
-        let endpoints = endpoints.map(|endpoint| Arc::new(Endpoint::build(&settings, endpoint, registry)));
-        let set = EndpointSet::new(endpoints.collect(), &settings.balance, || registry.turns(&settings.name));
+        let endpoints =
+            endpoints.map(|own| Arc::new(Endpoint::build(&settings, own, registry, (&shared, !is_new))));
+        let set = EndpointSet::new(endpoints.collect(), &settings.balance, &shared.turns);
         Self {
             set: ArcSwap::from_pointee(set),
+            circuit: settings.resilience.circuit_breaker.map(|own| registry.circuit(&settings.name, own)),
+            panic: settings.resilience.panic_threshold.map(Panic::new),
+            resilience: settings.resilience,
+            shared,
             metrics: registry.upstream(&settings.name),
             name: settings.name,
             protocol: settings.protocol,
@@ -97,8 +123,11 @@ impl Upstream {
 
     /// Shows whoever looks at the metrics how the endpoints do.
     pub fn show(&self) {
+        let circuit = self.circuit.as_ref().map_or(State::Closed, |circuit| circuit.state());
+        self.metrics.show(circuit as i64, self.panics());
         for endpoint in self.endpoints().iter() {
-            endpoint.state.metrics().show(endpoint.is_healthy(), endpoint.state.in_flight());
+            let is_ejected = endpoint.ejected_for().is_some();
+            endpoint.state.metrics().show(endpoint.is_healthy(), is_ejected, endpoint.state.in_flight());
         }
     }
 
@@ -110,17 +139,39 @@ impl Upstream {
         }
     }
 
-    /// Chooses a healthy endpoint that was not tried yet. `None` where there is none: sending to endpoints
-    /// known to be down would only turn a quick 503 into a slow 502, so there is no "panic" mode.
-    pub fn pick(&self, key: PickKey, tried: &Tried) -> Option<Pick> {
-        self.set.load().choose(key, tried).cloned().map(Pick::new)
+    /// Lets a request pass its circuit breaker, or rejects it. `None` where it has none.
+    pub fn admit(&self) -> Result<Option<Permit>, Rejected> {
+        self.circuit.as_ref().map(Circuit::admit).transpose()
     }
 
-    /// Chooses the endpoint with this address, if it is healthy and was not tried yet.
+    /// The state of its circuit breaker, where it has one.
+    pub fn circuit(&self) -> Option<&'static str> {
+        self.circuit.as_ref().map(|circuit| circuit.state().word())
+    }
+
+    /// Whether all endpoints are used because too few are usable.
+    pub fn panics(&self) -> bool {
+        self.despite(&self.set.load()) != 0
+    }
+
+    /// The flags of endpoints that keep no requests away.
+    fn despite(&self, set: &EndpointSet) -> u8 {
+        self.panic.as_ref().map_or(0, |panic| panic.despite(&self.name, set, &self.shared))
+    }
+
+    /// Chooses a usable endpoint that was not tried yet. `None` where there is none: sending to endpoints
+    /// known to be down would only turn a quick 503 into a slow 502, unless `panic_threshold` wants it.
+    pub fn pick(&self, key: PickKey, tried: &Tried) -> Option<Pick> {
+        let set = self.set.load();
+        set.choose(key, tried, self.despite(&set)).cloned().map(Pick::new)
+    }
+
+    /// Chooses the endpoint with this address, if it is usable and was not tried yet.
     pub fn pick_at(&self, address: &Address, tried: &Tried) -> Option<Pick> {
         let set = self.set.load();
         let endpoint = set.iter().find(|endpoint| endpoint.address == *address)?;
-        (endpoint.is_healthy() && !tried.has(endpoint)).then(|| Pick::new(endpoint.clone()))
+        let is_usable = endpoint.is_usable_despite(self.despite(&set)) && !tried.has(endpoint);
+        is_usable.then(|| Pick::new(endpoint.clone()))
     }
 
     /// The health checks to start now that this pool serves: those that do not run already. A task that is

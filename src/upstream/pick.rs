@@ -1,11 +1,7 @@
 //! A choice made: the endpoint of one attempt, counted while it lasts.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use http::StatusCode;
 use smallvec::SmallVec;
 
 use super::endpoint::Endpoint;
@@ -33,16 +29,6 @@ impl Pick {
     pub fn connected(&self) {
         self.endpoint.state.connected();
     }
-
-    /// The response's head came `at` a time, this long after the request was sent.
-    pub fn answered(&self, status: StatusCode, at: Instant, latency: Duration) {
-        self.endpoint.state.answered(status, at, latency);
-    }
-
-    /// It could not be connected to, or broke before it answered.
-    pub fn failed(&self) {
-        self.endpoint.state.failed();
-    }
 }
 
 impl Drop for Pick {
@@ -56,6 +42,11 @@ impl Drop for Pick {
 impl Tried {
     pub fn add(&mut self, pick: &Pick) {
         self.0.push(pick.endpoint.state.serial());
+    }
+
+    #[cfg(test)]
+    pub fn of(endpoint: &Endpoint) -> Self {
+        Self(SmallVec::from_iter([endpoint.state.serial()]))
     }
 
     pub fn is_empty(&self) -> bool {

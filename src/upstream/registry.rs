@@ -1,22 +1,27 @@
 //! What outlives a snapshot: endpoints' states and their health checkers. The registry holds them weakly;
 //! whoever serves from them keeps them, and what nobody keeps is forgotten.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use pingora::connectors::ConnectorOptions;
 
 use super::{
-    balance::Turns,
+    breaker::{Circuit, CircuitBreaker},
     call::Caller,
     connections::Connector,
-    endpoint::EndpointState,
     health::Checker,
     probe::{Prober, Target},
     settings::Health,
+    shared::Shared,
+    state::EndpointState,
     tls::Identity,
+    window::Window,
 };
 use crate::{
     telemetry::metrics::{self, Metrics},
@@ -37,8 +42,11 @@ pub struct Registry {
     /// How many states there have been.
     serials: AtomicU64,
     checkers: Mutex<Weaks<(EndpointKey, Health), Checker>>,
+    windows: Mutex<Weaks<(EndpointKey, Duration), Window>>,
+    /// By upstream and settings.
+    circuits: Mutex<Weaks<(Name, CircuitBreaker), Circuit>>,
     /// By upstream.
-    turns: Mutex<Weaks<Name, Turns>>,
+    shared: Mutex<Weaks<Name, Shared>>,
 }
 
 // === impl Registry ===
@@ -56,7 +64,9 @@ impl Registry {
             states: Mutex::default(),
             serials: AtomicU64::new(0),
             checkers: Mutex::default(),
-            turns: Mutex::default(),
+            windows: Mutex::default(),
+            circuits: Mutex::default(),
+            shared: Mutex::default(),
         }
     }
 
@@ -70,18 +80,42 @@ impl Registry {
         &self.caller
     }
 
-    pub(super) fn state(&self, key: &EndpointKey) -> Arc<EndpointState> {
+    /// The state of an endpoint, and whether it is new.
+    pub(super) fn state(&self, key: &EndpointKey, changes: &Arc<AtomicU64>) -> (Arc<EndpointState>, bool) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.find_or(key.clone(), || {
+        let mut is_new = false;
+        let state = states.find_or(key.clone(), || {
+            is_new = true;
             let metrics = self.metrics.endpoint(&key.0, key.1.to_string());
             let serial = self.serials.fetch_add(1, Ordering::Relaxed);
-            EndpointState::new(serial, self.clock.clone(), metrics)
-        })
+            EndpointState::new(serial, self.clock.clone(), changes.clone(), metrics)
+        });
+        (state, is_new)
     }
 
-    pub(super) fn turns(&self, upstream: &Name) -> Arc<Turns> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.find_or(upstream.clone(), Turns::default)
+    /// The outcomes at an endpoint over some time.
+    pub(super) fn window(&self, key: &EndpointKey, length: Duration) -> Arc<Window> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.find_or((key.clone(), length), || Window::new(length))
+    }
+
+    /// What an upstream's snapshots share, and whether it is new.
+    pub(super) fn shared(&self, upstream: &Name) -> (Arc<Shared>, bool) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_new = false;
+        let found = shared.find_or(upstream.clone(), || {
+            is_new = true;
+            Shared::default()
+        });
+        (found, is_new)
+    }
+
+    /// An upstream's circuit; changed settings make another.
+    pub(super) fn circuit(&self, upstream: &Name, settings: CircuitBreaker) -> Arc<Circuit> {
+        let mut circuits = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
+        circuits.find_or((upstream.clone(), settings), || {
+            Circuit::new(upstream.clone(), settings, self.clock.clone(), self.metrics.upstream(upstream))
+        })
     }
 
     pub(super) fn upstream(&self, name: &Name) -> Arc<metrics::Upstream> {

@@ -30,27 +30,23 @@ struct Tier {
 
 impl EndpointSet {
     /// `turns`: those that the upstream's endpoints had, for the balancer that counts them.
-    pub(super) fn new(
-        mut endpoints: Vec<Arc<Endpoint>>,
-        balance: &Balance,
-        turns: impl Fn() -> Arc<Turns>,
-    ) -> Self {
+    pub(super) fn new(mut endpoints: Vec<Arc<Endpoint>>, balance: &Balance, turns: &Arc<Turns>) -> Self {
         endpoints.sort_by_key(|endpoint| endpoint.priority);
         let mut start = 0;
         let tiers = endpoints.chunk_by(|a, b| a.priority == b.priority).map(|tier| {
             let end = start + tier.len();
-            let tier = Tier { start, end, balancer: balance::balancer(balance, tier, &turns) };
+            let tier = Tier { start, end, balancer: balance::balancer(balance, tier, turns.clone()) };
             start = end;
             tier
         });
         Self { tiers: tiers.collect(), endpoints: endpoints.into() }
     }
 
-    /// A healthy endpoint that was not tried yet.
-    pub(super) fn choose(&self, key: PickKey, tried: &Tried) -> Option<&Arc<Endpoint>> {
+    /// A usable endpoint that was not tried yet; these flags keep no requests away.
+    pub(super) fn choose(&self, key: PickKey, tried: &Tried, despite: u8) -> Option<&Arc<Endpoint>> {
         self.tiers.iter().find_map(|tier| {
             let endpoints = &self.endpoints[tier.start..tier.end];
-            let index = tier.balancer.choose(Candidates { endpoints, tried }, key)?;
+            let index = tier.balancer.choose(Candidates { endpoints, tried, despite }, key)?;
             endpoints.get(index)
         })
     }

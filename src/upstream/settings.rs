@@ -5,7 +5,9 @@ use std::{ops::RangeInclusive, time::Duration};
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{
+    breaker::CircuitBreaker,
     config::{BalanceKey, Protocol, ProxyProtocol},
+    outlier::Outlier,
     reach::Reachable,
     tls::{ServerName, Tls},
 };
@@ -33,6 +35,19 @@ pub struct Settings {
     /// The largest response heads that are accepted.
     pub response_limits: HeadLimits,
     pub retries: u8,
+    pub resilience: Resilience,
+}
+
+/// How endpoints that fail are dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resilience {
+    /// When requests that fail eject an endpoint, where they do.
+    pub outlier: Option<Outlier>,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// The share of usable endpoints in percent below which all are used.
+    pub panic_threshold: Option<u8>,
+    /// How long a new or recovered endpoint takes to get its whole share.
+    pub slow_start: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +67,18 @@ pub enum Balance {
     Ewma,
     Hash(BalanceKey),
     ConsistentHash(BalanceKey),
+}
+
+impl Default for Resilience {
+    /// What holds where nothing is written.
+    fn default() -> Self {
+        Self {
+            outlier: Some(Outlier::DEFAULT),
+            circuit_breaker: None,
+            panic_threshold: None,
+            slow_start: None,
+        }
+    }
 }
 
 /// Timeouts towards the endpoints, all finite.
@@ -107,7 +134,7 @@ impl Host {
     /// A server name, which may be a bare IPv6 address.
     pub fn of_name(name: &str) -> Self {
         let bracketed = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
-        Self::parse(&bracketed).expect("every server name that rustls accepts is a valid host")
+        Self::parse(&bracketed).expect("a server name is a host")
     }
 
     fn of_address(address: &Address) -> Self {
@@ -115,7 +142,7 @@ impl Host {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".into(),
         };
-        Self::parse(&text).expect("IP:PORT is a valid authority")
+        Self::parse(&text).expect("an address is a host")
     }
 
     /// Without the port.

@@ -50,6 +50,7 @@ pub fn settings(weights: &[u16]) -> Settings {
         pool_idle: Duration::from_secs(50),
         response_limits: Default::default(),
         retries: 2,
+        resilience: Resilience::default(),
     }
 }
 
@@ -81,7 +82,7 @@ fn a_pick_counts_while_it_lasts_and_is_not_made_twice() {
     let mut tried = Tried::default();
     let first = upstream.pick(PickKey::NONE, &tried).unwrap();
     tried.add(&first);
-    first.failed();
+    upstream.failed(&first);
     let second = upstream.pick(PickKey::NONE, &tried).unwrap();
     tried.add(&second);
     assert_ne!(first.endpoint.address, second.endpoint.address);

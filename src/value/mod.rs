@@ -24,7 +24,7 @@ pub use clock::Clock;
 pub use field::{FieldName, FilePath, Method, Status};
 pub use name::Name;
 pub use named::{Entry, Map, Named, ONE_OR_MANY, OneOrMany, TextOr};
-pub use number::{Percent, StatusRange};
+pub use number::{Percent, PercentAbove, StatusRange};
 pub use params::Params;
 pub use secret::Secret;
 pub use span::{FileId, SPANNED, SPANNED_END, SPANNED_FILE, SPANNED_START, SPANNED_VALUE, Span, Spanned};

@@ -6,11 +6,16 @@ use std::{fmt, ops::RangeInclusive, str::FromStr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u8);
 
+/// A whole percentage above all: `101%` to `10000%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PercentAbove(pub u32);
+
 /// One status code, or a range of them: `200`, `200-299`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRange(pub RangeInclusive<u16>);
 
 super::text_value!(Percent, "percent", "A whole percentage.", "50%");
+super::text_value!(PercentAbove, "percent-above", "A whole percentage above 100%.", "125%", "300%");
 super::text_value!(StatusRange, "status-range", "A status code or a range of them.", "200", "200-299");
 
 impl FromStr for Percent {
@@ -23,6 +28,20 @@ impl FromStr for Percent {
         match number.parse() {
             Ok(value @ 0..=100) if !number.starts_with('+') => Ok(Self(value)),
             _ => Err(format!("{text:?} is no percentage from 0% to 100%")),
+        }
+    }
+}
+
+impl FromStr for PercentAbove {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text
+            .strip_suffix('%')
+            .ok_or_else(|| format!("a percentage is written with its sign, as {text}%"))?;
+        match number.parse() {
+            Ok(value @ 101..=10_000) if !number.starts_with('+') => Ok(Self(value)),
+            _ => Err(format!("{text:?} is no percentage from 101% to 10000%")),
         }
     }
 }
@@ -53,6 +72,14 @@ fn status(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentages_above_all_are_read() {
+        assert_eq!("125%".parse::<PercentAbove>().unwrap(), PercentAbove(125));
+        for wrong in ["100%", "10001%", "1.25", "+200%"] {
+            assert!(wrong.parse::<PercentAbove>().is_err(), "{wrong:?} was read");
+        }
+    }
 
     #[test]
     fn shares_and_ranges_are_read() {

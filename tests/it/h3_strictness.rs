@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    http3::start,
-    support::{Origin, Secure},
+    http3::{Secure, start},
+    support::Origin,
 };
 
 /// GET https://a.test/ with references to the static table.

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    http3::start,
-    support::{Nginx, Origin, Reply, Secure},
+    http3::{Secure, start},
+    support::{Nginx, Origin, Reply},
 };
 
 const EXCESSIVE_LOAD: u64 = 0x107;

@@ -65,6 +65,7 @@ mod rate_limit;
 mod refusals;
 mod reload;
 mod requests;
+mod resilience;
 mod response_fields;
 mod routing;
 mod security_headers;

@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::support::{
-    AskTrailers, Client, Origin, Proxy, cases, http1_with_te, unescape, waited, with_and_without_te,
-};
+use super::support::{Client, Origin, Proxy, cases, unescape, waited};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
     case: String,
@@ -27,7 +25,7 @@ struct Case {
     origin_lacks: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Gives {
     status: Statuses,
@@ -35,14 +33,14 @@ struct Gives {
     connection: Fate,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Statuses {
     One(u16),
     Several(Vec<u16>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Fate {
     Closed,
@@ -106,20 +104,19 @@ hosts:
         let texts = case.origin.iter_mut().chain([&mut case.send]);
         texts.for_each(|text| *text = text.replace("TARGET", &target));
     }
-    try_all(cases, Proxy::start(&yaml.replace("TARGET", &target)), origin);
+    try_all(&cases, Proxy::start(&yaml.replace("TARGET", &target)), origin);
 }
 
 #[track_caller]
 fn run(file: &str) {
     let origin = Origin::saying("reached");
     let proxy = Proxy::before(&origin);
-    try_all(cases(file), proxy, origin);
+    try_all(&cases(file), proxy, origin);
 }
 
-/// Tries every case, also with `TE: trailers`, and reports all that went wrong.
+/// Tries every case and reports all that went wrong.
 #[track_caller]
-fn try_all(cases: Vec<Case>, proxy: Proxy, origin: Origin) {
-    let cases = with_and_without_te(cases);
+fn try_all(cases: &[Case], proxy: Proxy, origin: Origin) {
     let mut trial = Trial { proxy, origin, logged: 0 };
     let wrong: Vec<String> =
         cases.iter().filter_map(|case| Some(format!("{}: {}", case.case, trial.of(case).err()?))).collect();
@@ -197,17 +194,6 @@ impl Trial {
             client.try_response_to("GET").map_err(|error| format!("the connection is not kept: {error}"))?;
         self.reason()?;
         if kept.status == 200 { Ok(()) } else { Err(format!("the next request gets {}", kept.status)) }
-    }
-}
-
-impl AskTrailers for Case {
-    fn name(&mut self) -> &mut String {
-        &mut self.case
-    }
-
-    fn ask_trailers(&mut self) -> bool {
-        let asking = http1_with_te(&self.send);
-        asking.map(|asking| self.send = asking).is_some()
     }
 }
 

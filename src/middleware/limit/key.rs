@@ -18,10 +18,10 @@ use crate::{
     value::{FieldName, OneOrMany, Span, Spanned, TextOr},
 };
 
-/// What separates counts, as written: one value or several together.
+/// What requests are told apart by, as written: one thing or several together.
 pub type Written = OneOrMany<Spanned<TextOr<KeyText, KeyMap>>>;
 
-/// A value of the request that separates counts.
+/// One thing that requests are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyText {
     ClientIp,
@@ -30,13 +30,13 @@ pub enum KeyText {
     Host,
     Route,
     Tenant,
-    /// The authenticated user.
+    /// Who the authentication before it found.
     User,
-    /// A claim of the token that jwt verified.
+    /// A claim of the token that a jwt before it found right.
     Claim(Box<str>),
 }
 
-/// The same with settings.
+/// The same with more to say.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "LimitKey")]
@@ -50,7 +50,7 @@ pub enum KeyMap {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "LimitByClientIp")]
 pub struct ClientIp {
-    /// The prefix length of IPv6 addresses that counts as one client, 1 to 128. Default 64.
+    /// How many bits of an IPv6 address tell clients apart, 1 to 128: one client has a whole network of them. Default 64.
     #[serde(default)]
     pub v6_prefix: Option<Spanned<u8>>,
 }

@@ -48,6 +48,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     if record.attempts > 0 {
         number(line, key!("attempts"), record.attempts.into());
     }
+    text(line, key!("circuit"), record.circuit);
     text(line, key!("reason"), record.reason);
     text(line, key!("cause"), record.cause);
     codes(line, key!("observed"), record.observed);

@@ -46,6 +46,8 @@ pub struct Record<'a> {
     pub endpoint: Option<&'a str>,
     /// Endpoints tried.
     pub attempts: u32,
+    /// How a circuit breaker that is not closed dealt with it: open or half_open.
+    pub circuit: Option<&'a str>,
     /// The stable code of an answer that Portolan made itself.
     pub reason: Option<&'a str>,
     /// What made a part of the chain refuse it, more closely than the client is told.
@@ -112,6 +114,7 @@ impl Record<'static> {
             upstream: Some("origin"),
             endpoint: Some("10.0.0.1:80"),
             attempts: 1,
+            circuit: None,
             reason: None,
             cause: None,
             observed: &[],

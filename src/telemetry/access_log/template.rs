@@ -55,6 +55,7 @@ logged! {
     Upstream = "upstream";
     Endpoint = "endpoint";
     Attempts = "attempts";
+    Circuit = "circuit";
     TraceId = "trace_id";
     Reason = "reason";
     Cause = "cause";
@@ -200,6 +201,7 @@ impl Logged {
             Self::Received => put::number(line, record.received),
             Self::Sent => put::number(line, record.sent),
             Self::Attempts => put::number(line, record.attempts.into()),
+            Self::Circuit => text(record.circuit),
             Self::Duration => put::milliseconds(line, record.duration),
             Self::FirstByte => record.first_byte.into_iter().for_each(|time| put::milliseconds(line, time)),
             Self::Connect => record.connect.into_iter().for_each(|time| put::milliseconds(line, time)),

@@ -15,11 +15,18 @@ use crate::value::Name;
 /// An endpoint's upstream and its address.
 pub(super) type Key = (Name, String);
 
+/// Why endpoints are ejected.
+pub const EJECTION_CAUSES: [&str; 3] = ["consecutive_failures", "failure_ratio", "latency"];
+
 /// What is sent to an upstream.
 #[derive(Debug)]
 pub struct Upstream {
     name: Name,
     requests: IntCounter,
+    circuit: IntGauge,
+    opened: IntCounter,
+    rejected: IntCounter,
+    panics: IntGauge,
 }
 
 /// What is sent to one endpoint, and what comes of it.
@@ -34,17 +41,43 @@ pub struct Endpoint {
     sent: IntCounter,
     received: IntCounter,
     healthy: IntGauge,
+    is_ejected: IntGauge,
+    /// By cause.
+    ejections: [IntCounter; EJECTION_CAUSES.len()],
     in_flight: IntGauge,
 }
 
 impl Upstream {
     pub(super) fn new(name: &Name, families: &Families) -> Self {
-        let requests = families.upstream_requests.with_label_values(&[name.as_str()]);
-        Self { name: name.clone(), requests }
+        let values = [name.as_str()];
+        Self {
+            requests: families.upstream_requests.with_label_values(&values),
+            circuit: families.circuit.with_label_values(&values),
+            opened: families.circuit_opened.with_label_values(&values),
+            rejected: families.circuit_rejected.with_label_values(&values),
+            panics: families.panics.with_label_values(&values),
+            name: name.clone(),
+        }
     }
 
     pub fn asked(&self) {
         self.requests.inc();
+    }
+
+    /// Its circuit opened.
+    pub fn opened(&self) {
+        self.opened.inc();
+    }
+
+    /// Its open circuit rejected a request.
+    pub fn rejected(&self) {
+        self.rejected.inc();
+    }
+
+    /// How it does at the moment: the circuit is 0 (closed), 1 (half open) or 2 (open).
+    pub fn show(&self, circuit: i64, panics: bool) {
+        self.circuit.set(circuit);
+        self.panics.set(i64::from(panics));
     }
 }
 
@@ -60,6 +93,9 @@ impl Endpoint {
             sent: families.upstream_sent.with_label_values(&values),
             received: families.upstream_received.with_label_values(&values),
             healthy: families.endpoint_healthy.with_label_values(&values),
+            is_ejected: families.endpoint_ejected.with_label_values(&values),
+            ejections: EJECTION_CAUSES
+                .map(|cause| families.ejections.with_label_values(&[values[0], values[1], cause])),
             in_flight: families.endpoint_in_flight.with_label_values(&values),
             key: key.clone(),
         }
@@ -71,6 +107,13 @@ impl Endpoint {
 
     pub fn connect_failed(&self) {
         self.connect_failures.inc();
+    }
+
+    /// It was ejected, for one of [`EJECTION_CAUSES`].
+    pub fn ejected(&self, cause: &str) {
+        if let Some(place) = EJECTION_CAUSES.iter().position(|known| *known == cause) {
+            self.ejections[place].inc();
+        }
     }
 
     /// The response's head came, this long after the request was sent.
@@ -90,15 +133,21 @@ impl Endpoint {
     }
 
     /// How it does at the moment: its own state knows, and is asked when somebody wants to see.
-    pub fn show(&self, healthy: bool, in_flight: u32) {
+    pub fn show(&self, healthy: bool, is_ejected: bool, in_flight: u32) {
         self.healthy.set(i64::from(healthy));
+        self.is_ejected.set(i64::from(is_ejected));
         self.in_flight.set(in_flight.into());
     }
 }
 
 impl Counts for Upstream {
     fn forget(&self, families: &Families) {
-        let _ = families.upstream_requests.remove_label_values(&[self.name.as_str()]);
+        let values = [self.name.as_str()];
+        let _ = families.upstream_requests.remove_label_values(&values);
+        let _ = families.circuit.remove_label_values(&values);
+        let _ = families.circuit_opened.remove_label_values(&values);
+        let _ = families.circuit_rejected.remove_label_values(&values);
+        let _ = families.panics.remove_label_values(&values);
     }
 }
 
@@ -114,6 +163,10 @@ impl Counts for Endpoint {
         let _ = families.upstream_sent.remove_label_values(&values);
         let _ = families.upstream_received.remove_label_values(&values);
         let _ = families.endpoint_healthy.remove_label_values(&values);
+        let _ = families.endpoint_ejected.remove_label_values(&values);
+        for cause in EJECTION_CAUSES {
+            let _ = families.ejections.remove_label_values(&[values[0], values[1], cause]);
+        }
         let _ = families.endpoint_in_flight.remove_label_values(&values);
     }
 }

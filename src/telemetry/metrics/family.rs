@@ -25,8 +25,7 @@ macro_rules! family {
             const KIND: &'static str = $kind;
 
             fn make(name: &str, help: &str, labels: &[&str]) -> Self {
-                Self::new(Opts::new(name, help), labels)
-                    .expect("names and labels of the table are valid for Prometheus")
+                Self::new(Opts::new(name, help), labels).expect("the table's names are such")
             }
         }
     };
@@ -42,6 +41,6 @@ impl Family for Histograms {
 
     fn make(name: &str, help: &str, labels: &[&str]) -> Self {
         let options = HistogramOpts::new(name, help).buckets(DURATIONS.to_vec());
-        Self::new(options, labels).expect("names and labels of the table are valid for Prometheus")
+        Self::new(options, labels).expect("the table's names are such")
     }
 }

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use super::{Balancer, Candidates, Dice, GOLDEN, place};
+use super::{Balancer, Candidates, Dice, GOLDEN, common_divisor, place};
 use crate::upstream::{
     endpoint::Endpoint,
     key::{self, PickKey, mix},
 };
 
-/// Points of an endpoint for each unit of weight, as ketama has them: shares are then true to some 8 %.
-const POINTS: u64 = 160;
+/// Points of an endpoint for each unit of weight: shares are then true to some 4 %.
+const POINTS: u64 = 512;
 
 /// A ring of more points than this is thinned out, in proportion.
 const MOST_POINTS: u64 = 1 << 17;
@@ -32,8 +32,8 @@ struct Point {
 
 impl ConsistentHash {
     pub fn new(endpoints: &[Arc<Endpoint>], dice: Dice) -> Self {
-        let unit =
-            endpoints.iter().fold(0, |unit, endpoint| common_divisor(unit, endpoint.weight.into())).max(1);
+        let unit = endpoints.iter().fold(0, |unit, endpoint| common_divisor(unit, endpoint.weight));
+        let unit = u64::from(unit.max(1));
         let points = |endpoint: &Endpoint| POINTS * u64::from(endpoint.weight) / unit;
         let total: u64 = endpoints.iter().map(|endpoint| points(endpoint)).sum();
         let mut ring = Vec::new();
@@ -58,13 +58,14 @@ impl Balancer for ConsistentHash {
         among.iter().next()?;
         let place = place(key, &self.dice);
         let start = self.ring.partition_point(|point| point.place < place);
-        let around = self.ring[start..].iter().chain(&self.ring[..start]);
-        around.map(|point| point.endpoint as usize).find(|index| among.usable(*index))
+        let around = || {
+            let points = self.ring[start..].iter().chain(&self.ring[..start]);
+            points.map(|point| point.endpoint as usize)
+        };
+        // The key decides whether one that starts slowly has it already: it comes once, and stays.
+        let takes = |index: &usize| among.takes(*index, || mix(place ^ *index as u64));
+        around().find(takes).or_else(|| around().find(|index| among.usable(*index)))
     }
-}
-
-fn common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 #[cfg(test)]

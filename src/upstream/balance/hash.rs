@@ -28,7 +28,9 @@ impl Balancer for Hash {
     fn choose(&self, among: Candidates<'_>, key: PickKey) -> Option<usize> {
         let key = place(key, &self.dice);
         let places = (0..=REHASHES).map(|nth| mix(key.wrapping_add(nth.wrapping_mul(GOLDEN))));
-        let found = places.map(|place| self.wheel.at(place)).find(|index| among.usable(*index));
+        // The key decides whether one that starts slowly has it already: it comes once, and stays.
+        let takes = |place: &u64| among.takes(self.wheel.at(*place), || mix(*place));
+        let found = places.into_iter().find(takes).map(|place| self.wheel.at(place));
         found.or_else(|| among.next_from(self.wheel.at(key)))
     }
 }

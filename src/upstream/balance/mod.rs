@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, FULL},
     key::{PickKey, mix},
     pick::Tried,
     settings::Balance,
@@ -33,32 +33,33 @@ pub trait Balancer: fmt::Debug + Send + Sync {
     fn choose(&self, among: Candidates<'_>, key: PickKey) -> Option<usize>;
 }
 
-/// What may be chosen: of the pool's endpoints those that are healthy and not tried.
+/// What may be chosen: of the pool's endpoints those that are usable and not tried.
 #[derive(Clone, Copy)]
 pub struct Candidates<'a> {
     pub endpoints: &'a [Arc<Endpoint>],
     pub tried: &'a Tried,
+    /// Flags of endpoints that keep no requests away.
+    pub despite: u8,
 }
 
 /// Chance without a lock: SplitMix64 over a shared counter.
 #[derive(Debug)]
 pub struct Dice(AtomicU64);
 
+/// So many endpoints are compared one by one. Of more, some are drawn: the cost of a choice does not grow with them.
+const FEW: usize = 16;
+
 /// The odd number nearest 2^64 divided by the golden ratio: its multiples spread evenly.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The balancer for a pool of these endpoints, which goes on with the turns that they had.
-pub fn balancer(
-    balance: &Balance,
-    endpoints: &[Arc<Endpoint>],
-    turns: impl FnOnce() -> Arc<Turns>,
-) -> Box<dyn Balancer> {
+pub fn balancer(balance: &Balance, endpoints: &[Arc<Endpoint>], turns: Arc<Turns>) -> Box<dyn Balancer> {
     let dice = Dice::new(RandomState::new().hash_one(()));
     match balance {
-        Balance::RoundRobin => Box::new(round_robin::RoundRobin::new(endpoints, turns(), dice)),
+        Balance::RoundRobin => Box::new(round_robin::RoundRobin::new(endpoints, turns, dice)),
         Balance::RandomTwo => Box::new(random_two::RandomTwo::new(endpoints, dice)),
-        Balance::LeastRequests => Box::new(least_requests::LeastRequests::new(dice)),
-        Balance::Ewma => Box::new(ewma::Ewma::new(dice)),
+        Balance::LeastRequests => Box::new(least_requests::LeastRequests::new(endpoints, dice)),
+        Balance::Ewma => Box::new(ewma::Ewma::new(endpoints, dice)),
         Balance::Hash(_) => Box::new(hash::Hash::new(endpoints, dice)),
         Balance::ConsistentHash(_) => Box::new(consistent_hash::ConsistentHash::new(endpoints, dice)),
     }
@@ -68,7 +69,23 @@ pub fn balancer(
 
 impl<'a> Candidates<'a> {
     pub fn usable(self, index: usize) -> bool {
-        self.endpoints[index].is_healthy() && !self.tried.has(&self.endpoints[index])
+        self.endpoints[index].is_usable_despite(self.despite) && !self.tried.has(&self.endpoints[index])
+    }
+
+    /// Whether a choice that goes by the whole weights may fall on it: on one that starts slowly it may now and then.
+    pub fn takes(self, index: usize, roll: impl FnOnce() -> u64) -> bool {
+        if !self.usable(index) {
+            return false;
+        }
+        match self.endpoints[index].share() {
+            FULL => true,
+            share => roll() % FULL < share,
+        }
+    }
+
+    /// All of them, where they are few enough to be compared one by one.
+    pub fn are_few(self) -> bool {
+        self.endpoints.len() <= FEW
     }
 
     pub fn iter(self) -> impl Iterator<Item = (usize, &'a Endpoint)> {
@@ -98,7 +115,7 @@ impl<'a> Candidates<'a> {
     }
 
     pub fn by_weight(self, dice: &Dice) -> Option<usize> {
-        self.by_share(dice, |endpoint| f64::from(endpoint.weight))
+        self.by_share(dice, |endpoint| endpoint.weight_now() as f64)
     }
 }
 
@@ -124,5 +141,11 @@ fn place(key: PickKey, dice: &Dice) -> u64 {
     key.0.unwrap_or_else(|| dice.roll())
 }
 
+fn common_divisor(a: u16, b: u16) -> u16 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod testing;

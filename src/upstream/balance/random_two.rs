@@ -23,7 +23,7 @@ impl RandomTwo {
     /// Draws by weight a usable one that is not `first`.
     fn draw(&self, among: Candidates<'_>, first: Option<usize>) -> Option<usize> {
         let draws = (0..DRAWS).map(|_| self.wheel.at(self.dice.roll()));
-        draws.into_iter().find(|index| Some(*index) != first && among.usable(*index))
+        draws.into_iter().find(|index| Some(*index) != first && among.takes(*index, || self.dice.roll()))
     }
 }
 
@@ -33,13 +33,9 @@ impl Balancer for RandomTwo {
         let Some(second) = self.draw(among, Some(first)) else { return Some(first) };
         let (a, b) = (&among.endpoints[first], &among.endpoints[second]);
         // Requests for each unit of weight, without dividing. A tie goes to the first, which was drawn by weight.
-        let first_is_busier = busy(a, b.weight) > busy(b, a.weight);
+        let first_is_busier = a.state.load() * b.weight_now() > b.state.load() * a.weight_now();
         Some(if first_is_busier { second } else { first })
     }
-}
-
-fn busy(endpoint: &Endpoint, factor: u16) -> u64 {
-    u64::from(endpoint.state.in_flight()) * u64::from(factor)
 }
 
 #[cfg(test)]

@@ -22,7 +22,13 @@ impl Pool {
     }
 
     pub fn candidates(&self) -> Candidates<'_> {
-        Candidates { endpoints: &self.endpoints, tried: &self.tried }
+        Candidates { endpoints: &self.endpoints, tried: &self.tried, despite: 0 }
+    }
+
+    /// Where this one was tried already.
+    pub fn candidates_after(&self, tried: usize) -> Candidates<'_> {
+        let tried = Tried::of(&self.endpoints[tried]);
+        Candidates { endpoints: &self.endpoints, tried: Box::leak(Box::new(tried)), despite: 0 }
     }
 
     pub fn down(&self, index: usize) {

@@ -13,6 +13,10 @@ fn text<T: std::str::FromStr>(text: &str) -> T {
 fn upstream(endpoints: &[&str]) -> Config {
     let endpoints = (100..).zip(endpoints).map(|(place, address)| at(place, TextOr::Text(text(address))));
     Config {
+        outlier: None,
+        circuit_breaker: None,
+        panic_threshold: None,
+        slow_start: None,
         proxy_protocol: None,
         balance: None,
         protocol: None,

@@ -1,0 +1,21 @@
+//! What the snapshots of one upstream share beside its endpoints' states.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64},
+};
+
+use super::balance::Turns;
+
+/// Known by the upstream's name.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// How many turns its endpoints have had.
+    pub turns: Arc<Turns>,
+    /// Held while an endpoint is ejected, so that not too many are at once.
+    pub ejecting: Mutex<()>,
+    /// How often an endpoint became usable, or ceased to be.
+    pub changes: Arc<AtomicU64>,
+    /// Whether all endpoints are used because too few are usable.
+    pub panics: AtomicBool,
+}
