@@ -115,7 +115,7 @@ pub fn compile(
     let idle = duration(config.idle.as_ref(), IDLE, diagnostics);
     let denied: Vec<DeniedAddress> = match &config.deny {
         Some(written) => written.iter().map(|denied| denied.value).collect(),
-        None => DENIED.iter().map(|text| text.parse().expect("a network")).collect(),
+        None => DENIED.iter().map(|text| text.parse().expect("each constant is a network")).collect(),
     };
     let targets: Box<[Target]> = config.targets.iter().map(|target| target.value.clone()).collect();
     (!targets.is_empty()).then_some(())?;

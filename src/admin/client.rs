@@ -86,7 +86,7 @@ fn host(place: &Bind) -> HeaderValue {
         Bind::Tcp(address) => address.to_string(),
         Bind::Any(_) | Bind::Unix(_) => "localhost".to_owned(),
     };
-    HeaderValue::try_from(host).expect("an address is a Host")
+    HeaderValue::try_from(host).expect("an address is visible ASCII")
 }
 
 fn request(token: Option<&Secret>, question: Question) -> request::Parts {
@@ -94,7 +94,8 @@ fn request(token: Option<&Secret>, question: Question) -> request::Parts {
         Question::Reload => (Method::POST, "/reload"),
         Question::Status => (Method::GET, "/status"),
     };
-    let request = Request::builder().method(method).uri(path).body(()).expect("a path is a URI");
+    let request =
+        Request::builder().method(method).uri(path).body(()).expect("each caller passes a constant path");
     let mut request = request.into_parts().0;
     let shown = token.and_then(|token| HeaderValue::try_from(format!("Bearer {}", token.0)).ok());
     if let Some(mut shown) = shown {

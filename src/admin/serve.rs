@@ -91,7 +91,7 @@ impl AdminSocket {
         let places = Arc::new(Semaphore::new(CLIENTS));
         let door = Arc::new(Door { local: self.local().clone(), turned_away: TurnedAway::default() });
         loop {
-            let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
             match self.accept().await {
                 Ok((stream, peer)) => {
                     let (desk, door) = (desk.clone(), door.clone());

@@ -42,7 +42,7 @@ impl AdminSocket {
         match bind {
             Bind::Unix(path) => Self::bind_file(path),
             Bind::Any(_) | Bind::Tcp(_) => {
-                let address = bind.socket_addr().expect("it is an address of a network");
+                let address = bind.socket_addr().expect("a bind that is not a unix socket has an IP address");
                 let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
                 let local = Bind::Tcp(listener.local_addr()?);

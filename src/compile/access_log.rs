@@ -19,7 +19,7 @@ pub(super) type Rotations = RefCell<HashMap<Destination, (Option<Rotation>, Span
 
 /// A file of one block is too small to be any use.
 const LEAST_ROTATED: u64 = 1024;
-const KEEP: std::num::NonZeroU16 = std::num::NonZeroU16::new(5).expect("it is not 0");
+const KEEP: std::num::NonZeroU16 = std::num::NonZeroU16::new(5).expect("5 is not zero");
 
 /// Compiles a scope's access log.
 pub(super) fn access_log(cx: &Context<'_>, written: Option<&Spanned<Setting>>) -> OwnLog {

@@ -376,7 +376,7 @@ fn redirect(
     };
     let port = if port == written.scheme.default_port() { String::new() } else { format!(":{port}") };
     let to = format!("{}://{{request.host}}{port}{{request.path}}", written.scheme.as_str());
-    let to = Template::parse(&to, &[]).expect("host and path are variables");
+    let to = Template::parse(&to, &[]).expect("the template names request.host and request.path only");
     Some((written.scheme, redirect::Redirect { status: status?, to }))
 }
 

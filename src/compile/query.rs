@@ -234,7 +234,8 @@ impl Refusal {
             if *method == Method::OPTIONS {
                 *answer.status_mut() = StatusCode::NO_CONTENT;
             }
-            let value = HeaderValue::try_from(allow.to_string()).expect("methods are tokens");
+            let value = HeaderValue::try_from(allow.to_string())
+                .expect("methods are tokens, which are visible ASCII");
             answer.headers_mut().insert(ALLOW, value);
         }
         answer

@@ -64,7 +64,7 @@ impl<'a> Tables<'a> {
             defaults: Scope::new("defaults", None, None, &cx.document.defaults.middleware, &[]),
             chains: Chains::new(cx, upstreams),
             built: RefCell::default(),
-            unmatched: "unmatched".parse().expect("it is a name"),
+            unmatched: "unmatched".parse().expect("the constant is a valid name"),
             certificateless: RefCell::default(),
         }
     }
@@ -85,7 +85,7 @@ impl<'a> Tables<'a> {
     pub fn of_listener(&self, outer: &Outer<'a>, action: Action, errors: Arc<Errors>) -> Arc<Route> {
         let name = match &action {
             Action::Unmatched => self.unmatched.clone(),
-            other => other.kind().parse().expect("an action's kind is a name"),
+            other => other.kind().parse().expect("the kind of an action is a valid name"),
         };
         let counts = self.cx.registries.metrics.route(outer.name, None, None, &name);
         Arc::new(Route {

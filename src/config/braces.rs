@@ -49,7 +49,7 @@ fn words(text: &str, line: Range<usize>) -> Option<Range<usize>> {
         r"|\[[0-9a-fA-F]*:[0-9a-fA-F:.]*\](?::[0-9]+)?",
         r")|(?:^|[\s\[{,]):(?P<port>[0-9]+)",
     ))
-    .expect("the pattern is a constant");
+    .expect("the constant pattern is valid");
     // Longer lines are no one's handwriting.
     let line = line.start..floor(text, line.end.min(line.start + 4096));
     pattern.captures_iter(&text[line.clone()]).find_map(|found| {

@@ -27,37 +27,37 @@ use crate::{
 pub struct Document {
     /// Settings of the process. Changing them needs a restart.
     pub process: Process,
-    /// How long requests in flight get at shutdown and when a listener goes. Default 30s.
+    /// How long in-flight requests may take at shutdown and when a listener is removed. Default 30s.
     pub drain_timeout: Option<Spanned<Duration>>,
-    /// Where the process is administered: metrics, probes, `portolan reload` and `portolan status`.
+    /// The admin API: metrics, probes, `portolan reload` and `portolan status`.
     pub admin: Option<Admin>,
-    /// What Prometheus scrapes, on the administration's address.
+    /// Metrics for Prometheus, on the admin API's address.
     pub metrics: Metrics,
-    /// What the process logs about itself, on stderr.
+    /// The process's own log, on stderr.
     pub log: log::Config,
-    /// A line for each request. Without it: json on stdout. `false` turns it off.
+    /// The access log: a line for each request. Default: json on stdout. `false` turns it off.
     pub access_log: Option<Spanned<access_log::Setting>>,
-    /// Which requests are traced, and where their spans go. Without it: none.
+    /// Tracing: which requests are recorded, and where spans are sent. Default: off.
     pub tracing: Option<trace::Config>,
-    /// The Redis that several Portolans share. Only what asks for it uses it.
+    /// A Redis for limits with scope: shared.
     pub redis: Option<store::Config>,
-    /// What holds for every listener, host and route that does not say otherwise.
+    /// Defaults of every listener, host and route.
     pub defaults: Defaults,
     /// Certificates with their keys, by name.
     pub certificates: Named<tls::Config>,
-    /// Where clients connect, by name.
+    /// Listeners, by name.
     pub listeners: Named<Listener>,
-    /// Owners of hosts, by name.
+    /// Tenants, by name.
     pub tenants: Named<Tenant>,
     /// Chains of middleware, by name.
     pub middleware: Named<Chain>,
     /// Pools of endpoints that requests are proxied to, by name.
     pub upstreams: Named<upstream::Config>,
-    /// Routes that several hosts share, by name.
+    /// Sets of routes for several hosts, by name.
     pub route_sets: Named<Named<Route>>,
-    /// Hosts with their routes, by name.
+    /// Hosts and their routes, by name.
     pub hosts: Named<Host>,
-    /// Requests with what is expected of them: run by `portolan test` and before every reload.
+    /// Tests: requests and their expected results. `portolan test` and every reload run them.
     pub tests: Vec<Spanned<Test>>,
     /// What was written as well, but is wrong.
     #[serde(skip)]
@@ -82,34 +82,34 @@ pub struct Process {
     pub threads: Option<Spanned<std::num::NonZeroU16>>,
 }
 
-/// Where the process is administered.
+/// The admin API.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// A unix socket, "unix:/run/portolan/admin.sock", an address of this machine alone, "127.0.0.1:9901", or with a token
-    /// one that others reach, "0.0.0.0:9901". It is spoken in cleartext.
+    /// one that other machines reach, "0.0.0.0:9901". The admin API uses no TLS.
     pub bind: Spanned<Bind>,
-    /// What who asks has to show, as "Authorization: Bearer TOKEN", for everything but /live and /ready: "${file:PATH}" or
-    /// "${NAME}", of 16 visible ASCII characters at least. Required unless bind is a unix socket or a loopback address.
+    /// The token that requests must have, as "Authorization: Bearer TOKEN", except for /live and /ready. Write "${file:PATH}" or
+    /// "${NAME}"; at least 16 visible ASCII characters. Required unless bind is a unix socket or a loopback address.
     #[serde(default)]
     pub token: Option<Spanned<Secret>>,
 }
 
-/// What Prometheus scrapes.
+/// Metrics for Prometheus.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
-    /// The path that they are at. Default /metrics.
+    /// The path of the metrics. Default /metrics.
     pub path: Option<Spanned<String>>,
 }
 
-/// What holds where nothing else is said.
+/// Defaults of every listener, host and route.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
-    /// The outermost part of every chain.
+    /// Middleware of all requests: the outermost part of every chain.
     pub middleware: Chain,
-    /// What answers that Portolan makes itself look like.
+    /// The format of error responses.
     pub errors: Option<crate::http::errors::Config>,
     /// How request paths are normalised.
     pub paths: Paths,
@@ -121,48 +121,48 @@ pub struct Defaults {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Paths {
-    /// What becomes of "%2F" and "%5C" in a path. Default: reject.
+    /// The handling of "%2F" and "%5C" in a path. Default: reject.
     pub encoded_slash: Option<crate::http::path::EncodedSlash>,
 }
 
-/// Timeouts of a proxied request. A route's go before its upstream's, the upstream's before the defaults.
+/// Timeouts of a proxied request. A route's override its upstream's, which override the defaults.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ProxyTimeouts")]
 pub struct Timeouts {
-    /// From the request's head to the response's end. Default: none.
+    /// Time from the request's head to the end of the response. Default: no limit.
     pub total: Option<Spanned<Duration>>,
-    /// From the request's end to the response's head. Default 60s.
+    /// Time from the end of the request to the response's head. Default 60s.
     pub first_byte: Option<Spanned<Duration>>,
-    /// Between two pieces of the response's body. Default 60s.
+    /// Longest pause between two pieces of the response's body. Default 60s.
     pub body_idle: Option<Spanned<Duration>>,
-    /// How long nothing may pass through a tunnel, such as WebSocket's, in either way. Default 1h.
+    /// How long a tunnel, such as WebSocket's, may be idle in both directions. Default 1h.
     pub tunnel_idle: Option<Spanned<Duration>>,
 }
 
-/// An owner of hosts.
+/// A tenant: an owner of hosts.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tenant {
-    /// Answers in the place of all the tenant's hosts, but for those who work on it.
+    /// Maintenance of all hosts of the tenant: answers in their place, except for allowed clients.
     pub maintenance: Option<crate::middleware::maintenance::Config>,
-    /// What its hosts are held to together, before the rest of the tenant's part of the chain. No host takes it away.
+    /// Limits of all its hosts together, before the tenant's middleware. `without` cannot remove them.
     pub limits: Option<TenantLimits>,
-    /// The tenant's part of its hosts' chains: between the listener's and the host's.
+    /// Middleware of the tenant's hosts: between the listener's and the host's.
     pub middleware: Chain,
 }
 
-/// What the hosts of a tenant are held to together.
+/// Limits of all hosts of a tenant together.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantLimits {
-    /// How often requests may come: 100/s, 6000/m or 10000/h. What is more gets 429, as from rate_limit.
+    /// The highest rate of requests: 100/s, 6000/m or 10000/h. Requests above it get 429, as from rate_limit.
     pub rate: Option<Spanned<Rate>>,
-    /// How many may come at once after a pause. Default: what `rate` is in one second, at least 1.
+    /// How many requests may come at once after a pause. Default: `rate` for one second, at least 1.
     pub burst: Option<Spanned<NonZeroU32>>,
-    /// The most requests in flight at once. What is more gets 503, as from concurrency.
+    /// The most requests in flight at once. Further requests get 503, as from concurrency.
     pub in_flight: Option<NonZeroU32>,
-    /// How many bytes of bodies pass in a second, in each direction: 50MiB/s. What is more waits, as with bandwidth.
+    /// The highest rate of bodies in each direction, as 50MiB/s. Data above it waits, as with bandwidth.
     pub bandwidth: Option<Bandwidth>,
 }
 

@@ -20,27 +20,27 @@ use crate::{
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// "www.example.com", "*.example.com" (one label or more), or "*" for all that is left.
+    /// "www.example.com", "*.example.com" (one label or more), or "*" for all other names.
     pub names: Vec<Spanned<String>>,
-    /// The listeners that it is reached by. Default: all.
+    /// The listeners that serve this host. Default: all.
     #[serde(default)]
     pub listeners: Option<Spanned<Vec<Spanned<Name>>>>,
-    /// Its owner.
+    /// The tenant that owns it.
     #[serde(default)]
     pub tenant: Option<Spanned<Name>>,
-    /// TLS of this host's own.
+    /// TLS settings of this host.
     #[serde(default)]
     pub tls: Option<Box<Spanned<HostTls>>>,
-    /// Answers in the place of the whole host, but for those who work on it.
+    /// Maintenance of the whole host: answers in its place, except for allowed clients.
     #[serde(default)]
     pub maintenance: Option<Box<maintenance::Config>>,
-    /// The host's part of the chain.
+    /// Middleware of this host.
     #[serde(default)]
     pub middleware: Chain,
-    /// Kinds of middleware inherited from outside that do not run here.
+    /// Inherited middleware that does not run here.
     #[serde(default)]
     pub without: Vec<Spanned<String>>,
-    /// What errors look like here.
+    /// The format of error responses here.
     #[serde(default)]
     pub errors: Option<errors::Config>,
     /// The access log of this host. `false` turns it off.
@@ -54,19 +54,19 @@ pub struct Host {
     pub routes: Named<Route>,
 }
 
-/// A host's own TLS.
+/// TLS settings of a host.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostTls {
-    /// The certificate shown to clients that ask for one of this host's names. Default: as the listener chooses.
+    /// The certificate for clients that send one of this host's names as SNI. Default: the listener's choice.
     #[serde(default)]
     pub certificate: Option<Spanned<Name>>,
-    /// Certificates asked of clients that ask for one of this host's names. Default: as the listener does.
+    /// Client certificates for clients that send one of this host's names as SNI. Default: the listener's setting.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
 }
 
-/// A route: which requests, and what is done with them. Exactly one of proxy, redirect, forward and respond stands in it.
+/// A route: conditions on requests, and exactly one action of proxy, redirect, forward and respond.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -84,38 +84,39 @@ pub struct Route {
     /// Conditions on cookies.
     #[serde(default)]
     pub cookies: matcher::Texts,
-    /// Networks that the client's address must lie in.
+    /// Networks that contain the client's address.
     #[serde(default)]
     pub client_ip: OneOrMany<Spanned<crate::value::Cidr>>,
-    /// Between routes of one pattern with as many conditions, the higher goes first. For a regex: above 0 before
-    /// all patterns, below 0 after them. Default 0.
+    /// Among routes with the same pattern and number of conditions, the highest is first. A regex above 0 is tried before
+    /// all patterns, others after them. Default 0.
     #[serde(default)]
     pub priority: Option<Spanned<i32>>,
     /// Sends the request to an upstream.
     #[serde(default)]
     pub proxy: Option<Box<Spanned<proxy::Config>>>,
-    /// Sends the client elsewhere.
+    /// Redirects the client to another URL.
     #[serde(default)]
     pub redirect: Option<Box<Spanned<redirect::Config>>>,
-    /// Opens tunnels to listed targets by CONNECT, and sends requests for http URIs on to them. The route takes no others.
+    /// Acts as a forward proxy to listed targets: opens tunnels for CONNECT and sends on requests for http URIs. Other requests
+    /// to this route are rejected.
     #[serde(default)]
     pub forward: Option<Box<Spanned<forward::Config>>>,
-    /// Answers with what stands here.
+    /// Answers with this response.
     #[serde(default)]
     pub respond: Option<Box<Spanned<respond::Config>>>,
-    /// Answers in the place of this route, but for those who work on it.
+    /// Maintenance of this route: answers in its place, except for allowed clients.
     #[serde(default)]
     pub maintenance: Option<Box<maintenance::Config>>,
-    /// The route's part of the chain.
+    /// Middleware of this route.
     #[serde(default)]
     pub middleware: Chain,
-    /// Kinds of middleware inherited from outside that do not run here.
+    /// Inherited middleware that does not run here.
     #[serde(default)]
     pub without: Vec<Spanned<String>>,
-    /// Timeouts of a request that is sent on.
+    /// Timeouts of a proxied request.
     #[serde(default)]
     pub timeouts: Option<Box<Timeouts>>,
-    /// What errors look like here.
+    /// The format of error responses here.
     #[serde(default)]
     pub errors: Option<errors::Config>,
     /// The access log of this route. `false` turns it off.

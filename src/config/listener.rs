@@ -16,45 +16,45 @@ use crate::{
 pub struct Listener {
     /// Where to listen: ":80" is every address of both families; ":0" picks a free port; "unix:PATH".
     pub bind: OneOrMany<Spanned<Bind>>,
-    /// Protocols spoken here. Default: [h1, h2] with tls, [h1, h2c] without.
+    /// Protocols. Default: [h1, h2] with tls, [h1, h2c] without.
     #[serde(default)]
     pub protocols: Option<Spanned<Vec<Spanned<Protocol>>>>,
     /// Answers every request with a redirect to another scheme.
     #[serde(default)]
     pub redirect: Option<Spanned<Redirect>>,
-    /// What users see of this listener, where a proxy or port mapping stands before it.
+    /// Scheme and port that clients use, if a proxy or port mapping is in front of this listener.
     #[serde(default)]
     pub expose: Option<Expose>,
-    /// Encryption. Without it the listener speaks cleartext.
+    /// TLS. Default: none.
     #[serde(default)]
     pub tls: Option<Spanned<Tls>>,
     /// HTTP/2 settings.
     #[serde(default)]
     pub http2: Option<Spanned<Http2>>,
-    /// The PROXY protocol, versions 1 and 2: balancers that say at a connection's beginning who connected to them. What they
-    /// say is the peer from then on: in logs, limits per address and `trusted_proxies`.
+    /// The PROXY protocol, versions 1 and 2: load balancers send the client's address at the start of a connection. That address
+    /// is then the peer in logs, limits per address and `trusted_proxies`.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// QUIC settings: of the connections that carry HTTP/3.
+    /// QUIC settings, for HTTP/3.
     #[serde(default)]
     pub quic: Option<Spanned<Quic>>,
-    /// What becomes of a request's fields whose names have an underscore, a dot or any other character than letters, digits
-    /// and hyphens: servers behind the proxy may read X_User and X.User as X-User. Default drop_lookalikes.
+    /// The handling of request fields whose names have other characters than letters, digits and hyphens. Servers behind the
+    /// proxy may read X_User and X.User as X-User. Default drop_lookalikes.
     #[serde(default)]
     pub unusual_header_names: UnusualNames,
-    /// Proxies before this one whose word about the client is taken.
+    /// Proxies in front of this one that may name the client's address, scheme and host.
     #[serde(default)]
     pub trusted_proxies: Option<TrustedProxies>,
-    /// Deadlines of a connection.
+    /// Timeouts of a connection.
     #[serde(default)]
     pub timeouts: Timeouts,
     /// Limits of the listener and its connections.
     #[serde(default)]
     pub limits: Limits,
-    /// The listener's part of the chain: runs for every answer given here.
+    /// Middleware of all requests on this listener.
     #[serde(default)]
     pub middleware: Chain,
-    /// The access log of what comes in here. `false` turns it off.
+    /// The access log of this listener. `false` turns it off.
     #[serde(default)]
     pub access_log: Option<Spanned<access_log::Setting>>,
 }
@@ -74,7 +74,7 @@ pub enum Protocol {
     H3,
 }
 
-/// A scheme that users see.
+/// A scheme that clients use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
@@ -90,7 +90,7 @@ impl Scheme {
         }
     }
 
-    /// The port that a URL need not name.
+    /// The default port of the scheme.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -99,7 +99,7 @@ impl Scheme {
     }
 }
 
-/// A redirect of all that comes in.
+/// A redirect of all requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ListenerRedirect")]
@@ -114,26 +114,26 @@ pub struct Redirect {
     pub port: Option<u16>,
 }
 
-/// What users see.
+/// Scheme and port that clients use.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expose {
     /// Default: https with tls, http without.
     #[serde(default)]
     pub scheme: Option<Scheme>,
-    /// Default: the port listened on.
+    /// Default: the port of `bind`.
     #[serde(default)]
     pub port: Option<u16>,
 }
 
-/// A listener's encryption.
+/// TLS settings of a listener.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ListenerTls")]
 pub struct Tls {
     /// Names of certificates, chosen by SNI: an exact name before a wildcard, then the order here. The first is the default.
     pub certificates: Vec<Spanned<Name>>,
-    /// The oldest version taken: 1.2 or 1.3. Default 1.2.
+    /// The oldest accepted version: 1.2 or 1.3. Default 1.2.
     #[serde(default)]
     pub min_version: Option<TlsVersion>,
     /// Whether clients may resume their sessions by tickets. Default true.
@@ -142,7 +142,7 @@ pub struct Tls {
     /// Whether clients that resume a session may send a request before the handshake is over. Default false.
     #[serde(default)]
     pub early_data: Option<Spanned<bool>>,
-    /// Certificates asked of clients.
+    /// Client certificates.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
 }
@@ -156,7 +156,7 @@ pub enum TlsVersion {
     V13,
 }
 
-/// Certificates asked of clients.
+/// Client certificates.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientAuth {
@@ -167,14 +167,14 @@ pub struct ClientAuth {
     pub mode: ClientAuthMode,
 }
 
-/// Whether a client must show a certificate.
+/// Whether a client must have a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuthMode {
-    /// A client without a certificate is served; one with a wrong certificate is not
+    /// A client without a certificate is served; one with an invalid certificate is not
     Optional,
     #[default]
-    /// A client without a valid certificate is refused
+    /// A client without a valid certificate is rejected
     Require,
 }
 
@@ -182,7 +182,7 @@ pub enum ClientAuthMode {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http2 {
-    /// Requests at once per connection. Default 128.
+    /// Concurrent requests per connection. Default 128.
     pub max_streams: Option<std::num::NonZeroU32>,
 }
 
@@ -190,20 +190,20 @@ pub struct Http2 {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quic {
-    /// Requests at once per connection; memory is kept for each that may come, 50 to 100 bytes. Default 100 (RFC 9114
-    /// section 6.1 asks for no less).
+    /// Concurrent requests per connection. Each reserves 50 to 100 bytes of memory. Default 100, the least that RFC 9114
+    /// section 6.1 recommends.
     pub max_streams: Option<Spanned<std::num::NonZeroU32>>,
-    /// Bytes of a request's body that a client may send before they are read. Default 1MiB.
+    /// Flow control window of a stream: bytes of a request body that a client may send before they are read. Default 1MiB.
     pub stream_window: Option<Spanned<Size>>,
-    /// The same for all requests of a connection; also what of responses may be on its way. Default 8MiB.
+    /// Flow control window of a connection, for all its requests; also the limit of unacknowledged response data. Default 8MiB.
     pub connection_window: Option<Spanned<Size>>,
-    /// After which silence the client counts as gone. Default 30s.
+    /// Silence after which the connection is closed. Default 30s.
     pub idle_timeout: Option<Spanned<Duration>>,
-    /// After which silence the client is asked whether it is there. Default: a third of idle_timeout.
+    /// Silence after which a PING is sent. Default: a third of idle_timeout.
     pub keep_alive: Option<Spanned<Duration>>,
-    /// How the sending rate follows the network. Default cubic.
+    /// The congestion control algorithm. Default cubic.
     pub congestion: Option<Congestion>,
-    /// Whether datagrams (RFC 9221) are taken. Default false, and true is not supported yet.
+    /// Whether datagrams (RFC 9221) are accepted. Default false; true is not supported yet.
     pub datagrams: Datagrams,
 }
 
@@ -222,20 +222,20 @@ impl Quic {
     }
 }
 
-/// How a sending rate follows the network.
+/// A congestion control algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Congestion {
-    /// By the delay and the rate that is measured
+    /// By measured delay and bandwidth
     Bbr,
     #[default]
-    /// By losses, as most systems do for TCP (RFC 9438)
+    /// By packet loss, as most systems do for TCP (RFC 9438)
     Cubic,
-    /// By losses, more carefully (RFC 9002)
+    /// By packet loss, more conservative (RFC 9002)
     Newreno,
 }
 
-/// Proxies whose word about the client is taken.
+/// Trusted proxies.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustedProxies {
@@ -246,29 +246,29 @@ pub struct TrustedProxies {
     pub header: ForwardedHeader,
 }
 
-/// Balancers that say who connected to them.
+/// Load balancers that send the PROXY protocol.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyProtocol {
-    /// Their addresses; nobody else's header is read.
+    /// Their addresses. Headers from other peers are not read.
     pub from: Spanned<Vec<Spanned<Cidr>>>,
-    /// What becomes of connections without a header. Default: require.
+    /// The handling of connections without a header. Default: require.
     #[serde(default)]
     pub mode: ProxyProtocolMode,
 }
 
-/// What becomes of connections without a PROXY header.
+/// The handling of connections without a PROXY header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProxyProtocolMode {
-    /// They are served as they are, whoever opens them
+    /// They are served, from any peer
     Optional,
     #[default]
-    /// They are closed, and so is every connection of a peer that is not listed
+    /// They are closed, and so are connections from peers that are not listed
     Require,
 }
 
-/// Which field names the client.
+/// The field that names the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum ForwardedHeader {
     #[default]
@@ -278,20 +278,20 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// Deadlines of a connection. None is ever "never".
+/// Timeouts of a connection. None can be turned off.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ListenerTimeouts")]
 pub struct Timeouts {
-    /// For the handshake of TLS or QUIC and the HTTP/2 preface. Default 10s.
+    /// Time for the TLS or QUIC handshake and the HTTP/2 preface. Default 10s.
     pub handshake: Option<Duration>,
-    /// From the first byte of a request's head to its last. Default 10s.
+    /// Time from the first byte of a request's head to its last. Default 10s.
     pub header: Option<Duration>,
-    /// Between two pieces of a request's body. Default 30s.
+    /// Longest pause between two pieces of a request's body. Default 30s.
     pub body_idle: Option<Duration>,
-    /// Between two requests of a connection. Default 60s.
+    /// Time between two requests of a connection. Default 60s.
     pub idle: Option<Duration>,
-    /// For the client to take a piece of the response. Default 60s.
+    /// Time for the client to read a piece of the response. Default 60s.
     pub write_idle: Option<Duration>,
 }
 
@@ -300,9 +300,9 @@ pub struct Timeouts {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ListenerLimits")]
 pub struct Limits {
-    /// Connections at once. Default 20000.
+    /// Concurrent connections. Default 20000.
     pub connections: Option<std::num::NonZeroU32>,
-    /// Connections at once from one address (an IPv6 /64 counts as one). Default: no limit of its own.
+    /// Concurrent connections from one address (an IPv6 /64 counts as one). Default: only `connections`.
     pub connections_per_ip: Option<std::num::NonZeroU32>,
     /// Bytes of a request's header section. Default 64KiB.
     pub header_size: Option<Spanned<Size>>,
@@ -312,7 +312,7 @@ pub struct Limits {
     pub uri: Option<Spanned<Size>>,
     /// Requests of one connection. Default 10000.
     pub requests_per_connection: Option<std::num::NonZeroU32>,
-    /// The bytes of a request body that must arrive per second of waiting for it, on average and after the first ten seconds.
-    /// `off` turns it off. Default 240B/s, after the first `body_idle` of waiting, and not for gRPC.
+    /// The lowest average rate of a request body, as 10KiB/s, measured while Portolan waits for it. The first ten seconds are not
+    /// counted. `off` turns it off. Default: 240B/s, where the first `body_idle` is not counted and gRPC is exempt.
     pub body_rate: Option<LeastRate>,
 }

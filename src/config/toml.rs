@@ -133,7 +133,9 @@ impl Reader<'_> {
     }
 
     fn span(&self, range: std::ops::Range<usize>) -> Span {
-        let at = |at: usize| u32::try_from((self.base + at).min(self.text.len())).expect("files are bounded");
+        let at = |at: usize| {
+            u32::try_from((self.base + at).min(self.text.len())).expect("a file has 16 MiB at most")
+        };
         Span { file: self.file, start: at(range.start), end: at(range.end) }
     }
 }

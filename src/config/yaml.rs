@@ -361,7 +361,7 @@ fn stop(code: Code, span: Span, message: impl Into<String>) -> Diagnostic {
 }
 
 fn small(at: usize) -> u32 {
-    u32::try_from(at).expect("files are bounded")
+    u32::try_from(at).expect("a file has 16 MiB at most")
 }
 
 #[cfg(test)]

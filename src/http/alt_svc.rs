@@ -54,7 +54,7 @@ impl AltSvc {
 
 fn spoken(port: u16) -> HeaderValue {
     let text = format!("h3=\":{port}\"; ma=86400");
-    HeaderValue::from_str(&text).expect("a port is a number")
+    HeaderValue::from_str(&text).expect("the text is constant but for a decimal port")
 }
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ mod tests {
     const OCCURRENCE: Occurrence<'_> = Occurrence {
         status: StatusCode::NOT_FOUND,
         error: "no_route",
-        message: "There is nothing here.",
+        message: "No route matches this path.",
         violations: &[],
         request_id: Some("<7>"),
         at: SystemTime::UNIX_EPOCH,
@@ -231,11 +231,11 @@ mod tests {
         let json = errors(Format::Json).page(&OCCURRENCE);
         assert_eq!(
             text(&json),
-            r#"{"error":"no_route","message":"There is nothing here.","status":404,"request_id":"<7>","timestamp":"1970-01-01T00:00:00.000Z"}"#
+            r#"{"error":"no_route","message":"No route matches this path.","status":404,"request_id":"<7>","timestamp":"1970-01-01T00:00:00.000Z"}"#
         );
         let html = errors(Format::Html).page(&OCCURRENCE);
         assert!(text(&html).contains("<h1>404 Not Found</h1>") && text(&html).contains("&lt;7&gt;"));
-        assert_eq!(text(&errors(Format::Plain).page(&OCCURRENCE)), "There is nothing here.\n");
+        assert_eq!(text(&errors(Format::Plain).page(&OCCURRENCE)), "No route matches this path.\n");
         let mut headers = http::HeaderMap::new();
         headers.insert("accept", "text/html, */*;q=0.5".parse().unwrap());
         let accept = Accept::of(&headers);

@@ -25,7 +25,7 @@ impl Raw {
     }
 
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("it is graphic ASCII")
+        std::str::from_utf8(&self.0).expect("only graphic ASCII is kept as a raw target")
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Rule {
 /// What is allowed before a configured rate counts.
 const GRACE: Duration = Duration::from_secs(10);
 /// Bytes per second that every network in use exceeds, where the configuration says nothing.
-const DEFAULT: NonZeroU64 = NonZeroU64::new(240).expect("it is not zero");
+const DEFAULT: NonZeroU64 = NonZeroU64::new(240).expect("240 is not zero");
 
 impl Rule {
     /// The rule for all bodies of a listener.

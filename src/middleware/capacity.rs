@@ -41,7 +41,7 @@ impl HeavyWork {
 
     /// Waits for its turn and for the work. The turn lasts as long as the work, also where nobody waits any more.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let turn = self.turns.clone().acquire_owned().await.expect("nobody closes it");
+        let turn = self.turns.clone().acquire_owned().await.expect("the semaphore is never closed");
         let task = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()

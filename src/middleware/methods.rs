@@ -48,7 +48,10 @@ impl Methods {
     fn new(listed: impl IntoIterator<Item = http::Method>) -> Self {
         let methods = matcher::Methods::new(listed);
         let allow = methods.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", ");
-        Self { methods, allow: HeaderValue::try_from(allow).expect("methods are tokens") }
+        Self {
+            methods,
+            allow: HeaderValue::try_from(allow).expect("methods are tokens, which are visible ASCII"),
+        }
     }
 }
 

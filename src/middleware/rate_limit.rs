@@ -352,14 +352,15 @@ impl Told {
             Err(refused) => (0, refused.more_in),
         };
         let mut text = String::with_capacity(self.name.len() + 24);
-        write!(text, "\"{}\";r={left};t={}", self.name, seconds(more_in)).expect("a string takes it");
+        write!(text, "\"{}\";r={left};t={}", self.name, seconds(more_in))
+            .expect("writing to a String cannot fail");
         value(&text)
     }
 }
 
 /// Names and rates have nothing that a quoted string would have to escape (RFC 9651 section 3.3.3).
 fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("it is visible ASCII")
+    HeaderValue::from_str(text).expect("names and numbers are visible ASCII")
 }
 
 #[cfg(test)]

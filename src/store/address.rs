@@ -29,7 +29,9 @@ impl Address {
     }
 
     pub(super) fn info(&self) -> ConnectionInfo {
-        (*self.url).into_connection_info().expect("it was one when it was read")
+        (*self.url)
+            .into_connection_info()
+            .expect("the URL was parsed the same way when the configuration was read")
     }
 }
 

@@ -16,7 +16,7 @@ impl Script {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         let mut hash = String::new();
         for byte in digest.as_ref() {
-            write!(hash, "{byte:02x}").expect("a string takes it");
+            write!(hash, "{byte:02x}").expect("writing to a String cannot fail");
         }
         Self { text, hash }
     }

@@ -10,13 +10,13 @@ use crate::value::{FilePath, Spanned};
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Certificate")]
 pub struct Config {
-    /// The certificate and those between it and its authority, PEM.
+    /// The certificate and its intermediate certificates, PEM.
     pub cert: Option<Spanned<FilePath>>,
     /// Its private key, PEM.
     pub key: Option<Spanned<FilePath>>,
-    /// What its authority says of whether it still holds, an OCSP response in DER, shown to clients that ask for one. It is
-    /// read again when the file changes; nothing fetches it.
+    /// An OCSP response in DER, stapled for clients that ask for it. It is read again when the file changes; Portolan does
+    /// not fetch it.
     pub ocsp: Option<Spanned<FilePath>>,
-    /// Names to make a certificate for.
+    /// Names of a self-signed certificate.
     pub self_signed: Option<Spanned<Vec<Spanned<String>>>>,
 }

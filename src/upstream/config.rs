@@ -15,18 +15,18 @@ use resilience::{CircuitBreaker, OutlierSetting};
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Upstream")]
 pub struct Config {
-    /// How an endpoint is chosen. Default: round_robin. All ways honour weights.
+    /// The load balancing algorithm. Default round_robin. All algorithms use the endpoints' weights.
     #[serde(default)]
     pub balance: Option<Spanned<Balance>>,
-    /// What endpoints speak. Default h1. h2 and auto need `tls`, h2c excludes it.
+    /// The protocol towards endpoints. Default h1. h2 and auto need `tls`, h2c excludes it.
     #[serde(default)]
     pub protocol: Option<Spanned<Protocol>>,
     /// "10.0.0.1:8080", "unix:/run/app.sock", or { address, weight }.
     pub endpoints: Spanned<Vec<Spanned<Endpoint>>>,
-    /// Encryption towards the endpoints.
+    /// TLS towards the endpoints.
     #[serde(default)]
     pub tls: Option<Spanned<Tls>>,
-    /// The PROXY protocol: each connection begins by saying which client it is for, and is not shared with others.
+    /// The PROXY protocol: each connection begins with a header that names its client, and serves only this client connection.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Active health checks.
@@ -45,51 +45,51 @@ pub struct Config {
     /// all at once.
     #[serde(default)]
     pub slow_start: Option<Spanned<Duration>>,
-    /// Connections kept open for later requests.
+    /// The pool of idle connections.
     #[serde(default)]
     pub pool: Pool,
     /// Timeouts towards the endpoints.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// Trying again where the connection fails.
+    /// Retries after a failed connection.
     #[serde(default)]
     pub retry: Retry,
-    /// The largest responses that are accepted.
+    /// Limits of a response's head.
     #[serde(default)]
     pub limits: Limits,
 }
 
-/// How an endpoint is chosen.
+/// The load balancing algorithm.
 pub type Balance = TextOr<BalanceBy, BalanceByKey>;
 
 /// Balancers without a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BalanceBy {
-    /// One after the other
+    /// In turn
     #[default]
     RoundRobin,
-    /// The less busy of two drawn by chance, heavier ones more often
+    /// The less busy of two random endpoints
     RandomTwo,
     /// The one with the fewest requests in flight for its weight
     LeastRequests,
-    /// By chance, but the faster and the less busy the likelier: an endpoint that would take half as long again as the
-    /// best gets nothing. Response times are a moving average that follows a peak at once and fades
+    /// By chance, weighted by response time and load: an endpoint that would take half as long again as the best gets no
+    /// requests. Response times are a moving average that follows a peak at once and fades
     Ewma,
 }
 
 /// Balancers by a key: client_ip, host, path, "header:NAME", "cookie:NAME" or "query:NAME". Requests without
-/// the key are spread by chance. The same endpoints give the same choice in every process.
+/// the key are spread at random. With the same endpoints, every process chooses the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BalanceByKey {
-    /// The key's hash picks; a change of the endpoints moves most keys
+    /// By the key's hash; a change of the endpoints moves most keys
     Hash(Spanned<BalanceKey>),
-    /// The key's place on a ring picks; a change of the endpoints moves few keys
+    /// By the key's place on a ring; a change of the endpoints moves few keys
     ConsistentHash(Spanned<BalanceKey>),
 }
 
-/// What of the request is hashed.
+/// The part of the request that is hashed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BalanceKey {
     ClientIp,
@@ -126,7 +126,7 @@ impl std::str::FromStr for BalanceKey {
     }
 }
 
-/// What endpoints speak.
+/// The protocol towards endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "UpstreamProtocol")]
@@ -138,11 +138,11 @@ pub enum Protocol {
     H2,
     /// HTTP/2 in cleartext
     H2c,
-    /// HTTP/2 where ALPN offers it, HTTP/1.1 else
+    /// HTTP/2 if the endpoint accepts it by ALPN, else HTTP/1.1
     Auto,
 }
 
-/// The version of the PROXY protocol that connections begin with.
+/// The version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "UpstreamProxyProtocol")]
@@ -153,7 +153,7 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// An endpoint: its address, or a map that says more.
+/// An endpoint: its address, or a map with more settings.
 pub type Endpoint = TextOr<Address, EndpointMap>;
 
 /// An endpoint with its weight.
@@ -162,21 +162,21 @@ pub type Endpoint = TextOr<Address, EndpointMap>;
 #[schemars(rename = "Endpoint")]
 pub struct EndpointMap {
     pub address: Address,
-    /// Its share of the requests beside the others' weights, 1 to 1000. Default 1.
+    /// Its share of the requests relative to the other weights, 1 to 1000. Default 1.
     #[serde(default)]
     pub weight: Option<Spanned<std::num::NonZeroU16>>,
 }
 
-/// Encryption towards the endpoints.
+/// TLS towards the endpoints.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamTls")]
 pub struct Tls {
-    /// The name sent as SNI and looked for in the certificate. Default: the request's host; for health checks theirs.
+    /// The name that is sent as SNI and must be in the certificate. Default: the request's host, or `host` of a health check.
     pub server_name: Option<Spanned<String>>,
-    /// Certificates of the authorities trusted, PEM. Default: the system's.
+    /// Certificates of the trusted authorities, PEM. Default: the system's.
     pub ca: Option<Spanned<FilePath>>,
-    /// The certificate shown to endpoints that ask for one.
+    /// The client certificate for endpoints that request one.
     pub client_certificate: Option<Spanned<Name>>,
     /// Whether the endpoint's certificate is verified. Default: full.
     pub verify: Option<Spanned<Verify>>,
@@ -190,26 +190,26 @@ pub enum Verify {
     /// Chain and name
     #[default]
     Full,
-    /// Not at all, which is warned of
+    /// No verification; this is a warning
     None,
 }
 
-/// Active health checks. Exactly one of http and tcp stands in it. An endpoint starts healthy; where none is
-/// healthy, requests are answered 503, unless panic_threshold is set.
+/// Active health checks, by exactly one of http and tcp. An endpoint starts healthy. Unhealthy endpoints get no requests,
+/// unless panic_threshold is set; if none is healthy, requests get 503.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "UpstreamHealth")]
 pub struct Health {
-    /// Healthy is who answers a request.
+    /// The endpoint is healthy if it answers a request.
     #[serde(default)]
     pub http: Option<HttpCheck>,
-    /// Healthy is who takes a connection.
+    /// The endpoint is healthy if it accepts a connection.
     #[serde(default)]
     pub tcp: Option<TcpCheck>,
-    /// From the end of an endpoint's check to its next. Default 5s.
+    /// Time from the end of a check to the next one. Default 5s.
     #[serde(default)]
     pub interval: Option<Spanned<Duration>>,
-    /// For one check. Default 1s.
+    /// Time limit of one check. Default 1s.
     #[serde(default)]
     pub timeout: Option<Spanned<Duration>>,
     /// Failures in a row that make an endpoint unhealthy. Default 3.
@@ -224,12 +224,12 @@ pub struct Health {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
-    /// The path asked for, with its query.
+    /// The path to request, with query.
     pub path: Spanned<String>,
     /// The status that means healthy. Default 200-299.
     #[serde(default)]
     pub status: Option<StatusRange>,
-    /// The Host sent. Default: tls.server_name, or the endpoint's address.
+    /// The Host field. Default: tls.server_name, or the endpoint's address.
     #[serde(default)]
     pub host: Option<Spanned<String>>,
 }
@@ -239,12 +239,12 @@ pub struct HttpCheck {
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {}
 
-/// Connections kept open for later requests.
+/// The pool of idle connections.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamPool")]
 pub struct Pool {
-    /// How long an unused connection is kept. Default 60s.
+    /// How long an idle connection stays open. Default 60s.
     pub idle: Option<Spanned<Duration>>,
 }
 
@@ -253,24 +253,24 @@ pub struct Pool {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamTimeouts")]
 pub struct Timeouts {
-    /// For the connection, TLS included. Default 5s.
+    /// Time to connect, including TLS. Default 5s.
     pub connect: Option<Spanned<Duration>>,
-    /// From the request's end to the response's head. Default 60s.
+    /// Time from the end of the request to the response's head. Default 60s.
     pub first_byte: Option<Spanned<Duration>>,
-    /// Between two pieces of a body. Default 60s.
+    /// Longest pause between two pieces of a body. Default 60s.
     pub body_idle: Option<Spanned<Duration>>,
 }
 
-/// Trying another endpoint where the connection failed and nothing was sent.
+/// Retries on other endpoints if the connection failed and nothing was sent.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamRetry")]
 pub struct Retry {
-    /// How many further endpoints are tried, each once. Default 2; 0 turns it off.
+    /// The number of other endpoints to try, each once. Default 2; 0 turns retries off.
     pub retries: Option<u8>,
 }
 
-/// The largest responses that are accepted. A larger one is answered 502.
+/// Limits of a response's head. A response above a limit gets 502.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamLimits")]

@@ -216,7 +216,7 @@ fn template(settings: &Settings, address: &Address, guard: Option<&Denied>) -> H
     let mut peer = match address {
         Address::Tcp(address) => HttpPeer::new(address, tls.is_some(), name),
         Address::Unix(path) => {
-            let path = path.to_str().expect("a path that was written as text");
+            let path = path.to_str().expect("a socket path comes from the configuration, which is UTF-8");
             HttpPeer::new_uds(path, tls.is_some(), name).expect("an address has checked the path's length")
         }
     };

@@ -176,7 +176,7 @@ impl Delegated {
 }
 
 fn networks(texts: [&'static str; 2]) -> impl Iterator<Item = Cidr> {
-    texts.into_iter().map(|text| text.parse().expect("a network"))
+    texts.into_iter().map(|text| text.parse().expect("each constant is a network"))
 }
 
 // === impl DeniedAddress ===

@@ -134,7 +134,7 @@ impl Host {
     /// A server name, which may be a bare IPv6 address.
     pub fn of_name(name: &str) -> Self {
         let bracketed = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
-        Self::parse(&bracketed).expect("a server name is a host")
+        Self::parse(&bracketed).expect("every server name that rustls accepts is a valid host")
     }
 
     fn of_address(address: &Address) -> Self {
@@ -142,7 +142,7 @@ impl Host {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".into(),
         };
-        Self::parse(&text).expect("an address is a host")
+        Self::parse(&text).expect("IP:PORT is a valid authority")
     }
 
     /// Without the port.

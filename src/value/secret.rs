@@ -17,7 +17,7 @@ impl Secret {
     /// length.
     pub fn is(&self, shown: &[u8]) -> bool {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        let key = key.expect("the system has random numbers");
+        let key = key.expect("the system has a source of random numbers");
         hmac::verify(&key, shown, hmac::sign(&key, self.0.as_bytes()).as_ref()).is_ok()
     }
 }

@@ -6,11 +6,8 @@ use serde_json::{Value, json};
 
 use super::{
     auth::BCRYPT,
-    http3::{Secure, field},
-    support::{
-        Certificates, Client, H2Client, Origin, Proxy, Reaction, Response, Tree, config, curl, free_port,
-        until,
-    },
+    http3::field,
+    support::{Client, H2Client, Origin, Proxy, Reaction, Response, Secure, config, curl, free_port, until},
 };
 
 pub const CONFIGURATION: &str = r#"
@@ -424,10 +421,6 @@ fn over_http2_a_target_of_http_is_the_same() {
 
 /// A proxy by TLS over all protocols.
 fn secure(target: SocketAddr) -> Secure {
-    let tree = Tree::new();
-    let certificates = Certificates::new(&tree);
-    certificates.sign("web", &["localhost"]);
-    let ca = certificates.ca();
     let yaml = config(
         r#"
 certificates: { web: { cert: web.pem, key: web.key } }
@@ -441,7 +434,7 @@ hosts:
 "#,
         &[("TARGET", &target)],
     );
-    Secure { proxy: Proxy::start_in(tree, &yaml), ca }
+    Secure::start(&yaml)
 }
 
 #[test]

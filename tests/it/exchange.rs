@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     exchange_h2::upload,
-    support::{Certificates, Http3, HyperH2, Origin, Proxy, Reply, Tree, config, curl, to, until, within},
+    support::{HyperH2, Origin, Proxy, Reply, Secure, Tree, config, curl, to, until, within},
 };
 
 const CONFIGURATION: &str = r#"
@@ -28,27 +28,8 @@ hosts:
 "#;
 
 /// A proxy for clients of all protocols.
-pub struct Secure {
-    pub proxy: Proxy,
-    ca: String,
-}
-
 pub fn secure(origin: &Origin) -> Secure {
-    let tree = Tree::new();
-    let certificates = Certificates::new(&tree);
-    certificates.sign("web", &["localhost"]);
-    let ca = certificates.ca();
-    let proxy = Proxy::start_in(tree, &config(CONFIGURATION, &[("ORIGIN", &origin.address())]));
-    Secure { proxy, ca }
-}
-
-impl Secure {
-    /// The answer to a request over HTTP/3.
-    #[track_caller]
-    pub fn http3(&self, request: Value) -> Value {
-        let specification = json!({ "requests": [request] });
-        Http3::run("requests", self.proxy.port("secure"), &self.ca, specification).all().remove(0)
-    }
+    Secure::start(&config(CONFIGURATION, &[("ORIGIN", &origin.address())]))
 }
 
 #[test]
@@ -73,7 +54,7 @@ fn methods_that_give_bodies_a_meaning_say_that_there_is_none() {
             assert_eq!(curl(&arguments).stdout, "ok", "{method} {path}");
             let fields: Vec<_> = fields.iter().map(|length| ["content-length", length]).collect();
             assert_eq!(
-                secure.http3(json!({ "method": method, "path": path, "fields": fields }))["status"],
+                secure.ask_one(json!({ "method": method, "path": path, "fields": fields }))["status"],
                 200
             );
             let fields: String = said.iter().map(|field| format!("{field}\r\n")).collect();
@@ -115,7 +96,7 @@ fn interim_responses_lose_their_framing() {
         }
         assert!(head.contains(" 200") && head.contains("content-length: 2"), "{head}");
     }
-    let answer = secure.http3(json!({ "path": "/" }));
+    let answer = secure.ask_one(json!({ "path": "/" }));
     let interim = json!([[103, [["link", "</a.css>"]]], [103, [["link", "</b.css>"]]]]);
     assert_eq!(
         (&answer["interim"], &answer["status"], &answer["body"]),
@@ -304,7 +285,7 @@ fn a_final_response_of_an_origin_that_closes_is_not_lost() {
         assert_eq!(upload(secure.proxy.port("web"), "/", 10 << 20), (413, "big".into()));
     }
     for _ in 0..3 {
-        let answer = secure.http3(json!({ "method": "POST", "path": "/", "size": 2 << 20 }));
+        let answer = secure.ask_one(json!({ "method": "POST", "path": "/", "size": 2 << 20 }));
         assert_eq!((&answer["status"], &answer["body"]), (&json!(413), &json!("big")), "{answer}");
     }
 }

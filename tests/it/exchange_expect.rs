@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
 use super::{
-    exchange::{Secure, secure},
-    support::{HyperH2, Origin, Proxy, Reply, to},
+    exchange::secure,
+    support::{HyperH2, Origin, Proxy, Reply, Secure, to},
 };
 
 /// What a client got that holds back its body until it is asked for it.
@@ -120,8 +120,9 @@ fn over_http2(port: u16, path: &str) -> Got {
 
 fn over_http3(secure: &Secure, path: &str) -> Got {
     let fields = json!([["expect", "100-continue"], ["content-length", "5"]]);
-    let answer = secure
-        .http3(json!({ "method": "POST", "path": path, "body": "hello", "expect": true, "fields": fields }));
+    let answer = secure.ask_one(
+        json!({ "method": "POST", "path": path, "body": "hello", "expect": true, "fields": fields }),
+    );
     let interim = answer["interim"].as_array().unwrap().iter().map(|head| {
         let fields = head[1].as_array().unwrap();
         let from = fields.iter().find(|field| field[0] == "x-from");

@@ -9,14 +9,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::support::{
-    Frames, H2Client, Held, Origin, Proxy, Reaction, cases,
+    AskTrailers, Frames, H2Client, Held, Origin, Proxy, Reaction, cases,
     frames::{
         self, CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, RST_STREAM, request,
     },
-    unescape, until,
+    unescape, until, with_and_without_te,
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
     case: String,
@@ -31,7 +31,7 @@ struct Case {
     origin: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Gives {
     reset: Option<String>,
@@ -124,7 +124,7 @@ fn a_connection_that_goes_on_with_bad_fields_is_closed() {
 
 #[track_caller]
 fn run(file: &str) {
-    let mut cases: Vec<Case> = cases(file);
+    let mut cases: Vec<Case> = with_and_without_te(cases(file));
     let origin = Origin::saying("reached");
     let proxy = Proxy::before(&origin);
     // What is left of a body that was cut may still be on its way when the next case counts bytes.
@@ -132,6 +132,18 @@ fn run(file: &str) {
     let failed = |case: &Case| Some(format!("{}: {}", case.case, case.tried(&proxy, &origin).err()?));
     let wrong: Vec<String> = cases.iter().filter_map(failed).collect();
     assert!(wrong.is_empty(), "{} of {} cases failed:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+impl AskTrailers for Case {
+    fn name(&mut self) -> &mut String {
+        &mut self.case
+    }
+
+    fn ask_trailers(&mut self) -> bool {
+        let says_te = self.send.iter().any(|field| field.starts_with("te: "));
+        self.send.push("te: trailers".to_owned());
+        !says_te
+    }
 }
 
 impl Case {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    http3::{Secure, start},
-    support::Origin,
+    http3::start,
+    support::{Origin, Secure},
 };
 
 /// GET https://a.test/ with references to the static table.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     forward::is_gone_at_once,
-    support::{Certificates, Http3, Origin, Proxy, Python, Tree, config},
+    support::{Http3, Origin, Python, Secure, config},
     websocket::{HELD, echo},
 };
 
@@ -24,19 +24,12 @@ hosts:
   tunnels: { names: ["127.0.0.1"], routes: { tunnels: { path: "/", forward: { targets: ["ORIGIN"] } } } }
 "#;
 
-pub struct Server {
-    proxy: Proxy,
-    ca: String,
-}
+pub struct Server(Secure);
 
 impl Server {
     pub fn before(origin: &dyn std::fmt::Display, protocol: &str) -> Self {
-        let tree = Tree::new();
-        let certificates = Certificates::new(&tree);
-        certificates.sign("web", &["localhost"]);
-        let ca = certificates.ca();
         let yaml = config(YAML, &[("ROUTES", &HELD), ("ORIGIN", origin), ("PROTOCOL", &protocol)]);
-        Self { proxy: Proxy::start_in(tree, &yaml), ca }
+        Self(Secure::start(&yaml))
     }
 
     /// Before an origin that echoes, which ends with the other.
@@ -47,7 +40,7 @@ impl Server {
     }
 
     pub fn run(&self, what: &str, specification: Value) -> Http3 {
-        Http3::run(what, self.proxy.port("secure"), &self.ca, specification)
+        self.0.run(what, specification)
     }
 
     /// What a client says last.
@@ -73,7 +66,7 @@ fn messages_pings_and_closes_pass_to_http_1() {
         (&said["code"], &said["reason"], &said["reset"]),
         (&json!(4321), &json!("done"), &Value::Null)
     );
-    let line = server.proxy.access_line_of("/ws");
+    let line = server.0.proxy.access_line_of("/ws");
     assert_eq!(
         (&line["status"], &line["method"], &line["protocol"], &line["reason"]),
         (&200.into(), &"GET".into(), &"HTTP/3".into(), &Value::Null),
@@ -92,7 +85,7 @@ fn what_an_origin_says_to_a_client_that_has_ended_still_comes() {
         (&said["code"], &said["reason"], &said["reset"]),
         (&json!(4321), &json!("done"), &Value::Null)
     );
-    assert_eq!(server.proxy.access_line_of("/ws")["reason"], Value::Null);
+    assert_eq!(server.0.proxy.access_line_of("/ws")["reason"], Value::Null);
 }
 
 #[test]
@@ -114,7 +107,7 @@ fn a_forward_proxy_is_asked_for_one_to_an_http_uri() {
         (&said["code"], &said["reason"], &said["reset"]),
         (&json!(4321), &json!("done"), &Value::Null)
     );
-    let line = server.proxy.access_line(|line| line["route"] == "tunnels");
+    let line = server.0.proxy.access_line(|line| line["route"] == "tunnels");
     assert_eq!((&line["status"], &line["endpoint"]), (&200.into(), &address.as_str().into()), "{line}");
     assert_eq!(server.status(ask("127.0.0.1:1")), 403, "it is not listed");
 }
@@ -135,7 +128,7 @@ fn the_chain_holds_and_only_an_upstream_opens_a_tunnel() {
     assert_eq!(server.status(json!({ "path": "/here" })), 501);
     assert_eq!(server.status(json!({ "path": "/udp", "protocol": "connect-udp" })), 501);
     for path in ["/here", "/udp"] {
-        assert_eq!(server.proxy.access_line_of(path)["reason"], "unsupported_protocol", "{path}");
+        assert_eq!(server.0.proxy.access_line_of(path)["reason"], "unsupported_protocol", "{path}");
     }
 }
 
@@ -152,7 +145,7 @@ fn silence_and_time_end_a_tunnel() {
     let (_origin, server) = Server::echoing();
     for (path, reason) in [("/idle", "tunnel_idle"), ("/total", "total_timeout")] {
         assert_eq!(server.said("ws_held", path)["reset"], REQUEST_CANCELLED, "{path}");
-        let line = server.proxy.access_line_of(path);
+        let line = server.0.proxy.access_line_of(path);
         assert_eq!((&line["reason"], &line["status"]), (&reason.into(), &200.into()), "{line}");
     }
 }
@@ -161,7 +154,7 @@ fn silence_and_time_end_a_tunnel() {
 fn a_client_that_goes_takes_its_tunnel_along() {
     let (_origin, server) = Server::echoing();
     assert_eq!(server.said("ws_given_up", "/ws")["done"], true);
-    assert_eq!(server.proxy.access_line_of("/ws")["reason"], "client_gone");
+    assert_eq!(server.0.proxy.access_line_of("/ws")["reason"], "client_gone");
 }
 
 #[test]
@@ -175,8 +168,8 @@ fn a_drain_ends_tunnels_when_its_time_is_up() {
     let (_origin, mut server) = Server::echoing();
     let mut held = server.run("ws_held", json!({ "path": "/ws" }));
     assert_eq!(held.next()["open"], true);
-    server.proxy.signal("TERM");
-    assert!(server.proxy.ended().success());
+    server.0.proxy.signal("TERM");
+    assert!(server.0.proxy.ended().success());
     assert_eq!(held.next(), json!({ "reset": null, "failed": null }));
 }
 
@@ -189,7 +182,7 @@ fn connect_opens_a_tunnel_to_a_listed_target() {
     let said = server.run("tunnel", json!({ "target": target, "text": text })).next();
     assert_eq!((&said["status"], &said["reset"]), (&json!(200), &Value::Null), "{said}");
     assert!(said["text"].as_str().unwrap().ends_with("reached"), "{said}");
-    let line = server.proxy.access_line(|line| line["method"] == "CONNECT");
+    let line = server.0.proxy.access_line(|line| line["method"] == "CONNECT");
     assert_eq!((&line["protocol"], &line["status"]), (&"HTTP/3".into(), &200.into()), "{line}");
     let refused = server.run("tunnel", json!({ "target": "127.0.0.1:1", "text": "" })).next();
     assert_eq!(refused["status"], 403, "{refused}");
@@ -204,6 +197,6 @@ fn a_client_that_gives_up_an_upload_nobody_takes_is_noticed() {
         let server = Server::before(&address, "");
         let mut client = server.run("upload", json!({ "target": address, "how": how }));
         assert_eq!(client.next()["gone"], true);
-        is_gone_at_once(&server.proxy);
+        is_gone_at_once(&server.0.proxy);
     }
 }

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    http3::{Secure, start},
-    support::{Nginx, Origin, Reply},
+    http3::start,
+    support::{Nginx, Origin, Reply, Secure},
 };
 
 const EXCESSIVE_LOAD: u64 = 0x107;

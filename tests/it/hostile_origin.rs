@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::support::{Certificates, Http3, Origin, Proxy, Reply, Tree, cases, config, curl, unescape, until};
+use super::support::{Origin, Proxy, Reply, Secure, cases, config, curl, unescape, until};
 
 const CONFIGURATION: &str = r#"
 certificates: { web: { cert: web.pem, key: web.key } }
@@ -51,9 +51,8 @@ fn get() -> String {
 /// Cases and the proxy that they pass.
 struct Trial {
     cases: Arc<Vec<Case>>,
-    proxy: Proxy,
+    secure: Secure,
     /// The file of the authority that signed the proxy's certificate.
-    ca: String,
     origin: Origin,
 }
 
@@ -72,19 +71,15 @@ impl Trial {
             let _ = exchange.try_send(unescape(&case.answers));
             if case.closes { Reply::Close } else { Reply::Keep }
         });
-        let tree = Tree::new();
-        let certificates = Certificates::new(&tree);
-        certificates.sign("web", &["localhost"]);
-        let ca = certificates.ca();
-        let proxy = Proxy::start_in(tree, &config(CONFIGURATION, &[("ORIGIN", &origin.address())]));
-        Self { cases, proxy, ca, origin }
+        let secure = Secure::start(&config(CONFIGURATION, &[("ORIGIN", &origin.address())]));
+        Self { cases, secure, origin }
     }
 
     /// Checks what the access log says of each request, and that no connection is used again that lost its place.
     fn check_log(&self, client: &str) {
         for (number, case) in self.cases.iter().enumerate() {
             for te in TE {
-                let line = self.proxy.access_line_of(&path(number, client, te));
+                let line = self.secure.proxy.access_line_of(&path(number, client, te));
                 let reason = line["reason"].as_str().map(str::to_owned);
                 assert_eq!(reason, case.gives.reason, "{} ({client}, TE {te}): {line}", case.case);
                 assert_eq!(line["status"], case.gives.status, "{} ({client}, TE {te}): {line}", case.case);
@@ -105,7 +100,7 @@ fn over_http_1(file: &str) {
         for te in TE {
             let path = path(number, "h1", te);
             let fields = if te { "TE: trailers\r\nConnection: TE\r\n" } else { "" };
-            let mut client = trial.proxy.client();
+            let mut client = trial.secure.proxy.client();
             client.send(format!("{} {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n", case.method));
             let what = format!("{} (TE {te})", case.case);
             loop {
@@ -132,12 +127,12 @@ fn over_http_1(file: &str) {
 
 fn over_http_2(file: &str) {
     let trial = Trial::begin(file);
-    let port = trial.proxy.port("secure");
+    let port = trial.secure.proxy.port("secure");
     for (number, case) in trial.cases.iter().enumerate() {
         for te in TE {
             let path = path(number, "h2", te);
             let url = format!("https://localhost:{port}{path}");
-            let mut arguments = vec!["--http2", "--cacert", &trial.ca, "--max-time", "20", &url];
+            let mut arguments = vec!["--http2", "--cacert", &trial.secure.ca, "--max-time", "20", &url];
             if te {
                 arguments.extend(["-H", "TE: trailers"]);
             }
@@ -167,7 +162,7 @@ fn over_http_3(file: &str) {
         }
     }
     let asked = json!({ "requests": requests, "serial": true });
-    let told = Http3::run("requests", trial.proxy.port("secure"), &trial.ca, asked).all();
+    let told = trial.secure.run("requests", asked).all();
     let expected = trial.cases.iter().flat_map(|case| TE.map(|te| (case, te)));
     for ((case, te), told) in expected.zip(told) {
         let what = format!("{} (TE {te}): {told}", case.case);

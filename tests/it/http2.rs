@@ -1,7 +1,7 @@
 //! HTTP/2 over TLS and in the clear, by curl and h2load.
 
 use super::support::{
-    Certificates, Client, H2Origin, Nginx, Origin, Proxy, Tree, config, curl, h2load, to, until,
+    Certificates, Client, H2Origin, Nginx, Origin, Proxy, Secure, Tree, config, curl, h2load, to, until,
 };
 
 const SECURE: &str = r#"
@@ -18,28 +18,8 @@ hosts:
       only-get: { path: /get, methods: [GET], proxy: { upstream: origin } }
 "#;
 
-struct Secure {
-    proxy: Proxy,
-    ca: String,
-}
-
 fn before(origin: &dyn std::fmt::Display) -> Secure {
-    let tree = Tree::new();
-    let certificates = Certificates::new(&tree);
-    certificates.sign("web", &["localhost"]);
-    let ca = certificates.ca();
-    let proxy = Proxy::start_in(tree, &config(SECURE, &[("ORIGIN", origin)]));
-    Secure { proxy, ca }
-}
-
-impl Secure {
-    /// curl by HTTP/2 over TLS.
-    fn curl(&self, path: &str, arguments: &[&str]) -> String {
-        let url = format!("https://localhost:{}{path}", self.proxy.port("secure"));
-        let run = curl(&[&["--http2", "--cacert", &self.ca, &url][..], arguments].concat());
-        assert_eq!(run.code, 0, "{run:?}");
-        run.stdout
-    }
+    Secure::start(&config(SECURE, &[("ORIGIN", origin)]))
 }
 
 #[test]
@@ -145,12 +125,8 @@ fn bodies_are_not_read_faster_than_they_are_taken() {
 #[test]
 fn trailers_reach_the_client() {
     let origin = H2Origin::with_trailers();
-    let tree = Tree::new();
-    let certificates = Certificates::new(&tree);
-    certificates.sign("web", &["localhost"]);
-    let ca = certificates.ca();
     let h2c = SECURE.replace("endpoints:", "protocol: h2c, endpoints:");
-    let secure = Secure { ca, proxy: Proxy::start_in(tree, &config(&h2c, &[("ORIGIN", &origin.address())])) };
+    let secure = Secure::start(&config(&h2c, &[("ORIGIN", &origin.address())]));
     let headers = secure.proxy.tree().path("headers");
     let text = secure.curl("/file", &["-H", "TE: trailers", "-D", &headers.to_string_lossy()]);
     assert_eq!(text, "abc");

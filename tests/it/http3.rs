@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Certificates, H2Origin, Http3, Nginx, Origin, Proxy, Reply, Tree, config, until};
+use super::support::{H2Origin, Nginx, Origin, Reply, Secure, config, until};
 
 const SECURE: &str = r#"
 certificates: { web: { cert: web.pem, key: web.key } }
@@ -38,16 +38,7 @@ hosts:
         respond: { body: once }
 "#;
 
-pub struct Secure {
-    pub proxy: Proxy,
-    pub ca: String,
-}
-
 pub fn start(origin: &dyn std::fmt::Display, protocols: &str, listener: &str) -> Secure {
-    let tree = Tree::new();
-    let certificates = Certificates::new(&tree);
-    certificates.sign("web", &["localhost"]);
-    let ca = certificates.ca();
     let yaml = config(
         SECURE,
         &[
@@ -57,29 +48,11 @@ pub fn start(origin: &dyn std::fmt::Display, protocols: &str, listener: &str) ->
             ("BODY", &format!("\"{}\"", "text ".repeat(1000))),
         ],
     );
-    let proxy = Proxy::start_in(tree, &yaml);
-    Secure { proxy, ca }
+    Secure::start(&yaml)
 }
 
 fn before(origin: &dyn std::fmt::Display) -> Secure {
     start(origin, "[h1, h2, h3]", "timeouts: { body_idle: 500ms }")
-}
-
-impl Secure {
-    pub fn run(&self, what: &str, specification: Value) -> Http3 {
-        Http3::run(what, self.proxy.port("secure"), &self.ca, specification)
-    }
-
-    /// The answers to these requests, at once on one connection.
-    #[track_caller]
-    pub fn ask(&self, requests: Value) -> Vec<Value> {
-        self.run("requests", json!({ "requests": requests })).all()
-    }
-
-    #[track_caller]
-    pub fn ask_one(&self, request: Value) -> Value {
-        self.ask(json!([request])).remove(0)
-    }
 }
 
 pub fn field<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
@@ -167,15 +140,10 @@ fn a_large_file_is_not_read_faster_than_it_is_taken() {
 #[test]
 fn trailers_pass_from_the_origin() {
     let origin = H2Origin::with_trailers();
-    let tree = Tree::new();
-    let certificates = Certificates::new(&tree);
-    certificates.sign("web", &["localhost"]);
-    let ca = certificates.ca();
     let yaml = SECURE.replace("endpoints:", "protocol: h2c, endpoints:");
     let words: [(&str, &dyn std::fmt::Display); 4] =
         [("ORIGIN", &origin.address()), ("PROTOCOLS", &"[h3]"), ("LISTENER", &""), ("BODY", &"x")];
-    let yaml = config(&yaml, &words);
-    let secure = Secure { ca, proxy: Proxy::start_in(tree, &yaml) };
+    let secure = Secure::start(&config(&yaml, &words));
     let answer = secure.ask_one(json!({ "path": "/file", "fields": [["te", "trailers"]] }));
     assert_eq!(answer["body"], "abc", "{answer}");
     assert_eq!(answer["trailers"], json!([["x-sum", "42"]]));

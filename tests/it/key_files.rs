@@ -9,39 +9,10 @@ impl Files {
     fn new() -> Self {
         let files = Self(Tree::new());
         let subject = ["-subj", "/CN=a.test", "-addext", "subjectAltName=DNS:a.test"];
-        let new = [
-            "req", "-x509", "-days", "30", "-nodes", "-newkey", "rsa:2048", "-keyout", "KEY", "-out", "CERT",
-        ];
-        files.make(
-            &[
-                &new.map(|word| {
-                    if word == "KEY" {
-                        "a.key"
-                    } else if word == "CERT" {
-                        "a.pem"
-                    } else {
-                        word
-                    }
-                })[..],
-                &subject,
-            ]
-            .concat(),
-        );
-        files.make(
-            &[
-                &new.map(|word| {
-                    if word == "KEY" {
-                        "b.key"
-                    } else if word == "CERT" {
-                        "b.pem"
-                    } else {
-                        word
-                    }
-                })[..],
-                &subject,
-            ]
-            .concat(),
-        );
+        let new = ["req", "-x509", "-days", "30", "-nodes", "-newkey", "rsa:2048"];
+        for (key, cert) in [("a.key", "a.pem"), ("b.key", "b.pem")] {
+            files.make(&[&new[..], &["-keyout", key, "-out", cert], &subject].concat());
+        }
         files
     }
 

@@ -2,14 +2,17 @@
 //! to nginx and to a server of Python's. Each of them must see exactly the requests that Portolan says it passed on, and both the
 //! same ones.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::support::{Client, Nginx, Proxy, Python, Tree, cases, config, free_port, unescape, until};
+use super::support::{
+    AskTrailers, Client, Nginx, Proxy, Python, Tree, cases, config, free_port, http1_with_te, unescape,
+    until, with_and_without_te,
+};
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Case {
     case: String,
     send: String,
@@ -101,6 +104,48 @@ struct Trial {
     _server: Python,
 }
 
+/// The lines that a log gets from a moment on.
+struct Log {
+    path: PathBuf,
+    /// Bytes of whole lines that it had then.
+    end: usize,
+}
+
+impl Log {
+    fn at_end(path: PathBuf) -> Self {
+        let text = fs::read(&path).unwrap_or_default();
+        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        Self { path, end }
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let new = &text[self.end..];
+        let whole = new.rfind('\n').map_or("", |last| &new[..last]);
+        whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// What an origin has answered with 200.
+    fn seen(&self) -> Vec<Seen> {
+        let lines = self.lines();
+        let answered = lines.iter().filter(|line| line["status"] == "200");
+        answered.map(|line| (word(line, "method"), word(line, "target"), word(line, "body"))).collect()
+    }
+
+    /// The requests for which Portolan says that this origin answered 200: method and path.
+    fn passed(&self, origin: &str) -> Vec<(String, String)> {
+        let lines = self.lines();
+        let passed = lines.iter().filter(|line| {
+            line["listener"] == origin && line["status"] == 200 && line["endpoint"].is_string()
+        });
+        passed.map(|line| (word(line, "method"), word(line, "path"))).collect()
+    }
+}
+
+fn word(line: &Value, name: &str) -> String {
+    line[name].as_str().unwrap_or_default().to_owned()
+}
+
 impl Trial {
     fn new() -> Self {
         let tree = Tree::new();
@@ -116,33 +161,18 @@ impl Trial {
         Self { proxy: Proxy::start(&config(CONFIGURATION, &words)), nginx, python, _server: server }
     }
 
-    /// What an origin has answered with 200.
-    fn seen(&self, origin: &str) -> Vec<Seen> {
-        let path = match origin {
+    /// The log of an origin, and the access log.
+    fn logs(&self, origin: &str) -> [Log; 2] {
+        let seen = match origin {
             "nginx" => self.nginx.tree().path("seen.log"),
             _ => self.python.path("seen.log"),
         };
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let lines = whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
-        let answered = lines.filter(|line: &Value| line["status"] == "200");
-        let word = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        answered.map(|line| (word(&line, "method"), word(&line, "target"), word(&line, "body"))).collect()
-    }
-
-    /// The requests for which Portolan says that this origin answered 200: method and path.
-    fn passed(&self, origin: &str) -> Vec<(String, String)> {
-        let lines = self.proxy.access_log();
-        let passed = lines.iter().filter(|line| {
-            line["listener"] == origin && line["status"] == 200 && line["endpoint"].is_string()
-        });
-        let word = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        passed.map(|line| (word(line, "method"), word(line, "path"))).collect()
+        [seen, self.proxy.tree().path("stdout")].map(Log::at_end)
     }
 
     /// Sends a case to one origin; gives what the origin saw of it.
     fn send(&self, case: &Case, origin: &str) -> Result<Vec<Seen>, String> {
-        let (seen, passed) = (self.seen(origin).len(), self.passed(origin).len());
+        let [seen, passed] = self.logs(origin);
         let port = self.proxy.port(origin);
         let mut client = Client::tcp(port);
         // What waits for more than was sent is waited for no longer than this.
@@ -151,15 +181,13 @@ impl Trial {
         let _ = client.try_send("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         client.read_to_end();
         drop(client);
-        let fence = format!("GET /fence?{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", seen);
+        let fence = format!("GET /fence?{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", seen.end);
         assert_eq!(Client::tcp(port).send(fence).response().status, 200);
         let is_fence = |(_, target, _): &Seen| target.starts_with("/fence");
         until("the fence is seen", || {
-            self.seen(origin)[seen..].iter().any(is_fence)
-                && self.passed(origin)[passed..].iter().any(|(_, path)| path == "/fence")
+            seen.seen().iter().any(is_fence) && passed.passed(origin).iter().any(|(_, path)| path == "/fence")
         });
-        let mut seen = self.seen(origin).split_off(seen);
-        let mut passed = self.passed(origin).split_off(passed);
+        let (mut seen, mut passed) = (seen.seen(), passed.passed(origin));
         seen.retain(|seen| !is_fence(seen));
         passed.retain(|(_, path)| path != "/fence");
         let told: Vec<&String> = passed.iter().map(|(method, _)| method).collect();
@@ -182,9 +210,20 @@ impl Trial {
     }
 }
 
+impl AskTrailers for Case {
+    fn name(&mut self) -> &mut String {
+        &mut self.case
+    }
+
+    fn ask_trailers(&mut self) -> bool {
+        let asking = http1_with_te(&self.send);
+        asking.map(|asking| self.send = asking).is_some()
+    }
+}
+
 #[track_caller]
 fn run(files: &[&str]) {
-    let cases: Vec<Case> = files.iter().flat_map(|file| cases::<Case>(file)).collect();
+    let cases = with_and_without_te(files.iter().flat_map(|file| cases::<Case>(file)).collect());
     let trial = Trial::new();
     let failed = |case: &Case| Some(format!("{}: {}", case.case, trial.of(case).err()?));
     let wrong: Vec<String> = cases.iter().filter_map(failed).collect();

@@ -440,10 +440,9 @@ fn what_is_queued_outlives_reloads_and_the_end() {
 fn reloads_leave_no_tasks_and_no_threads_behind() {
     let (collector, origin) = (Collector::start(), Origin::saying(""));
     let mut proxy = Proxy::start(&tracing(&collector.url(), &[&origin.address()]));
-    let threads = |proxy: &Proxy| std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap().count();
     get(&proxy, "/", "");
     collector.wait(2);
-    let before = threads(&proxy);
+    let before = proxy.threads();
     for n in 0..20 {
         let settings = format!("{}, sample: {}%, service_name: s{}", collector.url(), n + 1, n % 3);
         proxy.change(&tracing(&settings, &[&origin.address()]));
@@ -452,5 +451,5 @@ fn reloads_leave_no_tasks_and_no_threads_behind() {
     collector.wait(42);
     until("one task", || proxy.metric("portolan_tasks{kind=\"spans\"}") == Some(1.0));
     // Threads for blocking work come and go.
-    until("as many threads", || threads(&proxy) <= before + 1);
+    until("as many threads", || proxy.threads() <= before + 1);
 }

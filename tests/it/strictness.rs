@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::support::{Client, Origin, Proxy, cases, unescape, waited};
+use super::support::{
+    AskTrailers, Client, Origin, Proxy, cases, http1_with_te, unescape, waited, with_and_without_te,
+};
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
     case: String,
@@ -25,7 +27,7 @@ struct Case {
     origin_lacks: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Gives {
     status: Statuses,
@@ -33,14 +35,14 @@ struct Gives {
     connection: Fate,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 enum Statuses {
     One(u16),
     Several(Vec<u16>),
 }
 
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Fate {
     Closed,
@@ -104,19 +106,20 @@ hosts:
         let texts = case.origin.iter_mut().chain([&mut case.send]);
         texts.for_each(|text| *text = text.replace("TARGET", &target));
     }
-    try_all(&cases, Proxy::start(&yaml.replace("TARGET", &target)), origin);
+    try_all(cases, Proxy::start(&yaml.replace("TARGET", &target)), origin);
 }
 
 #[track_caller]
 fn run(file: &str) {
     let origin = Origin::saying("reached");
     let proxy = Proxy::before(&origin);
-    try_all(&cases(file), proxy, origin);
+    try_all(cases(file), proxy, origin);
 }
 
-/// Tries every case and reports all that went wrong.
+/// Tries every case, also with `TE: trailers`, and reports all that went wrong.
 #[track_caller]
-fn try_all(cases: &[Case], proxy: Proxy, origin: Origin) {
+fn try_all(cases: Vec<Case>, proxy: Proxy, origin: Origin) {
+    let cases = with_and_without_te(cases);
     let mut trial = Trial { proxy, origin, logged: 0 };
     let wrong: Vec<String> =
         cases.iter().filter_map(|case| Some(format!("{}: {}", case.case, trial.of(case).err()?))).collect();
@@ -194,6 +197,17 @@ impl Trial {
             client.try_response_to("GET").map_err(|error| format!("the connection is not kept: {error}"))?;
         self.reason()?;
         if kept.status == 200 { Ok(()) } else { Err(format!("the next request gets {}", kept.status)) }
+    }
+}
+
+impl AskTrailers for Case {
+    fn name(&mut self) -> &mut String {
+        &mut self.case
+    }
+
+    fn ask_trailers(&mut self) -> bool {
+        let asking = http1_with_te(&self.send);
+        asking.map(|asking| self.send = asking).is_some()
     }
 }
 

@@ -5,11 +5,10 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::support::{Proxy, Tree, portolan, until};
+use super::support::{Proxy, Tree, portolan, until, waited};
 
 const YAML: &str = r#"
 include: ["parts/*.yaml"]
@@ -24,14 +23,11 @@ fn says(proxy: &Proxy, word: &str) -> bool {
 /// Longer than a burst of changes is waited for.
 const PAUSE: Duration = Duration::from_millis(1500);
 
-/// Looks at it all through a pause of the writer.
+/// Checks that no other generation goes live while the writer pauses.
 #[track_caller]
 fn assert_stays(proxy: &Proxy, generation: u64) {
-    let end = Instant::now() + PAUSE;
-    while Instant::now() < end {
-        assert_eq!(proxy.generation(), generation, "a half of the file went live");
-        thread::sleep(Duration::from_millis(50));
-    }
+    let other = waited(PAUSE, || Some(proxy.generation()).filter(|now| *now != generation));
+    assert_eq!(other, None, "a half of the file went live");
 }
 
 #[test]

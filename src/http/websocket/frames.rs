@@ -111,7 +111,7 @@ pub fn going_away() -> Bytes {
 /// A client's, masked by a key that nobody could guess (RFC 6455 section 5.3).
 pub fn going_away_masked() -> Bytes {
     let mut key = [0; KEY as usize];
-    SystemRandom::new().fill(&mut key).expect("the system has randomness");
+    SystemRandom::new().fill(&mut key).expect("the system has a source of random numbers");
     let mut frame = vec![FIN | CLOSE, MASKED | 2];
     frame.extend(key);
     frame.extend(GOING_AWAY.iter().zip(key).map(|(byte, key)| byte ^ key));

@@ -50,7 +50,7 @@ pub fn connect(head: &request::Parts) -> Option<Connect> {
 /// Puts a fresh key on a request; says what is to be answered to it.
 pub fn ask(headers: &mut HeaderMap) -> HeaderValue {
     let mut nonce = [0; 16];
-    SystemRandom::new().fill(&mut nonce).expect("the system has randomness");
+    SystemRandom::new().fill(&mut nonce).expect("the system has a source of random numbers");
     let key = value(STANDARD.encode(nonce));
     let accept = accept_of(key.as_bytes());
     headers.insert(SEC_WEBSOCKET_KEY, key);
@@ -89,7 +89,7 @@ fn accept_of(key: &[u8]) -> HeaderValue {
 }
 
 fn value(base64: String) -> HeaderValue {
-    HeaderValue::from_str(&base64).expect("base64 is a value")
+    HeaderValue::from_str(&base64).expect("base64 is visible ASCII")
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ struct Generations<T> {
 impl Seal {
     pub fn new() -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        Self(key.expect("the system has random numbers"))
+        Self(key.expect("the system has a source of random numbers"))
     }
 
     pub fn tag(&self, secret: &[u8]) -> Tag {

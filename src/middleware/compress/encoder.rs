@@ -34,9 +34,9 @@ impl Encoder {
     pub fn new(coding: Coding, heavy: HeavyWork) -> Self {
         let state = match coding {
             Coding::Zstd => {
-                let mut zstd =
-                    zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).expect("a level that zstd has");
-                zstd.window_log(WINDOW_LOG).expect("a window that zstd has");
+                let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)
+                    .expect("ZSTD_LEVEL is in the range that zstd allows");
+                zstd.window_log(WINDOW_LOG).expect("WINDOW_LOG is in the range that zstd allows");
                 State::Zstd(Box::new(zstd))
             }
             Coding::Br => {

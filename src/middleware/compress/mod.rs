@@ -210,7 +210,8 @@ fn announce(coding: Coding, head: &mut response::Parts) {
 fn weaken(head: &mut response::Parts) {
     let tag = head.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
     if let Some(tag) = tag.filter(|tag| !tag.starts_with("W/")) {
-        let weak = HeaderValue::try_from(format!("W/{tag}")).expect("a tag with two letters before it");
+        let weak =
+            HeaderValue::try_from(format!("W/{tag}")).expect("the tag is a field value, and W/ is ASCII");
         head.headers.insert(header::ETAG, weak);
     }
 }

@@ -63,8 +63,8 @@ impl Decoder {
         let state = match coding {
             Coding::Zstd => {
                 let mut zstd = zstd::stream::read::Decoder::with_buffer(Input::default())
-                    .expect("a decoder without a dictionary");
-                zstd.window_log_max(WINDOW_LOG).expect("a window that zstd has");
+                    .expect("only a dictionary can be rejected, and there is none");
+                zstd.window_log_max(WINDOW_LOG).expect("WINDOW_LOG is in the range that zstd allows");
                 State::Zstd(Box::new(zstd))
             }
             Coding::Br => State::Br(Box::new(brotli::Decompressor::new(Input::default(), 4096))),

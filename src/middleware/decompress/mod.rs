@@ -43,7 +43,7 @@ pub struct Config {
 }
 
 const CODINGS: [Coding; 3] = [Coding::Zstd, Coding::Br, Coding::Gzip];
-const MAX_RATIO: NonZeroU32 = NonZeroU32::new(100).expect("it is not zero");
+const MAX_RATIO: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 
 impl Default for Config {
     fn default() -> Self {
@@ -84,7 +84,7 @@ impl Decompress {
         let accept = config.algorithms.iter().map(|coding| coding.name()).collect::<Vec<_>>().join(", ");
         Self {
             codings: config.algorithms.as_slice().into(),
-            accept: HeaderValue::try_from(accept).expect("codings are words"),
+            accept: HeaderValue::try_from(accept).expect("names of codings are visible ASCII"),
             bounds: Bounds {
                 size: config.max_size.0,
                 ratio: config.max_ratio.get().into(),

@@ -18,10 +18,10 @@ use crate::{
     value::{FieldName, OneOrMany, Span, Spanned, TextOr},
 };
 
-/// What requests are told apart by, as written: one thing or several together.
+/// What separates counts, as written: one value or several together.
 pub type Written = OneOrMany<Spanned<TextOr<KeyText, KeyMap>>>;
 
-/// One thing that requests are told apart by.
+/// A value of the request that separates counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyText {
     ClientIp,
@@ -30,13 +30,13 @@ pub enum KeyText {
     Host,
     Route,
     Tenant,
-    /// Who the authentication before it found.
+    /// The authenticated user.
     User,
-    /// A claim of the token that a jwt before it found right.
+    /// A claim of the token that jwt verified.
     Claim(Box<str>),
 }
 
-/// The same with more to say.
+/// The same with settings.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "LimitKey")]
@@ -50,7 +50,7 @@ pub enum KeyMap {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "LimitByClientIp")]
 pub struct ClientIp {
-    /// How many bits of an IPv6 address tell clients apart, 1 to 128: one client has a whole network of them. Default 64.
+    /// The prefix length of IPv6 addresses that counts as one client, 1 to 128. Default 64.
     #[serde(default)]
     pub v6_prefix: Option<Spanned<u8>>,
 }

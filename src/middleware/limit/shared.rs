@@ -116,7 +116,7 @@ impl Shared {
         let mut key = String::with_capacity(self.name.len() + 32);
         key.push_str(&self.name);
         for byte in &hasher.0.finish().as_ref()[..16] {
-            write!(key, "{byte:02x}").expect("a string takes it");
+            write!(key, "{byte:02x}").expect("writing to a String cannot fail");
         }
         key
     }

@@ -25,7 +25,8 @@ macro_rules! family {
             const KIND: &'static str = $kind;
 
             fn make(name: &str, help: &str, labels: &[&str]) -> Self {
-                Self::new(Opts::new(name, help), labels).expect("the table's names are such")
+                Self::new(Opts::new(name, help), labels)
+                    .expect("names and labels of the table are valid for Prometheus")
             }
         }
     };
@@ -41,6 +42,6 @@ impl Family for Histograms {
 
     fn make(name: &str, help: &str, labels: &[&str]) -> Self {
         let options = HistogramOpts::new(name, help).buckets(DURATIONS.to_vec());
-        Self::new(options, labels).expect("the table's names are such")
+        Self::new(options, labels).expect("names and labels of the table are valid for Prometheus")
     }
 }

@@ -16,13 +16,14 @@ mod nginx;
 mod origin;
 mod proxy;
 mod redis;
+mod secure;
 mod tools;
 mod tree;
 
 use std::time::{Duration, Instant};
 
 pub use browser::browse;
-pub use cases::{cases, unescape};
+pub use cases::{AskTrailers, cases, http1_with_te, unescape, with_and_without_te};
 pub use certificates::Certificates;
 pub use client::Client;
 pub use frames::Frames;
@@ -37,6 +38,7 @@ pub use nginx::Nginx;
 pub use origin::{Origin, Reply};
 pub use proxy::{Outcome, Proxy, portolan, to};
 pub use redis::Redis;
+pub use secure::Secure;
 pub use tools::{Python, Run, curl, openssl, runs, testssl};
 pub use tree::{Tree, free_port};
 

@@ -256,6 +256,10 @@ impl Proxy {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
     }
 
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").count()
+    }
+
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
