@@ -1,13 +1,14 @@
 //! A client's session with the request that it carries: the place where the chain's response half runs,
 //! whoever the response is from.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, task::Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header, response};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    meanwhile::{Meanwhile, Nothing, at_once, until, until_sent},
     patience::{passed, patiently},
     session::{ClientError, Session},
     tunnel,
@@ -162,7 +163,7 @@ impl<S: Session> Downstream<S> {
     async fn read_coded(&mut self) -> Result<Option<Bytes>, Reason> {
         if let Some(throttle) = &mut self.exchange.throttle {
             let due = throttle.due();
-            self.wait(due).await.map_err(ClientError::reason)?;
+            self.wait(due, &mut Nothing).await.map_err(ClientError::reason)?;
         }
         let data = self.session.read_body().await.map_err(ClientError::reason)?;
         if let (Some(throttle), Some(data)) = (&mut self.exchange.throttle, &data) {
@@ -190,7 +191,7 @@ impl<S: Session> Downstream<S> {
 
     /// What a client sends through a tunnel, from some time on: that has a speed, and no end like a body's.
     pub async fn read_tunnel(&mut self, due: Instant) -> Result<Option<Bytes>, ClientError> {
-        if self.exchange.throttle.is_some() {
+        if self.exchange.throttle.is_some() && due > Instant::now() {
             sleep_until(due).await;
         }
         let data = self.session.read_body().await?;
@@ -265,6 +266,16 @@ impl<S: Session> Downstream<S> {
     }
 
     pub async fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
+        self.send_data_while(data, end, &mut Nothing).await
+    }
+
+    /// Sends a piece of the body, and does something else while the client takes nothing.
+    pub async fn send_data_while<M: Meanwhile<S>>(
+        &mut self,
+        data: Bytes,
+        end: bool,
+        meanwhile: &mut M,
+    ) -> Result<(), M::Error> {
         if self.progress == Progress::Ended {
             return Ok(());
         }
@@ -280,26 +291,52 @@ impl<S: Session> Downstream<S> {
             self.progress = Progress::Ended;
             self.end_lease();
         }
-        self.pass(data, end).await
+        self.pass(data, end, meanwhile).await
     }
 
     /// Sends a piece of the body as it goes to the client, as fast as it may.
-    async fn pass(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
+    async fn pass<M: Meanwhile<S>>(
+        &mut self,
+        data: Bytes,
+        end: bool,
+        meanwhile: &mut M,
+    ) -> Result<(), M::Error> {
         match self.exchange.throttle.is_some() && self.exchange.method != Method::HEAD {
-            false => self.session.send_data(data, end).await,
-            true => Box::pin(self.pass_slowly(data, end)).await,
+            false => self.write(data, end, meanwhile).await,
+            true => Box::pin(self.pass_slowly(data, end, meanwhile)).await,
         }
     }
 
-    async fn pass_slowly(&mut self, mut data: Bytes, end: bool) -> Result<(), ClientError> {
+    async fn write<M: Meanwhile<S>>(
+        &mut self,
+        data: Bytes,
+        end: bool,
+        meanwhile: &mut M,
+    ) -> Result<(), M::Error> {
+        if !meanwhile.is_due() {
+            return Ok(self.session.send_data(data, end).await?);
+        }
+        let sent = at_once(pin!(self.session.send_data(data, end))).await;
+        match sent {
+            Poll::Ready(sent) => Ok(sent?),
+            Poll::Pending => until_sent(self, meanwhile).await,
+        }
+    }
+
+    async fn pass_slowly<M: Meanwhile<S>>(
+        &mut self,
+        mut data: Bytes,
+        end: bool,
+        meanwhile: &mut M,
+    ) -> Result<(), M::Error> {
         loop {
             let most = self.exchange.throttle.as_ref().and_then(|throttle| throttle.piece(Way::Response));
             let piece = data.split_to(most.map_or(data.len(), |most| most.min(data.len())));
             if let Some(throttle) = self.exchange.throttle.as_ref().filter(|_| !piece.is_empty()) {
                 let due = throttle.book(piece.len());
-                self.wait(due).await?;
+                self.wait(due, meanwhile).await?;
             }
-            self.session.send_data(piece, end && data.is_empty()).await?;
+            self.write(piece, end && data.is_empty(), meanwhile).await?;
             if data.is_empty() {
                 return Ok(());
             }
@@ -307,47 +344,69 @@ impl<S: Session> Downstream<S> {
     }
 
     /// Waits until more may pass. No deadline of the session runs meanwhile: the client is not to blame.
-    async fn wait(&mut self, due: Instant) -> Result<(), ClientError> {
+    async fn wait<M: Meanwhile<S>>(&mut self, due: Instant, meanwhile: &mut M) -> Result<(), M::Error> {
         match due > Instant::now() {
             false => Ok(()),
-            true => Box::pin(self.wait_until(due)).await,
+            true => Box::pin(self.wait_until(due, meanwhile)).await,
         }
     }
 
-    async fn wait_until(&mut self, at: Instant) -> Result<(), ClientError> {
+    async fn wait_until<M: Meanwhile<S>>(&mut self, at: Instant, meanwhile: &mut M) -> Result<(), M::Error> {
         // What has passed is not kept back with what waits.
-        self.session.flush().await?;
+        self.flush_session(meanwhile).await?;
+        if meanwhile.is_due() {
+            return until(at, self, meanwhile).await;
+        }
         tokio::select! {
             biased;
             () = sleep_until(at) => Ok(()),
-            () = self.session.gone() => Err(ClientError::Gone),
+            () = self.session.gone() => Err(ClientError::Gone.into()),
         }
     }
 
     /// Hands over to the network what there is of the body so far.
-    pub async fn flush(&mut self) -> Result<(), ClientError> {
+    pub async fn flush<M: Meanwhile<S>>(&mut self, meanwhile: &mut M) -> Result<(), M::Error> {
         if self.progress == Progress::Begun
             && let Some(encoder) = &mut self.exchange.encoder
         {
             let data = encoder.flush();
             if !data.is_empty() {
-                self.pass(data, false).await?;
+                self.pass(data, false, meanwhile).await?;
             }
         }
-        self.session.flush().await
+        self.flush_session(meanwhile).await
     }
 
-    pub async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+    async fn flush_session<M: Meanwhile<S>>(&mut self, meanwhile: &mut M) -> Result<(), M::Error> {
+        if !meanwhile.is_due() {
+            return Ok(self.session.flush().await?);
+        }
+        let sent = at_once(pin!(self.session.flush())).await;
+        match sent {
+            Poll::Ready(sent) => Ok(sent?),
+            Poll::Pending => until_sent(self, meanwhile).await,
+        }
+    }
+
+    pub async fn send_trailers<M: Meanwhile<S>>(
+        &mut self,
+        trailers: HeaderMap,
+        meanwhile: &mut M,
+    ) -> Result<(), M::Error> {
         if self.progress == Progress::Ended {
             return Ok(());
         }
         if let Some(mut encoder) = self.exchange.encoder.take() {
             let data = encoder.encode(Bytes::new(), true).await;
-            self.pass(data, false).await?;
+            self.pass(data, false, meanwhile).await?;
         }
         self.progress = Progress::Ended;
         self.end_lease();
-        self.session.send_trailers(trailers).await
+        let sent = at_once(pin!(self.session.send_trailers(trailers))).await;
+        match sent {
+            Poll::Ready(sent) => Ok(sent?),
+            Poll::Pending => until_sent(self, meanwhile).await,
+        }
     }
 
     /// To be said before the client can know: its next request may follow at once.
@@ -359,10 +418,14 @@ impl<S: Session> Downstream<S> {
 
     /// Ends the body where it has not ended yet.
     pub async fn finish(&mut self) -> Result<(), ClientError> {
+        self.finish_while(&mut Nothing).await
+    }
+
+    pub async fn finish_while<M: Meanwhile<S>>(&mut self, meanwhile: &mut M) -> Result<(), M::Error> {
         if matches!(self.progress, Progress::Begun | Progress::Tunnel) {
-            self.send_data(Bytes::new(), true).await?;
+            self.send_data_while(Bytes::new(), true, meanwhile).await?;
         }
-        self.session.flush().await
+        self.flush_session(meanwhile).await
     }
 
     /// Sends a whole answer of our own.

@@ -439,7 +439,10 @@ pub(super) const NOTHING_SENT: StatusCode = match StatusCode::from_u16(499) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        task::{Context, Poll},
+        time::Duration,
+    };
 
     use http::{HeaderMap, response};
 
@@ -493,6 +496,10 @@ mod tests {
         async fn send_data(&mut self, _: Bytes, end: bool) -> Result<(), ClientError> {
             self.ended = end;
             Ok(())
+        }
+
+        fn poll_sent(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+            Poll::Ready(Ok(()))
         }
 
         async fn say(&mut self, _: &mut Bytes) -> Result<(), ClientError> {

@@ -11,6 +11,7 @@ mod destination;
 mod downstream;
 mod engine;
 mod farewell;
+mod meanwhile;
 mod outgoing;
 mod patience;
 mod prepare;

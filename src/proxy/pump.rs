@@ -5,7 +5,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use super::{
     call::Call,
     downstream::{Downstream, Progress},
     farewell::Farewell,
+    meanwhile::{Meanwhile, Pause},
     outgoing::Request,
     patience::patiently,
     recover,
@@ -237,10 +238,14 @@ impl<S: Session> Attempt<'_, S> {
             match step {
                 Step::Sent => break,
                 Step::Flush => {
-                    self.downstream.flush().await?;
+                    let (downstream, mut upload) = self.split();
+                    downstream.flush(&mut upload).await?;
                     unsent = false;
                 }
-                Step::Body(piece) => self.pass_on(piece)?,
+                Step::Body(piece) => {
+                    let (downstream, mut upload) = self.split();
+                    upload.pass_on(piece, downstream)?;
+                }
                 Step::Unasked => self.request.expects_continue = false,
                 Step::Event(Event::Room) => {}
                 Step::Event(Event::Informational(head)) => {
@@ -258,20 +263,29 @@ impl<S: Session> Attempt<'_, S> {
                     }
                 },
                 Step::Event(Event::Data(data)) => {
-                    self.downstream.send_data(data, false).await?;
+                    let (downstream, mut upload) = self.split();
+                    downstream.send_data_while(data, false, &mut upload).await?;
                     unsent = true;
                 }
                 Step::Event(Event::Trailers(trailers)) if self.request.takes_trailers => {
-                    self.downstream.send_trailers(trailers).await?;
+                    let (downstream, mut upload) = self.split();
+                    downstream.send_trailers(trailers, &mut upload).await?;
                     (unsent, answered) = (true, true);
                 }
                 Step::Event(Event::Trailers(_) | Event::End) => {
-                    self.downstream.send_data(Bytes::new(), true).await?;
+                    let (downstream, mut upload) = self.split();
+                    downstream.send_data_while(Bytes::new(), true, &mut upload).await?;
                     (unsent, answered) = (true, true);
                 }
             }
         }
         Ok(self.downstream.finish().await?)
+    }
+
+    /// Both directions, so that the client's goes on while a write of the response waits.
+    fn split(&mut self) -> (&mut Downstream<S>, Upload<'_>) {
+        let Self { downstream, request, exchange, .. } = self;
+        (downstream, Upload { request, exchange, pause: Pause::default() })
     }
 
     /// Queues the request: its head, and of its body what was read by an attempt before.
@@ -332,20 +346,6 @@ impl<S: Session> Attempt<'_, S> {
         .await
     }
 
-    fn pass_on(&mut self, piece: Option<Bytes>) -> Result<(), Failure> {
-        match piece {
-            Some(piece) => {
-                self.request.replay.keep(&piece);
-                self.exchange.send_data(piece)
-            }
-            None => {
-                let trailers = self.downstream.session.take_trailers();
-                self.request.ended(trailers);
-                self.exchange.send_end(self.request.trailers.clone())
-            }
-        }
-    }
-
     /// The final head is there. Says which tunnel it begins, where it does.
     async fn answer(&mut self, mut head: response::Parts, end: bool) -> Result<Option<Begun>, Broken> {
         self.call.answered(&head)?;
@@ -371,6 +371,53 @@ impl<S: Session> Attempt<'_, S> {
         let limits = relay::Limits { idle: self.waits.tunnel_idle, half_open: HALF_OPEN };
         // In a box: few requests become tunnels, and each would make room for it.
         Ok(Box::pin(relay(self.downstream, self.exchange, limits, farewell)).await?)
+    }
+}
+
+/// The body of the request on its way to the origin.
+struct Upload<'a> {
+    request: &'a mut Request,
+    exchange: &'a mut Exchange,
+    pause: Pause,
+}
+
+impl Upload<'_> {
+    fn pass_on<S: Session>(
+        &mut self,
+        piece: Option<Bytes>,
+        downstream: &mut Downstream<S>,
+    ) -> Result<(), Failure> {
+        match piece {
+            Some(piece) => {
+                self.request.replay.keep(&piece);
+                self.exchange.send_data(piece)
+            }
+            None => {
+                let trailers = downstream.session.take_trailers();
+                self.request.ended(trailers);
+                self.exchange.send_end(self.request.trailers.clone())
+            }
+        }
+    }
+}
+
+impl<S: Session> Meanwhile<S> for Upload<'_> {
+    type Error = Broken;
+
+    fn is_due(&self) -> bool {
+        let Request { is_whole, expects_continue, is_unwanted, .. } = *self.request;
+        !is_whole && !expects_continue && !is_unwanted
+    }
+
+    fn poll(&mut self, downstream: &mut Downstream<S>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        ready!(self.exchange.poll_room(cx));
+        if !Meanwhile::<S>::is_due(self) || !self.exchange.has_room() {
+            return Poll::Pending;
+        }
+        ready!(self.pause.poll(downstream.due(), cx));
+        let piece = ready!(pin!(downstream.read_body()).poll(cx))?;
+        self.pass_on(piece, downstream)?;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     downstream::Downstream,
     farewell::{Farewell, Next, next},
+    meanwhile::{Meanwhile, Pause},
     session::{ClientError, Session},
     tunnel::Silence,
 };
@@ -91,11 +92,12 @@ impl<S: Session> Ends<'_, S> {
             match step {
                 Step::Room => {}
                 Step::Flush => {
-                    self.downstream.flush().await.map_err(ClientError::reason)?;
+                    let (downstream, mut upward) = self.split();
+                    downstream.flush(&mut upward).await?;
                     unsent = false;
                 }
-                Step::Origin(event) => unsent |= self.pass_down(event).await.map_err(ClientError::reason)?,
-                Step::Client(data) => self.pass_up(data)?,
+                Step::Origin(event) => unsent |= self.pass_down(event).await?,
+                Step::Client(data) => self.split().1.pass_up(data)?,
                 Step::Farewell(Next::Leave) => {}
                 Step::Farewell(Next::End) => {
                     // The client has its Close; the origin had its time.
@@ -166,7 +168,7 @@ impl<S: Session> Ends<'_, S> {
     }
 
     /// Says whether something is to be handed to the network.
-    async fn pass_down(&mut self, event: Event) -> Result<bool, ClientError> {
+    async fn pass_down(&mut self, event: Event) -> Result<bool, Reason> {
         match event {
             Event::Data(data) => {
                 self.silence.broken();
@@ -174,36 +176,26 @@ impl<S: Session> Ends<'_, S> {
                     Some(farewell) => farewell.down(data),
                     None => data,
                 };
-                self.downstream.send_data(data, false).await?;
+                let (downstream, mut upward) = self.split();
+                downstream.send_data_while(data, false, &mut upward).await?;
                 Ok(true)
             }
             Event::End | Event::Trailers(_) => {
                 self.origin_ended = true;
-                self.close_websocket().await?;
+                self.close_websocket().await.map_err(ClientError::reason)?;
                 self.hear_client_out().await;
-                self.downstream.finish().await?;
+                let (downstream, mut upward) = self.split();
+                downstream.finish_while(&mut upward).await?;
                 Ok(false)
             }
             Event::Room | Event::Informational(_) | Event::Head(..) => Ok(false),
         }
     }
 
-    fn pass_up(&mut self, data: Option<Bytes>) -> Result<(), Reason> {
-        self.silence.broken();
-        let passed = match data {
-            None => {
-                self.client_ended = true;
-                self.exchange.send_end(None)
-            }
-            Some(data) => {
-                let data = match &mut self.farewell {
-                    Some(farewell) => farewell.up(data),
-                    None => data,
-                };
-                self.exchange.send_data(data)
-            }
-        };
-        passed.map_err(|failure| failure.reason)
+    /// Both directions, so that the client's goes on while a write to the client waits.
+    fn split(&mut self) -> (&mut Downstream<S>, Upward<'_>) {
+        let Self { downstream, exchange, farewell, silence, client_ended, .. } = self;
+        (downstream, Upward { exchange, farewell, silence, client_ended, pause: Pause::default() })
     }
 
     /// Sends each end of a WebSocket its Close, where it is time for that.
@@ -236,5 +228,53 @@ impl<S: Session> Ends<'_, S> {
                 _ = farewell.next() => return,
             }
         }
+    }
+}
+
+/// The client's direction of a tunnel.
+struct Upward<'a> {
+    exchange: &'a mut Exchange,
+    farewell: &'a mut Option<Box<Farewell>>,
+    silence: &'a mut Silence,
+    client_ended: &'a mut bool,
+    pause: Pause,
+}
+
+impl Upward<'_> {
+    fn pass_up(&mut self, data: Option<Bytes>) -> Result<(), Reason> {
+        self.silence.broken();
+        let passed = match data {
+            None => {
+                *self.client_ended = true;
+                self.exchange.send_end(None)
+            }
+            Some(data) => {
+                let data = match self.farewell {
+                    Some(farewell) => farewell.up(data),
+                    None => data,
+                };
+                self.exchange.send_data(data)
+            }
+        };
+        passed.map_err(|failure| failure.reason)
+    }
+}
+
+impl<S: Session> Meanwhile<S> for Upward<'_> {
+    type Error = Reason;
+
+    fn is_due(&self) -> bool {
+        !*self.client_ended
+    }
+
+    fn poll(&mut self, downstream: &mut Downstream<S>, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        ready!(self.exchange.poll_room(cx));
+        if *self.client_ended || !self.exchange.has_room() {
+            return Poll::Pending;
+        }
+        let due = downstream.due();
+        ready!(self.pause.poll(due, cx));
+        let data = ready!(pin!(downstream.read_tunnel(due)).poll(cx)).map_err(ClientError::reason)?;
+        Poll::Ready(self.pass_up(data))
     }
 }

@@ -1,6 +1,11 @@
 //! The seam downstream: one exchange with a client, whatever the protocol.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, request, response};
@@ -10,8 +15,8 @@ use crate::{
     http::{connection::Connection, seen::Seen},
 };
 
-/// One request and its response. Every future may be dropped and asked for again without loss, except
-/// that a write dropped half-way leaves the session fit for [`Session::reset`] alone.
+/// One request and its response. Every future may be dropped and asked for again without loss. A write that is dropped
+/// half-way is finished by [`Session::poll_sent`], before anything else is written.
 pub trait Session: Send + Sync + Unpin + 'static {
     /// Whether the head says that no body follows.
     fn body_is_empty(&self) -> bool;
@@ -62,6 +67,9 @@ pub trait Session: Send + Sync + Unpin + 'static {
 
     /// Sends a piece of the body, waiting while the client takes no more.
     fn send_data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Goes on with a write that was dropped half-way. Ready when nothing of it is left.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>>;
 
     /// Sends a few bytes through a tunnel and hands them over to the network. May be dropped and asked for again: what is
     /// on its way is gone from `data`.
@@ -139,6 +147,10 @@ impl<S: Session> Session for Box<S> {
         (**self).send_data(data, end)
     }
 
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        (**self).poll_sent(cx)
+    }
+
     fn say(&mut self, data: &mut Bytes) -> impl Future<Output = Result<(), ClientError>> + Send {
         (**self).say(data)
     }
@@ -208,5 +220,11 @@ impl ClientError {
             Self::WriteTimeout => Reason::ClientTooSlow,
             Self::Malformed(_) => Reason::BadChunk,
         }
+    }
+}
+
+impl From<ClientError> for Reason {
+    fn from(error: ClientError) -> Self {
+        error.reason()
     }
 }

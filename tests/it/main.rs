@@ -26,6 +26,7 @@ mod early_hints;
 mod encodings;
 mod engine;
 mod exchange;
+mod exchange_duplex;
 mod exchange_expect;
 mod exchange_h2;
 mod exchange_load;

@@ -1,7 +1,9 @@
 //! HTTP/1.1 and 1.0: one connection's requests, one after the other.
 
 mod answer;
+mod exchange;
 pub mod head;
+mod output;
 mod partial;
 mod session;
 

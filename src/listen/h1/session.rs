@@ -2,14 +2,13 @@
 
 use std::{
     future::poll_fn,
-    io::IoSlice,
     mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, response};
 use tokio::{io::ReadBuf, sync::watch};
 use tokio_util::io::poll_read_buf;
@@ -17,6 +16,8 @@ use tokio_util::io::poll_read_buf;
 use super::{
     Io, Patience,
     answer::{self, Asked, Framing},
+    exchange::Exchange,
+    output::Output,
 };
 use crate::{
     error::Reason,
@@ -42,7 +43,7 @@ pub struct Http1<I: Io> {
     /// Bytes read and not yet understood.
     pub(super) input: BytesMut,
     /// Bytes said and not yet written.
-    output: BytesMut,
+    output: Output,
     pub(super) read_deadline: Deadline,
     write_deadline: Deadline,
     patience: Patience,
@@ -50,23 +51,6 @@ pub struct Http1<I: Io> {
     /// Turns true when the connection shall end.
     draining: watch::Receiver<bool>,
     exchange: Exchange,
-}
-
-/// What begins anew with each request.
-#[derive(Debug)]
-struct Exchange {
-    body: Body,
-    body_is_empty: bool,
-    asked: Asked,
-    framing: Option<Framing>,
-    owes_continue: bool,
-    close: bool,
-    received: u64,
-    sent: u64,
-    /// The response's end is the connection's.
-    until_close: bool,
-    /// The response was given up or a write failed: nothing more can be said.
-    broken: bool,
 }
 
 /// How much is read at once.
@@ -83,7 +67,7 @@ impl<I: Io> Http1<I> {
         Self {
             io,
             input: BytesMut::new(),
-            output: BytesMut::new(),
+            output: Output::default(),
             read_deadline: Deadline::default(),
             write_deadline: Deadline::default(),
             patience,
@@ -183,7 +167,7 @@ impl<I: Io> Http1<I> {
 
     /// Nothing is to be read or written for a while: buffers are for those who have something in them.
     pub(super) fn rest(&mut self) {
-        for buffer in [&mut self.input, &mut self.output] {
+        for buffer in [&mut self.input, &mut self.output.collected] {
             if buffer.is_empty() {
                 *buffer = BytesMut::new();
             }
@@ -223,32 +207,26 @@ impl<I: Io> Http1<I> {
         .await
     }
 
-    /// Writes `output` and then `data`.
-    async fn write_out(&mut self, mut data: Bytes) -> Result<(), ClientError> {
-        while !self.output.is_empty() || !data.is_empty() {
-            let written = poll_fn(|cx| self.poll_write(&data, cx)).await;
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        while !self.output.is_empty() {
+            let written = ready!(self.poll_write(cx));
             let Ok(count @ 1..) = written else {
                 self.exchange.broken = true;
-                return Err(written.err().unwrap_or(ClientError::Gone));
+                return Poll::Ready(Err(written.err().unwrap_or(ClientError::Gone)));
             };
-            let from_output = count.min(self.output.len());
-            self.output.advance(from_output);
-            data.advance(count - from_output);
+            if self.output.written(count) {
+                break;
+            }
         }
-        self.output.clear();
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_write(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, ClientError>> {
-        let parts = [IoSlice::new(&self.output), IoSlice::new(data)];
-        let polled = match (self.output.is_empty(), data.is_empty()) {
-            (false, true) => Pin::new(&mut self.io).poll_write(cx, &self.output),
-            (true, _) => Pin::new(&mut self.io).poll_write(cx, data),
-            (false, false) => Pin::new(&mut self.io).poll_write_vectored(cx, &parts),
-        };
-        match polled {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ClientError>> {
+        match self.output.poll_write(&mut self.io, cx) {
             Poll::Ready(result) => {
                 self.write_deadline.clear();
+                // A client that takes something of the response is not one that stalls.
+                self.read_deadline.clear();
                 Poll::Ready(result.map_err(|_| ClientError::Gone))
             }
             Poll::Pending => self.poll_stuck(cx).map(Err),
@@ -271,15 +249,6 @@ impl<I: Io> Http1<I> {
             Poll::Pending => self.poll_stuck(cx).map(Err),
         }
     }
-
-    /// Puts a piece of the body out: small ones are copied behind what waits, large ones go as they are.
-    async fn put(&mut self, data: Bytes) -> Result<(), ClientError> {
-        if self.output.len() + data.len() <= answer::COALESCE {
-            self.output.extend_from_slice(&data);
-            return Ok(());
-        }
-        self.write_out(data).await
-    }
 }
 
 impl<I: Io> Session for Http1<I> {
@@ -298,7 +267,7 @@ impl<I: Io> Session for Http1<I> {
     async fn read_body(&mut self) -> Result<Option<Bytes>, ClientError> {
         if self.exchange.owes_continue && self.input.is_empty() && self.exchange.framing.is_none() {
             self.exchange.owes_continue = false;
-            answer::write_informational(&mut self.output, StatusCode::CONTINUE, &HeaderMap::new());
+            answer::write_informational(&mut self.output.collected, StatusCode::CONTINUE, &HeaderMap::new());
             self.flush().await?;
         }
         loop {
@@ -378,7 +347,7 @@ impl<I: Io> Session for Http1<I> {
         if status == StatusCode::CONTINUE {
             self.exchange.owes_continue = false;
         }
-        answer::write_informational(&mut self.output, status, fields);
+        answer::write_informational(&mut self.output.collected, status, fields);
         self.flush().await
     }
 
@@ -391,7 +360,13 @@ impl<I: Io> Session for Http1<I> {
             || self.exchange.owes_continue
             || (end && self.body_ends_connection())
             || *self.draining.borrow();
-        answer::write_head(&mut self.output, &head, framing, self.exchange.asked, self.exchange.close);
+        answer::write_head(
+            &mut self.output.collected,
+            &head,
+            framing,
+            self.exchange.asked,
+            self.exchange.close,
+        );
         self.exchange.framing = Some(framing);
         if framing == Framing::Tunnel {
             self.exchange.close = true;
@@ -406,50 +381,63 @@ impl<I: Io> Session for Http1<I> {
         if framing != Framing::None {
             self.exchange.sent += data.len() as u64;
         }
-        match framing {
+        let (data, closing): (_, &'static [u8]) = match framing {
             Framing::None => return Ok(()),
             Framing::Exact(left) => {
                 let data = data.slice(..usize::try_from(left).unwrap_or(usize::MAX).min(data.len()));
                 self.exchange.framing = Some(Framing::Exact(left - data.len() as u64));
-                self.put(data).await?;
+                (data, b"")
             }
             Framing::Chunked => {
                 if !data.is_empty() {
-                    write::write_chunk_size(&mut self.output, data.len());
-                    self.put(data).await?;
-                    self.output.extend_from_slice(b"\r\n");
+                    write::write_chunk_size(&mut self.output.collected, data.len());
                 }
-                if end {
-                    self.output.extend_from_slice(b"0\r\n\r\n");
-                    self.exchange.framing = Some(Framing::None);
-                }
-            }
-            Framing::UntilClose => {
-                self.put(data).await?;
-                if end {
-                    self.exchange.framing = Some(Framing::None);
+                match (data.is_empty(), end) {
+                    (true, false) => return Ok(()),
+                    (false, false) => (data, b"\r\n"),
+                    (true, true) => (data, b"0\r\n\r\n"),
+                    (false, true) => (data, b"\r\n0\r\n\r\n"),
                 }
             }
+            Framing::UntilClose => (data, b""),
             Framing::Tunnel => {
-                self.put(data).await?;
                 if end {
-                    self.exchange.framing = Some(Framing::None);
                     self.exchange.body.end();
                 }
+                (data, b"")
             }
+        };
+        if end && !matches!(framing, Framing::Exact(_)) {
+            self.exchange.framing = Some(Framing::None);
         }
-        Ok(())
+        match self.output.put(data, closing) {
+            true => poll_fn(|cx| self.poll_write_out(cx)).await,
+            false => Ok(()),
+        }
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        ready!(self.poll_write_out(cx))?;
+        if !self.output.flushing {
+            return Poll::Ready(Ok(()));
+        }
+        // What ends a chunk may have come behind it.
+        ready!(self.poll_write_out(cx))?;
+        let flushed = ready!(self.poll_flush(cx));
+        self.output.flushing = false;
+        self.exchange.broken |= flushed.is_err();
+        Poll::Ready(flushed)
     }
 
     async fn say(&mut self, data: &mut Bytes) -> Result<(), ClientError> {
         self.exchange.sent += data.len() as u64;
-        self.output.extend_from_slice(&std::mem::take(data));
+        self.output.collected.extend_from_slice(&std::mem::take(data));
         self.flush().await
     }
 
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
         if self.exchange.framing == Some(Framing::Chunked) {
-            write::write_trailers(&mut self.output, &trailers);
+            write::write_trailers(&mut self.output.collected, &trailers);
             self.exchange.framing = Some(Framing::None);
             return Ok(());
         }
@@ -457,10 +445,8 @@ impl<I: Io> Session for Http1<I> {
     }
 
     async fn flush(&mut self) -> Result<(), ClientError> {
-        self.write_out(Bytes::new()).await?;
-        let flushed = poll_fn(|cx| self.poll_flush(cx)).await;
-        self.exchange.broken |= flushed.is_err();
-        flushed
+        self.output.flushing = true;
+        poll_fn(|cx| self.poll_sent(cx)).await
     }
 
     fn reset(&mut self) {
@@ -478,23 +464,6 @@ impl<I: Io> Drop for Http1<I> {
         let Exchange { framing, until_close, broken, .. } = self.exchange;
         if until_close && (framing == Some(Framing::UntilClose) || broken || !self.output.is_empty()) {
             self.io.cut();
-        }
-    }
-}
-
-impl Exchange {
-    fn idle() -> Self {
-        Self {
-            body: Body::new(BodyLength::Empty),
-            body_is_empty: true,
-            asked: Asked { head_only: false, http11: true, connect: false },
-            framing: None,
-            owes_continue: false,
-            close: false,
-            received: 0,
-            sent: 0,
-            until_close: false,
-            broken: false,
         }
     }
 }

@@ -30,6 +30,9 @@ pub(super) struct Http2 {
     respond: SendResponse<Bytes>,
     /// Once the head is sent.
     response: Option<SendStream<Bytes>>,
+    /// The piece of the response that is being sent, and whether it ends it.
+    piece: Bytes,
+    piece_ends: bool,
     trailers: Option<HeaderMap>,
     body_is_empty: bool,
     data_ended: bool,
@@ -69,6 +72,8 @@ impl Http2 {
         Box::new(Self {
             respond,
             response: None,
+            piece: Bytes::new(),
+            piece_ends: false,
             trailers: None,
             body_is_empty,
             data_ended: body_is_empty,
@@ -210,16 +215,6 @@ impl Http2 {
         Ok(())
     }
 
-    /// Pushes what there is as the client takes it. What is left of it has not been pushed.
-    async fn push_all(&mut self, data: &mut Bytes, end: bool) -> Result<(), ClientError> {
-        while !data.is_empty() {
-            let room = poll_fn(|cx| self.poll_room(data.len(), cx)).await?;
-            let piece = data.split_to(room);
-            self.push(piece, end && data.is_empty())?;
-        }
-        Ok(())
-    }
-
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.response {
             Some(response) => response.poll_reset(cx),
@@ -289,20 +284,33 @@ impl Session for Http2 {
         Ok(())
     }
 
-    async fn send_data(&mut self, mut data: Bytes, end: bool) -> Result<(), ClientError> {
+    async fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
         if self.response_ended {
             // A body that the head says is not there (RFC 9110 section 9.3.2) is not sent.
             return Ok(());
         }
-        self.push_all(&mut data, end).await?;
-        match end && !self.response_ended {
-            true => self.push(Bytes::new(), true),
-            false => Ok(()),
+        (self.piece, self.piece_ends) = (data, end);
+        poll_fn(|cx| self.poll_sent(cx)).await
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        while !self.piece.is_empty() {
+            let room = ready!(self.poll_room(self.piece.len(), cx))?;
+            let piece = self.piece.split_to(room);
+            self.push(piece, self.piece_ends && self.piece.is_empty())?;
+        }
+        match self.piece_ends && !self.response_ended {
+            true => Poll::Ready(self.push(Bytes::new(), true)),
+            false => Poll::Ready(Ok(())),
         }
     }
 
     async fn say(&mut self, data: &mut Bytes) -> Result<(), ClientError> {
-        self.push_all(data, false).await
+        while !data.is_empty() {
+            let room = poll_fn(|cx| self.poll_room(data.len(), cx)).await?;
+            self.push(data.split_to(room), false)?;
+        }
+        Ok(())
     }
 
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {

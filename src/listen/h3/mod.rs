@@ -10,6 +10,7 @@ mod piece;
 mod qpack;
 mod session;
 mod settings;
+mod unsent;
 mod varint;
 
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};

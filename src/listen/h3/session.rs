@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request::Parts, response};
 use quinn::{RecvStream, SendStream, StoppedError, VarInt};
 use tokio::time::timeout;
@@ -15,10 +15,10 @@ use tokio::time::timeout;
 use super::{
     Ended,
     code::{Code, Fault},
-    frame,
     head::{self, Head, NoHead, Unfit},
     message::{Message, Part},
     piece::Gathered,
+    unsent::Unsent,
 };
 use crate::{
     error::Reason,
@@ -59,10 +59,7 @@ pub(super) struct Http3 {
     /// Came as CONNECT, extended (RFC 9220) or not: a 2xx makes a tunnel of it.
     connects: bool,
     is_tunnel: bool,
-    /// A frame's beginning and its payload, as far as the client has not taken them.
-    unsent: [Bytes; 2],
-    /// Where the beginnings of frames are made.
-    heads: BytesMut,
+    unsent: Unsent,
     /// Ends when the client wants no response any more.
     refused: Option<Refused>,
     pub(super) pace: Pace,
@@ -106,8 +103,7 @@ impl Http3 {
             owes_continue: false,
             connects: false,
             is_tunnel: false,
-            unsent: Default::default(),
-            heads: BytesMut::new(),
+            unsent: Unsent::default(),
             refused: None,
             pace: Pace::new(Rule::of(settings)),
             write_idle: settings.timeouts.write_idle,
@@ -285,7 +281,7 @@ impl Http3 {
     fn give_up(&mut self, code: Code) {
         self.response_ended = true;
         self.response_reset = true;
-        self.unsent = Default::default();
+        self.unsent.clear();
         let _ = self.respond.reset(code.into());
         if !std::mem::replace(&mut self.request_ended, true) {
             let _ = self.request.stop(code.into());
@@ -310,10 +306,10 @@ impl Http3 {
     /// Nothing has come: asks for it where the client waits to be asked (RFC 9110 section 10.1.1).
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
         if std::mem::take(&mut self.owes_continue) && !self.response_begun {
-            self.queue(head::put_response(StatusCode::CONTINUE, &HeaderMap::new()), Bytes::new());
+            self.unsent.queue(head::put_response(StatusCode::CONTINUE, &HeaderMap::new()), Bytes::new());
         }
-        if self.is_unsent() {
-            let _ = self.poll_sent(cx)?;
+        if !self.unsent.is_empty() {
+            let _ = self.poll_unsent(cx)?;
         }
         if self.is_tunnel {
             // How long it may be silent is said where both its ways are seen.
@@ -323,25 +319,17 @@ impl Http3 {
         Poll::Ready(Err(ClientError::BodyTimeout))
     }
 
-    fn is_unsent(&self) -> bool {
-        self.unsent.iter().any(|part| !part.is_empty())
-    }
-
-    fn queue(&mut self, head: Bytes, payload: Bytes) {
-        debug_assert!(!self.is_unsent(), "one frame goes after the other");
-        self.unsent = [head, payload];
-    }
-
     /// Waits until the client has room for all that is unsent.
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        while let Some(first) = self.unsent.iter().position(|part| !part.is_empty()) {
-            let payload = self.unsent[1].len();
-            let written = pin!(self.respond.write_chunks(&mut self.unsent[first..])).poll(cx);
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        loop {
+            let payload = self.unsent.payload();
+            let Some(rest) = self.unsent.rest() else { break };
+            let written = pin!(self.respond.write_chunks(rest)).poll(cx);
             match written {
                 Poll::Ready(Ok(_)) => {
                     self.write_deadline.clear();
                     self.silence.clear();
-                    self.sent += (payload - self.unsent[1].len()) as u64;
+                    self.sent += (payload - self.unsent.payload()) as u64;
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(self.lose())),
                 Poll::Pending => {
@@ -350,25 +338,23 @@ impl Http3 {
                 }
             }
         }
-        Poll::Ready(Ok(()))
+        match std::mem::take(&mut self.unsent.ends) {
+            true => Poll::Ready(self.end_response()),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
-    /// Sends a frame, after what was left of another.
-    async fn send(&mut self, head: Bytes, payload: Bytes) -> Result<(), ClientError> {
-        poll_fn(|cx| self.poll_sent(cx)).await?;
-        self.queue(head, payload);
-        poll_fn(|cx| self.poll_sent(cx)).await
+    /// Sends a frame, after what was left of another. `end`: it is the last one.
+    async fn send(&mut self, head: Bytes, payload: Bytes, end: bool) -> Result<(), ClientError> {
+        poll_fn(|cx| self.poll_unsent(cx)).await?;
+        self.unsent.queue(head, payload);
+        self.unsent.ends = end;
+        poll_fn(|cx| self.poll_unsent(cx)).await
     }
 
     fn end_response(&mut self) -> Result<(), ClientError> {
         self.response_ended = true;
         self.respond.finish().map_err(|_| ClientError::Gone)
-    }
-
-    fn data_head(&mut self, length: usize) -> Bytes {
-        self.heads.reserve(16);
-        frame::put_head(frame::DATA, length, &mut self.heads);
-        self.heads.split().freeze()
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -444,7 +430,7 @@ impl Session for Http3 {
         self.owes_continue &= status != StatusCode::CONTINUE;
         let mut fields = fields.clone();
         hop_by_hop::strip(&mut fields);
-        self.send(head::put_response(status, &fields), Bytes::new()).await
+        self.send(head::put_response(status, &fields), Bytes::new(), false).await
     }
 
     async fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
@@ -458,35 +444,36 @@ impl Session for Http3 {
         if self.is_tunnel {
             self.message.become_tunnel();
         }
-        self.send(head::put_response(head.status, &head.headers), Bytes::new()).await?;
-        if end { self.end_response() } else { Ok(()) }
+        self.send(head::put_response(head.status, &head.headers), Bytes::new(), end).await
     }
 
-    async fn send_data(&mut self, mut data: Bytes, end: bool) -> Result<(), ClientError> {
+    async fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), ClientError> {
         if self.response_ended {
             // A body that the head says is not there (RFC 9110 section 9.3.2) is not sent.
             return Ok(());
         }
-        self.say(&mut data).await?;
-        if end { self.end_response() } else { Ok(()) }
+        poll_fn(|cx| self.poll_unsent(cx)).await?;
+        self.unsent.queue_data(data);
+        self.unsent.ends = end;
+        poll_fn(|cx| self.poll_unsent(cx)).await
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.poll_unsent(cx)
     }
 
     async fn say(&mut self, data: &mut Bytes) -> Result<(), ClientError> {
         // What waits goes first, whosever it is.
-        poll_fn(|cx| self.poll_sent(cx)).await?;
-        if !data.is_empty() {
-            let head = self.data_head(data.len());
-            self.queue(head, std::mem::take(data));
-        }
-        poll_fn(|cx| self.poll_sent(cx)).await
+        poll_fn(|cx| self.poll_unsent(cx)).await?;
+        self.unsent.queue_data(std::mem::take(data));
+        poll_fn(|cx| self.poll_unsent(cx)).await
     }
 
     async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
         if self.response_ended {
             return Ok(());
         }
-        self.send(head::put_trailers(&trailers), Bytes::new()).await?;
-        self.end_response()
+        self.send(head::put_trailers(&trailers), Bytes::new(), true).await
     }
 
     fn reset(&mut self) {

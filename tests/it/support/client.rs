@@ -87,6 +87,16 @@ impl Client {
         self.stream.get_mut().flush()
     }
 
+    /// Sends until the proxy has taken nothing for a second.
+    pub fn write_until_blocked(&mut self) {
+        self.socket
+            .as_ref()
+            .expect("a TCP connection")
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        while self.try_send([b'x'; 64 * 1024]).is_ok() {}
+    }
+
     /// The final response to a request whose method is not HEAD.
     #[track_caller]
     pub fn response(&mut self) -> Response {

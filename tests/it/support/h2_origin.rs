@@ -1,9 +1,9 @@
 //! HTTP/2 origins in the clear, by the `h2` crate and by hyper-h2: what nginx cannot be made to say.
 
-use std::net::SocketAddr;
+use std::{future::poll_fn, net::SocketAddr};
 
 use bytes::Bytes;
-use h2::{RecvStream, server::SendResponse};
+use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
@@ -27,6 +27,8 @@ pub struct HyperH2 {
 enum Answer {
     Trailers,
     Length,
+    /// So many bytes, while the body is read.
+    AtOnce(usize),
 }
 
 impl HyperH2 {
@@ -58,6 +60,11 @@ impl H2Origin {
     /// Reads the body of every request and answers with its length.
     pub fn counting() -> Self {
         Self::start(Answer::Length)
+    }
+
+    /// Answers every request with so many bytes, while it reads the body.
+    pub fn answering_at_once(length: usize) -> Self {
+        Self::start(Answer::AtOnce(length))
     }
 
     fn start(answer: Answer) -> Self {
@@ -117,17 +124,38 @@ impl Answer {
                     http::HeaderValue::from_static("42"),
                 )]))
             }
+            Self::AtOnce(length) => {
+                let body = respond.send_response(response, false)?;
+                tokio::spawn(say(body, length));
+                count(request.into_body()).await.map(drop)
+            }
             Self::Length => {
-                let mut received = request.into_body();
-                let mut length = 0;
-                while let Some(data) = received.data().await {
-                    let data = data?;
-                    length += data.len();
-                    received.flow_control().release_capacity(data.len())?;
-                }
+                let length = count(request.into_body()).await?;
                 let mut body = respond.send_response(response, false)?;
                 body.send_data(Bytes::from(length.to_string()), true)
             }
         }
     }
+}
+
+/// Reads a body, and says how long it is.
+async fn count(mut body: RecvStream) -> Result<usize, h2::Error> {
+    let mut length = 0;
+    while let Some(data) = body.data().await {
+        let data = data?;
+        length += data.len();
+        body.flow_control().release_capacity(data.len())?;
+    }
+    Ok(length)
+}
+
+async fn say(mut body: SendStream<Bytes>, mut left: usize) -> Result<(), h2::Error> {
+    while left > 0 {
+        body.reserve_capacity(left.min(64 << 10));
+        let Some(room) = poll_fn(|cx| body.poll_capacity(cx)).await else { break };
+        let room = room?.min(left);
+        left -= room;
+        body.send_data(Bytes::from(vec![b'y'; room]), left == 0)?;
+    }
+    Ok(())
 }

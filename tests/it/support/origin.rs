@@ -192,6 +192,11 @@ impl Exchange<'_> {
         self.stream.get_mut().socket.write_all(bytes.as_ref())
     }
 
+    /// The same connection, to write to while it is read.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.get_ref().socket.0.try_clone().expect("a socket")
+    }
+
     /// Which of the origin's connections it is, from 0 on.
     pub fn connection(&self) -> usize {
         self.stream.get_ref().number
