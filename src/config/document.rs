@@ -132,7 +132,7 @@ pub struct Paths {
 pub struct Timeouts {
     /// Time from the request's head to the end of the response. Default: no limit.
     pub total: Option<Spanned<Duration>>,
-    /// Time from the end of the request to the response's head. Default 60s.
+    /// Time from the end of the request to the response's head, for each attempt. Default 60s.
     pub first_byte: Option<Spanned<Duration>>,
     /// Longest pause between two pieces of the response's body. Default 60s.
     pub body_idle: Option<Spanned<Duration>>,

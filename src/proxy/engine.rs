@@ -481,6 +481,8 @@ mod tests {
             Closed::Idle
         }
 
+        fn restart_wait(&mut self) {}
+
         async fn gone(&mut self) {}
 
         async fn send_informational(&mut self, _: StatusCode, _: &HeaderMap) -> Result<(), ClientError> {

@@ -37,6 +37,7 @@ use crate::{
 /// How long each wait of an exchange may last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waits {
+    /// Of each attempt.
     pub first_byte: Duration,
     pub body_idle: Duration,
     pub tunnel_idle: Duration,
@@ -122,6 +123,8 @@ async fn run<S: Session>(
                 if !call.failed(&failure, reused, can_repeat) {
                     return call.failure.map_or(Ok(()), Err);
                 }
+                // Each attempt has its own wait for the first byte.
+                downstream.session.restart_wait();
             }
         }
     }

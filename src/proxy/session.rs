@@ -39,6 +39,9 @@ pub trait Session: Send + Sync + Unpin + 'static {
     /// Waiting anew goes on with the time that is left.
     fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send;
 
+    /// Begins the wait of [`Session::closed`] anew.
+    fn restart_wait(&mut self);
+
     /// Ends when the client has gone. That it says nothing more is no going where a tunnel's way back stays open.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
 
@@ -113,6 +116,10 @@ impl<S: Session> Session for Box<S> {
 
     fn closed(&mut self, limit: Duration) -> impl Future<Output = Closed> + Send {
         (**self).closed(limit)
+    }
+
+    fn restart_wait(&mut self) {
+        (**self).restart_wait();
     }
 
     fn gone(&mut self) -> impl Future<Output = ()> + Send {

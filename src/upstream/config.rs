@@ -255,7 +255,7 @@ pub struct Pool {
 pub struct Timeouts {
     /// Time to connect, including TLS. Default 5s.
     pub connect: Option<Spanned<Duration>>,
-    /// Time from the end of the request to the response's head. Default 60s.
+    /// Time from the end of the request to the response's head, for each attempt. Default 60s.
     pub first_byte: Option<Spanned<Duration>>,
     /// Longest pause between two pieces of a body. Default 60s.
     pub body_idle: Option<Spanned<Duration>>,

@@ -3,14 +3,18 @@
 
 use std::{
     io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     exchange_h2::upload,
-    support::{HyperH2, Origin, Proxy, Reply, Secure, Tree, config, curl, to, until, within},
+    support::{HyperH2, Origin, Proxy, Reply, Secure, Tree, config, curl, to, until, waited, within},
 };
 
 const CONFIGURATION: &str = r#"
@@ -304,4 +308,44 @@ fn a_client_that_sends_a_long_body_before_it_reads_receives_the_early_response()
         let response = client.response();
         assert_eq!((response.status, response.text().as_str()), (413, "big"));
     }
+}
+
+#[test]
+fn each_attempt_has_its_own_wait_for_the_first_byte_within_the_total_time() {
+    const SILENCE: Duration = Duration::from_millis(1300);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let origins = [(); 2].map(|()| {
+        let asked = asked.clone();
+        Origin::serving(move |exchange| {
+            // The first of two attempts is not answered.
+            let is_first = asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+            waited(SILENCE, || None::<()>);
+            if !is_first {
+                exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+            Reply::Close
+        })
+    });
+    let proxy = Proxy::start(&config(
+        r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { origin: { endpoints: ["ONE", "TWO"], timeouts: { first_byte: 2s } } }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      all: { path: "/**", proxy: { upstream: origin } }
+      total: { path: /total, timeouts: { total: 2s }, proxy: { upstream: origin } }
+"#,
+        &[("ONE", &origins[0].address()), ("TWO", &origins[1].address())],
+    ));
+    for protocol in ["--http1.1", "--http2-prior-knowledge"] {
+        let run = curl(&[protocol, "-w", "%{http_code}", &proxy.url("web", "/")]);
+        assert_eq!(run.stdout, "ok200", "{protocol}: {}", run.stderr);
+        let line = proxy.access_line_of("/");
+        assert_eq!((&line["attempts"], &line["reason"]), (&json!(2), &Value::Null), "{line}");
+    }
+    assert_eq!(proxy.client().get("/total").status, 504);
+    let line = proxy.access_line_of("/total");
+    assert_eq!((&line["attempts"], &line["reason"]), (&json!(2), &json!("total_timeout")), "{line}");
 }

@@ -314,6 +314,10 @@ impl<I: Io> Session for Http1<I> {
         .await
     }
 
+    fn restart_wait(&mut self) {
+        self.read_deadline.clear();
+    }
+
     async fn gone(&mut self) {
         let ahead = poll_fn(|cx| self.poll_ahead(cx)).await;
         // The end of a tunnel's one way stands in its order behind what has come, and leaves the other open.

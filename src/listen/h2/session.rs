@@ -253,6 +253,10 @@ impl Session for Http2 {
         .await
     }
 
+    fn restart_wait(&mut self) {
+        self.one.timer.clear();
+    }
+
     async fn gone(&mut self) {
         poll_fn(|cx| self.poll_gone(cx)).await;
     }

@@ -414,6 +414,10 @@ impl Session for Http3 {
         .await
     }
 
+    fn restart_wait(&mut self) {
+        self.silence.clear();
+    }
+
     async fn gone(&mut self) {
         poll_fn(|cx| self.poll_gone(cx)).await;
     }
