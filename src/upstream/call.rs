@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use pingora::{protocols::tls::ALPN, upstreams::peer::HttpPeer};
+use tokio::time::timeout_at;
 
 use super::{
     Permit, PickKey, Rejected, Tried, Upstream,
@@ -59,6 +60,14 @@ pub struct Bounds {
     pub deadline: Duration,
     /// The most that the response's body may have, in bytes.
     pub body: usize,
+}
+
+/// What is left of a call's bounds.
+#[derive(Clone, Copy)]
+struct Limits {
+    until: Instant,
+    deadline: Duration,
+    body: usize,
 }
 
 /// Why a call has no response.
@@ -111,16 +120,12 @@ impl Caller {
         request: &Request<Bytes>,
         bounds: Bounds,
     ) -> Result<Response<Bytes>, CallError> {
-        let call = async {
-            match to {
-                Destination::Upstream(upstream) => self.ask_upstream(upstream, request, bounds.body).await,
-                Destination::Site(site) => self.ask_site(site, request, bounds.body).await,
-            }
-        };
-        tokio::time::timeout(bounds.deadline, call).await.unwrap_or_else(|_| {
-            let cause = format!("no answer within {:?}", bounds.deadline);
-            Err(CallError { reason: Reason::TotalTimeout, cause })
-        })
+        let limits =
+            Limits { until: Instant::now() + bounds.deadline, deadline: bounds.deadline, body: bounds.body };
+        match to {
+            Destination::Upstream(upstream) => self.ask_upstream(upstream, request, limits).await,
+            Destination::Site(site) => self.ask_site(site, request, limits).await,
+        }
     }
 
     /// Tries one endpoint after the other while none can be connected to.
@@ -128,7 +133,7 @@ impl Caller {
         &self,
         upstream: &Upstream,
         request: &Request<Bytes>,
-        most: usize,
+        limits: Limits,
     ) -> Result<Response<Bytes>, CallError> {
         upstream.asked();
         let mut permit = upstream.admit().map_err(|Rejected(left)| CallError {
@@ -149,7 +154,7 @@ impl Caller {
                 host: pick.endpoint.host_header(),
                 tls: pick.endpoint.is_tls(),
             };
-            let answered = self.ask(&hop, request, most).await;
+            let answered = self.ask(&hop, request, limits).await;
             if !matches!(answered, Err(Failed::Connecting(_))) {
                 pick.connected();
             }
@@ -165,6 +170,9 @@ impl Caller {
                     metrics.connect_failed();
                     permit.iter_mut().for_each(Permit::failed);
                     upstream.failed(&pick);
+                    if error.is_late() {
+                        return Err(error);
+                    }
                     failure = error;
                 }
                 Err(Failed::Answering(error)) => {
@@ -182,14 +190,13 @@ impl Caller {
         &self,
         site: &Site,
         request: &Request<Bytes>,
-        most: usize,
+        limits: Limits,
     ) -> Result<Response<Bytes>, CallError> {
         let host = HeaderValue::from_str(site.url.authority().as_str());
         let host = host.expect("an authority holds visible ASCII only");
         let unresolved = |cause: String| CallError { reason: Reason::ConnectFailed, cause };
-        let addresses = site
-            .addresses()
-            .await
+        let addresses = limits.within(site.addresses()).await?;
+        let addresses = addresses
             .map_err(|error| unresolved(format!("{} cannot be resolved: {error}", site.url.host())))?;
         let mut failure = unresolved(format!("{} has no address", site.url.host()));
         for address in addresses.iter() {
@@ -199,10 +206,10 @@ impl Caller {
                 host: &host,
                 tls: site.url.is_https,
             };
-            match self.ask(&hop, request, most).await {
+            match self.ask(&hop, request, limits).await {
                 Ok(response) => return Ok(response),
-                Err(Failed::Connecting(error)) => failure = error,
-                Err(Failed::Answering(error)) => return Err(error),
+                Err(Failed::Connecting(error)) if !error.is_late() => failure = error,
+                Err(Failed::Connecting(error) | Failed::Answering(error)) => return Err(error),
             }
         }
         // They may have changed.
@@ -216,7 +223,7 @@ impl Caller {
         &self,
         hop: &Hop<'_>,
         request: &Request<Bytes>,
-        most: usize,
+        limits: Limits,
     ) -> Result<Response<Bytes>, Failed> {
         let (parts, ()) = request_head(request).into_parts();
         // Credentials may sign in the connection: then it serves this request alone.
@@ -230,7 +237,8 @@ impl Caller {
                 None => {
                     let private = signs_in.then(|| hop.route.private());
                     let route = private.as_ref().unwrap_or(&hop.route);
-                    let opened = self.connector.open(route, (hop.peer)(), repeats > 0).await;
+                    let opening = self.connector.open(route, (hop.peer)(), repeats > 0);
+                    let opened = limits.within(opening).await.map_err(Failed::Connecting)?;
                     opened.map_err(|failure| Failed::Connecting(CallError::of(&failure)))?
                 }
             };
@@ -244,7 +252,12 @@ impl Caller {
                 },
                 tunnel: None,
             };
-            match whole(&mut exchange, head, request.body().clone(), most).await {
+            let answering = whole(&mut exchange, head, request.body().clone(), limits.body);
+            let answered = limits.within(answering).await.map_err(|late| {
+                exchange.distrust();
+                Failed::Answering(late)
+            })?;
+            match answered {
                 Ok(response) => {
                     if !signs_in && !connection_auth::has_challenge(response.headers()) {
                         self.connector.release(&hop.route, exchange);
@@ -337,11 +350,29 @@ impl Site {
     }
 }
 
+// === impl Limits ===
+
+impl Limits {
+    /// What comes of a step, unless the deadline ends it: then the endpoint that was asked has failed.
+    async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, CallError> {
+        let step = timeout_at(self.until.into(), step);
+        step.await.map_err(|_| CallError {
+            reason: Reason::TotalTimeout,
+            cause: format!("no answer within {:?}", self.deadline),
+        })
+    }
+}
+
 // === impl CallError ===
 
 impl CallError {
     fn of(failure: &Failure) -> Self {
         Self { reason: failure.reason, cause: failure.to_string() }
+    }
+
+    /// Whether the deadline has ended the call.
+    fn is_late(&self) -> bool {
+        self.reason == Reason::TotalTimeout
     }
 }
 
@@ -449,6 +480,29 @@ mod tests {
         let late = Caller::for_tests().call(&to, &Request::new(Bytes::new()), bounds).await.unwrap_err();
         assert_eq!(late.reason, Reason::TotalTimeout);
         assert_eq!(late.to_string(), "total_timeout: no answer within 20ms");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_does_not_answer_in_time_has_failed() {
+        use crate::{telemetry::metrics::Metrics, upstream, value::Clock};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = upstream::tests::settings(&[1]);
+        let address = crate::value::Address::Tcp(listener.local_addr().unwrap());
+        settings.endpoints[0].address = upstream::Denied::default().admit(address).unwrap();
+        let registry = upstream::Registry::new(Clock::machine(), None, Arc::<Metrics>::default());
+        let upstream = Arc::new(Upstream::build(settings, &registry));
+        let to = Destination::Upstream(upstream.clone());
+        let failures = || upstream.pick(PickKey::NONE, &Tried::default()).unwrap().endpoint.state.failures();
+        let call = async |deadline| {
+            let bounds = Bounds { deadline, body: 0 };
+            registry.caller().call(&to, &Request::new(Bytes::new()), bounds).await
+        };
+        // A call that nobody waits for any more says nothing of the endpoint.
+        let given_up = tokio::time::timeout(Duration::from_millis(20), call(Duration::from_secs(20))).await;
+        assert!(given_up.is_err() && failures() == 0);
+        let late = call(Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!((late.reason, failures()), (Reason::TotalTimeout, 1));
     }
 
     #[tokio::test]
