@@ -52,6 +52,8 @@ pub struct Connections {
 struct Idle {
     http1: Vec<(Key, Instant, Box<Http1>)>,
     http2: Vec<Shared>,
+    /// Which of them is asked first for the next stream.
+    turn: usize,
 }
 
 /// A connection that carries streams, idle or not.
@@ -230,9 +232,12 @@ impl Connections {
             return None;
         }
         idle.http2.retain_mut(|shared| shared.connection.is_open());
-        // The first that has room: those that a burst has left over become idle.
-        let fits = |shared: &&mut Shared| shared.key == route.key && shared.connection.has_room();
-        let shared = idle.http2.iter_mut().find(fits)?;
+        let fits = |shared: &Shared| shared.key == route.key && shared.connection.has_room();
+        let first = if idle.turn < idle.http2.len() { idle.turn } else { 0 };
+        let mut in_turn = (first..idle.http2.len()).chain(0..first);
+        let at = in_turn.find(|at| fits(&idle.http2[*at]))?;
+        idle.turn = at + 1;
+        let shared = &mut idle.http2[at];
         shared.used = Instant::now();
         Some(Exchange::Http2(Box::new(shared.connection.stream())))
     }

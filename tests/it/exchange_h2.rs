@@ -1,13 +1,14 @@
 //! Exchanges with HTTP/2 origins: streams that an origin did not process, limits of streams, early responses.
 
-use std::{future::poll_fn, thread};
+use std::{collections::BTreeMap, future::poll_fn, thread};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
 use super::support::{
-    Client, H2Origin, HyperH2, Load, Nginx, Proxy, Response, Tree, config, curl, free_port, h2load,
+    Client, H2Origin, HyperH2, Load, Nginx, Proxy, Response, Tree, config, curl, eventually, free_port,
+    h2load,
 };
 
 const CONFIGURATION: &str = r#"
@@ -162,6 +163,90 @@ fn streams_share_a_connection_where_the_origin_allows_it() {
     assert_eq!(load.failed, 0, "{}", load.report);
     let connections: Vec<Value> = (0..41).map(|_| origin.next()["connection"].clone()).collect();
     assert!(connections.iter().all(|connection| *connection == 0), "{connections:?}");
+}
+
+#[test]
+fn streams_go_to_connections_in_turn() {
+    let mut origin = HyperH2::run(&json!({ "limit": 2, "hold": 8 }));
+    let proxy = before(&origin.address(), "");
+    let load = h2load(&["-n", "8", "-c", "1", "-m", "8", &proxy.url("web", "/")]);
+    assert_eq!(load.failed, 0, "{}", load.report);
+    let seen = std::iter::repeat_with(|| origin.next()).find(|said| said["most"].is_u64()).unwrap();
+    let connections = seen["connections"].as_u64().unwrap();
+    assert!(connections >= 4, "{seen}");
+    let mut client = proxy.client();
+    let mut counts = BTreeMap::<u64, u64>::new();
+    for _ in 0..3 * connections {
+        let seen: Value = serde_json::from_str(&client.get("/free").text()).unwrap();
+        *counts.entry(seen["connection"].as_u64().unwrap()).or_default() += 1;
+    }
+    assert_eq!(counts.len() as u64, connections, "{counts:?}");
+    assert!(counts.values().all(|count| *count == 3), "{counts:?}");
+}
+
+/// The origin's end of the connection is still there, and says nothing any more: as behind a firewall that has forgotten it.
+#[test]
+fn a_connection_that_answers_no_ping_is_given_up() {
+    let (mut origin, proxy) = misbehaving(&json!({ "second": "freeze", "at": "head" }), "");
+    thread::scope(|scope| {
+        let again = scope.spawn(|| proxy.client().get("/again"));
+        // It goes by the same connection.
+        let lost = scope.spawn(|| send(&mut proxy.client(), "POST", "/lost", 5));
+        let again = again.join().unwrap();
+        assert_eq!(again.status, 200);
+        let seen: Value = serde_json::from_str(&again.text()).unwrap();
+        assert_eq!(seen["connection"], 1);
+        assert!(matches!(lost.join().unwrap().status, 200 | 502));
+    });
+    let line = proxy.access_line_of("/again");
+    assert_eq!((&line["attempts"], &line["reason"]), (&json!(2), &Value::Null), "{line}");
+    let ended = std::iter::repeat_with(|| origin.next()).find(|said| said["closed"].is_u64()).unwrap();
+    assert_eq!(ended["closed"], 0, "the silent connection is closed");
+}
+
+#[test]
+fn an_origin_that_answers_pings_is_waited_for() {
+    let mut origin = HyperH2::run(&json!({ "pings": true, "hold": 2 }));
+    let proxy = before(&origin.address(), "");
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| proxy.client().get("/slow"));
+        // The first PING asks for the SETTINGS, the second one whether the silent connection still stands.
+        for _ in 0..2 {
+            std::iter::repeat_with(|| origin.next()).find(|said| said["ping"] == 0).unwrap();
+        }
+        assert_eq!(proxy.client().get("/second").status, 200);
+        assert_eq!(slow.join().unwrap().status, 200);
+    });
+    assert_eq!(proxy.access_line_of("/slow")["attempts"], 1);
+}
+
+/// Where the origin closes right behind a response without a length, while the request is still sent, the h2 crate may forget
+/// that the response has ended. What the client gets then is an error.
+#[test]
+fn a_response_that_may_be_cut_does_not_pass_for_a_whole_one() {
+    const LENGTH: usize = 200_000;
+    let origin = HyperH2::run(&json!({}));
+    let proxy = before(&origin.address(), "");
+    for nth in 0..30 {
+        let mut client = proxy.client();
+        client.send("POST /early-cut HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx");
+        let whole = match client.try_response_to("POST") {
+            Ok(response) if response.status == 413 => {
+                assert_eq!(response.message.body.len(), LENGTH, "cut, and not said to be");
+                true
+            }
+            Ok(response) => {
+                assert_eq!(response.status, 502);
+                false
+            }
+            Err(_) => false,
+        };
+        let line = eventually("its line", || {
+            proxy.access_log().into_iter().filter(|line| line["path"] == "/early-cut").nth(nth)
+        });
+        let reason = if whole { Value::Null } else { json!("upstream_closed") };
+        assert_eq!(line["reason"], reason, "{line}");
+    }
 }
 
 #[test]

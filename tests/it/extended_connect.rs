@@ -1,9 +1,11 @@
 //! WebSocket over HTTP/2 (RFC 8441), by hyper-h2 and wsproto, to origins of HTTP/1.1 (Python's `websockets`) and of
 //! HTTP/2 (hyper-h2).
 
+use serde_json::Value;
+
 use super::{
     absolute_form,
-    support::{H2Origin, Origin, Proxy, Python, Reply, config, to, until},
+    support::{H2Origin, HyperH2, Origin, Proxy, Python, Reply, config, to, until},
     websocket::{CLIENT, HELD, MANY, echo},
     websocket_cases::switching,
 };
@@ -179,6 +181,50 @@ fn an_http_2_origin_without_extended_connect_is_answered_for() {
     assert!(said("answer", &proxy, "/ws").starts_with("502 "));
     let line = proxy.access_line_of("/ws");
     assert_eq!(line["reason"], "upgrade_failed", "{line}");
+}
+
+/// RFC 8441 section 3: a tunnel is asked for once the origin's SETTINGS allow it, and not at all where they do not.
+#[test]
+fn the_settings_of_an_http_2_origin_are_waited_for() {
+    for (connect, late, status) in [
+        (Some(1), None, 101),
+        (Some(1), Some(0.4), 101),
+        (Some(0), None, 502),
+        (Some(0), Some(0.4), 502),
+        (None, None, 502),
+        (None, Some(0.4), 502),
+    ] {
+        let keys = [("connect", connect.map(Value::from)), ("late", late.map(Value::from))];
+        let keys = keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        let specification = Value::Object(keys.collect());
+        let mut origin = HyperH2::run(&specification);
+        let proxy = Proxy::start(&h2c(&origin.address()));
+        let mut client = proxy.client();
+        client.send(
+            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        assert_eq!(client.response_head().status, status, "{specification}");
+        if status == 502 {
+            let line = proxy.access_line_of("/ws");
+            assert_eq!((&line["reason"], &line["attempts"]), (&"upgrade_failed".into(), &1.into()), "{line}");
+            assert_eq!(proxy.client().get("/after").status, 200);
+        }
+        let mut next = || loop {
+            let said = origin.next();
+            // Other requests do not wait.
+            let is_early = said["early"] == true && said["on"] == 0;
+            assert!(!is_early, "{specification}: a stream before the SETTINGS");
+            if said["early"].is_null() {
+                return said;
+            }
+        };
+        // Where it is not supported, what the origin sees first is another request.
+        match status {
+            101 => assert_eq!(next()["connect"], "/ws"),
+            _ => assert_eq!(next()["path"], "/after"),
+        }
+    }
 }
 
 #[test]

@@ -4,17 +4,13 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{
-    Ping, RecvStream, SendStream,
+    RecvStream, SendStream,
     client::{Builder, ResponseFuture, SendRequest},
     ext::Protocol,
 };
@@ -22,7 +18,10 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, uri::Pa
 use pingora::protocols::Stream;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Event, Failure, Processed, RequestHead, TunnelRequest};
+use super::{
+    Event, Failure, Processed, RequestHead, TunnelRequest,
+    shared::{Open, Shared},
+};
 use crate::{
     error::Reason,
     http::{hop_by_hop, websocket},
@@ -32,22 +31,17 @@ use crate::{
 /// A connection that carries streams.
 pub struct Connection {
     sender: SendRequest<Bytes>,
-    closed: Arc<AtomicBool>,
-    /// One reference for itself, and one for each of its streams.
-    streams: Arc<()>,
+    shared: Arc<Shared>,
     limits: HeadLimits,
 }
 
 /// One stream.
 pub struct Http2 {
     sender: SendRequest<Bytes>,
-    /// Set where the connection is to get no more streams.
-    distrusted: Arc<AtomicBool>,
+    connection: Open,
     limits: HeadLimits,
     /// Informational responses so far.
     interim: usize,
-    /// Counts as a stream of its connection.
-    _open: Arc<()>,
     send: Option<SendStream<Bytes>>,
     sending: Sending,
     /// The piece that is being sent.
@@ -70,6 +64,8 @@ enum Sending {
 }
 
 enum Receiving {
+    /// Whether the origin supports extended CONNECT is known once its SETTINGS are.
+    Settings(Box<Request<()>>, Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
     Head(ResponseFuture),
     Body(RecvStream),
     Trailers(RecvStream),
@@ -85,8 +81,6 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
 const SEND_BUFFER: usize = 64 * 1024;
 /// More informational responses than any origin has a reason to send.
 const MOST_INTERIM: usize = 16;
-/// How long others wait to share a connection whose origin does not say how many streams it allows.
-const SETTINGS: Duration = Duration::from_secs(1);
 /// Streams that share a connection at most, whatever the origin allows.
 const MOST_STREAMS: usize = 128;
 
@@ -113,54 +107,36 @@ impl Connection {
         let (sender, mut connection) = handshake
             .await
             .map_err(|error| Failure::new(Reason::UpstreamProtocol, Processed::Unsent, error.to_string()))?;
-        let closed = Arc::new(AtomicBool::new(false));
-        let ended = closed.clone();
-        if let (Some(turn), Some(mut ping)) = (turn, connection.ping_pong()) {
-            // Its SETTINGS go before all else that the origin sends (RFC 9113 section 3.4), the answer to a PING too.
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(SETTINGS, ping.ping(Ping::opaque())).await;
-                drop(turn);
-            });
-        }
+        let shared = Arc::<Shared>::default();
+        let ping = connection.ping_pong();
         // It ends with the last stream once nobody keeps a sender.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
-            }
-            ended.store(true, Ordering::Relaxed);
-        });
-        Ok(Self { sender, closed, streams: Arc::new(()), limits: *limits })
+        shared.run(connection, ping, turn);
+        Ok(Self { sender, shared, limits: *limits })
     }
 
     /// Whether new streams can be opened on it now or later.
     pub fn is_open(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        !self.closed.load(Ordering::Relaxed)
-            && !matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
+        !self.shared.is_closed() && !matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// Whether another stream can be opened at once.
     pub fn has_room(&self) -> bool {
-        self.open_streams() < self.sender.current_max_send_streams().min(MOST_STREAMS)
+        self.shared.open_streams() < self.sender.current_max_send_streams().min(MOST_STREAMS)
     }
 
     /// Whether no stream is open.
     pub fn is_idle(&self) -> bool {
-        self.open_streams() == 0
-    }
-
-    fn open_streams(&self) -> usize {
-        Arc::strong_count(&self.streams) - 1
+        self.shared.open_streams() == 0
     }
 
     /// A stream to open.
     pub fn stream(&self) -> Http2 {
         Http2 {
             sender: self.sender.clone(),
-            distrusted: self.closed.clone(),
+            connection: self.shared.open(),
             limits: self.limits,
             interim: 0,
-            _open: self.streams.clone(),
             send: None,
             sending: Sending::Done,
             piece: Bytes::new(),
@@ -179,25 +155,46 @@ impl Http2 {
     pub(super) fn send_head(&mut self, head: RequestHead<'_>) -> Result<(), Failure> {
         let end = head.body == BodyLength::Empty && head.tunnel.is_none();
         let request = request(&head)?;
+        self.sending = if end { Sending::Done } else { Sending::Open };
+        (self.is_tunnel, self.owes_room) = (head.tunnel.is_some(), !end);
+        if head.tunnel == Some(TunnelRequest::Connect) {
+            let settings = Box::pin(self.connection.settings());
+            self.receiving = Receiving::Settings(Box::new(request), settings);
+            return Ok(());
+        }
+        self.open(request, end)
+    }
+
+    fn open(&mut self, request: Request<()>, end: bool) -> Result<(), Failure> {
         let (response, send) = self.sender.send_request(request, end).map_err(|error| {
-            let failure = failure(&error, false);
+            let failure = self.failure(&error, false);
             Failure { processed: Processed::Unsent, ..failure }
         })?;
         (self.send, self.receiving) = (Some(send), Receiving::Head(response));
-        self.sending = if end { Sending::Done } else { Sending::Open };
-        (self.is_tunnel, self.owes_room) = (head.tunnel.is_some(), !end);
         Ok(())
+    }
+
+    /// The origin's SETTINGS are known: a tunnel is asked for where it supports that (RFC 8441 section 3).
+    fn connect(&mut self, request: Request<()>) -> Result<(), Failure> {
+        if !self.connection.is_closed() && !self.sender.is_extended_connect_protocol_enabled() {
+            let cause = "the origin does not support extended CONNECT (RFC 8441)";
+            return Err(Failure::new(Reason::UpgradeFailed, Processed::Unknown, cause));
+        }
+        self.open(request, false)
+    }
+
+    /// Whether a tunnel is asked for and not open yet: nothing goes through it.
+    fn is_early(&self) -> bool {
+        self.is_tunnel && matches!(self.receiving, Receiving::Settings(..) | Receiving::Head(_))
     }
 
     /// The origin does not answer: the connection may lead nowhere, and gets no more streams.
     pub(super) fn distrust(&self) {
-        self.distrusted.store(true, Ordering::Relaxed);
+        self.connection.close();
     }
 
     pub(super) fn has_room(&self) -> bool {
-        // Nothing goes through a tunnel before it is open.
-        let is_early = self.is_tunnel && matches!(self.receiving, Receiving::Head(_));
-        matches!(self.sending, Sending::Open) && self.piece.is_empty() && !is_early
+        matches!(self.sending, Sending::Open) && self.piece.is_empty() && !self.is_early()
     }
 
     pub(super) fn is_sent(&self) -> bool {
@@ -219,11 +216,23 @@ impl Http2 {
     }
 
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
+        let event = ready!(self.poll_next(cx));
+        self.connection.moved();
+        Poll::Ready(event)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
         if self.poll_room(cx).is_ready() && std::mem::take(&mut self.owes_room) {
             return Poll::Ready(Ok(Event::Room));
         }
         match &mut self.receiving {
             Receiving::Done => Poll::Ready(Ok(Event::End)),
+            Receiving::Settings(request, settings) => {
+                ready!(settings.as_mut().poll(cx));
+                let request = std::mem::take(&mut **request);
+                self.connect(request)?;
+                self.poll_next(cx)
+            }
             Receiving::Head(response) => {
                 if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
                     let (mut parts, ()) = interim.into_parts();
@@ -241,7 +250,10 @@ impl Http2 {
                     parts.headers.remove(header::CONTENT_LENGTH);
                     return Poll::Ready(Ok(Event::Informational(parts)));
                 }
-                let response = ready!(Pin::new(response).poll(cx)).map_err(|error| failure(&error, false))?;
+                let response = match ready!(Pin::new(response).poll(cx)) {
+                    Ok(response) => response,
+                    Err(error) => return Poll::Ready(Err(self.failure(&error, false))),
+                };
                 let (mut parts, body) = response.into_parts();
                 if parts.headers.len() > self.limits.fields {
                     return Poll::Ready(Err(Failure::protocol("the response has too many fields")));
@@ -279,19 +291,22 @@ impl Http2 {
                         (self.receiving, self.sending) = (Receiving::Done, Sending::Failed);
                         Poll::Ready(Ok(Event::End))
                     }
-                    Some(Err(error)) => Poll::Ready(Err(failure(&error, true))),
+                    Some(Err(error)) => Poll::Ready(Err(self.failure(&error, true))),
                     None => {
                         let Receiving::Body(body) = std::mem::replace(&mut self.receiving, Receiving::Done)
                         else {
                             unreachable!("it is the body that was read")
                         };
                         self.receiving = Receiving::Trailers(body);
-                        self.poll_event(cx)
+                        self.poll_next(cx)
                     }
                 }
             }
             Receiving::Trailers(body) => {
-                let trailers = ready!(body.poll_trailers(cx)).map_err(|error| failure(&error, true))?;
+                let trailers = match ready!(body.poll_trailers(cx)) {
+                    Ok(trailers) => trailers,
+                    Err(error) => return Poll::Ready(Err(self.failure(&error, true))),
+                };
                 self.receiving = Receiving::Done;
                 let mut trailers = trailers.unwrap_or_default();
                 hop_by_hop::retain_trailers(&mut trailers);
@@ -302,10 +317,10 @@ impl Http2 {
 
     /// Sends what is queued, as far as windows allow.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(send) = &mut self.send else { return Poll::Ready(()) };
-        if self.is_tunnel && matches!(self.receiving, Receiving::Head(_)) {
+        if self.is_early() {
             return Poll::Pending;
         }
+        let Some(send) = &mut self.send else { return Poll::Ready(()) };
         while !self.piece.is_empty() {
             send.reserve_capacity(self.piece.len());
             // Asked about capacity, the stream tells of changes alone.
@@ -320,6 +335,7 @@ impl Http2 {
             if send.send_data(self.piece.split_to(room), false).is_err() {
                 return self.fail_sending();
             }
+            self.connection.moved();
         }
         if let Sending::Ending(trailers) = &mut self.sending {
             let ended = match trailers.take() {
@@ -333,6 +349,16 @@ impl Http2 {
             return self.fail_sending();
         }
         Poll::Ready(())
+    }
+
+    fn failure(&self, error: &h2::Error, answered: bool) -> Failure {
+        let failure = failure(error, answered);
+        match self.connection.is_given_up() {
+            true => {
+                Failure { cause: "the connection was silent, and a PING was not answered".into(), ..failure }
+            }
+            false => failure,
+        }
     }
 
     fn fail_sending(&mut self) -> Poll<()> {

@@ -5,6 +5,7 @@
 
 mod h1;
 mod h2;
+mod shared;
 mod whole;
 
 use std::{
