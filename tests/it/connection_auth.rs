@@ -5,11 +5,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::runtime::Builder;
 
 use super::{
     http3,
     support::{Client, Origin, Proxy, Reply, Response, config, curl, to, until},
+    websocket_cases::switching,
 };
 
 /// A server that signs in connections, as IIS does: `NTLM <user>1` begins, `NTLM <user>2` ends a handshake.
@@ -55,8 +58,19 @@ impl Server {
                 },
             };
             let user = users.get(&connection).cloned().unwrap_or_default();
+            drop(users);
             let path = exchange.request.start.split(' ').nth(1).unwrap_or_default().to_owned();
             log.lock().unwrap().push((connection, user.clone(), path));
+            if let (None, Some(key)) = (&asked_for, exchange.request.field("sec-websocket-key")) {
+                exchange.send(switching(key));
+                // An echo, until the other side ends it.
+                loop {
+                    match exchange.read_some() {
+                        said if said.is_empty() => return Reply::Close,
+                        said => exchange.send(said),
+                    }
+                }
+            }
             match asked_for {
                 Some(challenge) => exchange.send(format!(
                     "HTTP/1.1 {status} Sign in\r\n{asking}: {challenge}\r\nContent-Length: 3\r\n\r\nno\n"
@@ -256,6 +270,72 @@ fn http2_and_http3_clients_sign_in_one_connection_each() {
     let statuses: Vec<_> = answers.iter().map(|answer| answer["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [401, 401, 200, 200, 200]);
     assert_eq!(secure.ask_one(json!({ "path": "/h3" }))["status"], 401);
+    until("all are closed", || server.origin.connections() == server.origin.closed());
+}
+
+#[test]
+fn a_websocket_takes_the_reserved_connection_along() {
+    let server = Server::start("NTLM");
+    let proxy = Proxy::before(&server.origin);
+    let mut ann = proxy.client();
+    assert_eq!(sign_in(&mut ann, "ann", "/ann", ""), "ann");
+    ann.send(
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(ann.response_head().status, 101, "it is signed in");
+    // A frame with the text "hi", masked by zeros.
+    let frame = b"\x81\x82\0\0\0\0hi";
+    assert_eq!(ann.send(frame).read_exactly(frame.len()), frame);
+    assert_eq!(server.connections("/ws"), server.connections("/ann")[1..2], "the one that is reserved");
+    assert_eq!(ask(&mut proxy.client(), "/bob", "").status, 401, "others do not get it meanwhile");
+    drop(ann);
+    until("all are closed", || server.origin.connections() == server.origin.closed());
+    assert_eq!(ask(&mut proxy.client(), "/bob", "").status, 401);
+}
+
+/// The client's connection goes on after a tunnel that it opened by extended CONNECT. The login does not.
+#[test]
+fn a_login_ends_with_the_websocket_over_http2_that_used_its_connection() {
+    let server = Server::start("NTLM");
+    let proxy = Proxy::before(&server.origin);
+    let port = proxy.port("web");
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let ask = async |credentials: &str| {
+            let mut request = http::Request::get("http://localhost/ann");
+            if !credentials.is_empty() {
+                request = request.header("authorization", credentials);
+            }
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+            let (head, mut body) = response.await.unwrap().into_parts();
+            while let Some(data) = body.data().await {
+                data.unwrap();
+            }
+            head.status.as_u16()
+        };
+        for (credentials, status) in [("", 401), ("NTLM ann1", 401), ("NTLM ann2", 200), ("", 200)] {
+            assert_eq!(ask(credentials).await, status, "{credentials}");
+        }
+        let mut connect = http::Request::builder().method("CONNECT").uri("http://localhost/ws");
+        connect = connect.header("sec-websocket-version", "13");
+        let mut connect = connect.body(()).unwrap();
+        connect.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let (response, mut tunnel) = sender.clone().send_request(connect, false).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200, "it is signed in");
+        let frame = b"\x81\x82\0\0\0\0hi";
+        tunnel.send_data(Bytes::from_static(frame), false).unwrap();
+        let mut echo = response.into_body();
+        assert_eq!(echo.data().await.unwrap().unwrap(), &frame[..]);
+        tunnel.send_data(Bytes::new(), true).unwrap();
+        while let Some(Ok(_)) = echo.data().await {}
+        assert_eq!(ask("").await, 401, "the connection of the login is gone");
+    });
+    assert_eq!(server.connections("/ws"), server.connections("/ann")[1..2]);
     until("all are closed", || server.origin.connections() == server.origin.closed());
 }
 
