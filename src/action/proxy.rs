@@ -282,7 +282,7 @@ mod tests {
 
     fn compiled(config: &Config) -> Result<Proxy, Diagnostics> {
         let address = upstream::Denied::default().admit("127.0.0.1:1".parse().unwrap()).unwrap();
-        let endpoints = vec![upstream::EndpointSettings { address, weight: 1, priority: 0 }];
+        let endpoints = vec![upstream::EndpointSettings { address, weight: 1, priority: 0, zone: None }];
         let long = Duration::from_secs(60);
         let settings = upstream::Settings {
             proxy_protocol: None,
@@ -296,6 +296,7 @@ mod tests {
             pool_idle: long,
             response_limits: Default::default(),
             retries: 0,
+            zone: None,
             resilience: Default::default(),
         };
         let upstream =

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::serve::LONGEST_ANSWER;
+use super::{serve::LONGEST_ANSWER, upstream::Order};
 use crate::{
     upstream::exchange::{Exchange, Http1, RequestHead, whole},
     value::{Bind, Secret},
@@ -20,12 +20,14 @@ use crate::{
 };
 
 /// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Read the configuration again; the answer comes when that has succeeded or failed.
     Reload,
     /// How the process does.
     Status,
+    /// Change how an endpoint is used.
+    Change(Order),
 }
 
 /// Why nothing came of a question.
@@ -49,7 +51,7 @@ const LARGEST_REPLY: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the process that listens there, showing the token, and waits for its reply.
-pub fn ask(place: &Bind, token: Option<&Secret>, question: Question) -> Result<Value, AskError> {
+pub fn ask(place: &Bind, token: Option<&Secret>, question: &Question) -> Result<Value, AskError> {
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let stream = timeout(PATIENCE, connect(place)).await.unwrap_or_else(|_| Err(late()));
         let stream = stream.map_err(|source| AskError::NotRunning { place: place.clone(), source })?;
@@ -89,10 +91,11 @@ fn host(place: &Bind) -> HeaderValue {
     HeaderValue::try_from(host).expect("an address is visible ASCII")
 }
 
-fn request(token: Option<&Secret>, question: Question) -> request::Parts {
+fn request(token: Option<&Secret>, question: &Question) -> request::Parts {
     let (method, path) = match question {
-        Question::Reload => (Method::POST, "/reload"),
-        Question::Status => (Method::GET, "/status"),
+        Question::Reload => (Method::POST, "/reload".to_owned()),
+        Question::Status => (Method::GET, "/status".to_owned()),
+        Question::Change(order) => (Method::POST, format!("/upstream?{}", order.query())),
     };
     let request =
         Request::builder().method(method).uri(path).body(()).expect("each caller passes a constant path");

@@ -6,6 +6,7 @@ mod place;
 pub mod serve;
 mod socket;
 mod token;
+pub mod upstream;
 
 pub use place::{candidates, default_path};
 pub use serve::Desk;

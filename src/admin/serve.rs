@@ -19,6 +19,7 @@ use super::{
     origin,
     socket::{AdminSocket, Stream},
     token::{self, TurnedAway},
+    upstream::Order,
 };
 use crate::{
     http::connection::Peer,
@@ -40,6 +41,8 @@ pub trait Desk: Send + Sync + 'static {
     fn readiness(&self) -> Readiness;
     /// What is amiss though it serves.
     fn complaints(&self) -> Vec<Value>;
+    /// Changes how an endpoint is used; says why not.
+    fn change(&self, order: &Order) -> Result<(), String>;
     /// Reads the configuration again, and says what came of it: its report, and whether it is refused. None
     /// where the process is ending.
     fn reload(&self) -> impl Future<Output = Option<Reloaded>> + Send;
@@ -154,6 +157,8 @@ async fn answer<D: Desk>(request: &Request<Incoming>, peer: Peer, desk: &D, door
     match path {
         "/reload" if request.method() == Method::POST => reload(desk).await,
         "/reload" => not_allowed("POST"),
+        "/upstream" if request.method() == Method::POST => change(desk, request.uri().query()),
+        "/upstream" => not_allowed("POST"),
         _ if !ADMIN_PATHS.contains(&path) && path != desk.metrics_path() => {
             refusal(StatusCode::NOT_FOUND, "there is nothing here")
         }
@@ -172,6 +177,16 @@ async fn reload<D: Desk>(desk: &D) -> Answer {
         Ok(Some(Reloaded { report, refused: true })) => said(StatusCode::UNPROCESSABLE_ENTITY, &report),
         Ok(None) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the process is ending"),
         Err(_) => refusal(StatusCode::GATEWAY_TIMEOUT, "it takes too long"),
+    }
+}
+
+fn change<D: Desk>(desk: &D, query: Option<&str>) -> Answer {
+    match Order::parse(query.unwrap_or_default()) {
+        Err(problem) => refusal(StatusCode::BAD_REQUEST, &problem),
+        Ok(order) => match desk.change(&order) {
+            Ok(()) => said(StatusCode::OK, &json!({ "result": "changed" })),
+            Err(problem) => refusal(StatusCode::NOT_FOUND, &problem),
+        },
     }
 }
 

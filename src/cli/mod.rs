@@ -14,6 +14,7 @@ mod schema;
 mod socket;
 mod status;
 mod test;
+mod upstream;
 mod version;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ enum Command {
     Schema(schema::Schema),
     Reload(reload::Reload),
     Status(status::Status),
+    Upstream(upstream::Upstream),
     Init(init::Init),
     Version(version::Version),
     Completions(completions::Completions),
@@ -78,6 +80,7 @@ impl Command {
             Self::Schema(command) => command.run(),
             Self::Reload(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Upstream(command) => command.run(),
             Self::Init(command) => command.run(),
             Self::Version(command) => command.run(),
             Self::Completions(command) => command.run(),
@@ -114,10 +117,20 @@ mod tests {
             "portolan explain GET https://a/b -H X-A:1 -H X-B:2 --client-ip ::1 --config a.yaml",
             "portolan reload --socket /run/a.sock",
             "portolan completions bash",
+            "portolan upstream drain app 10.0.0.1:80 --socket /run/a.sock",
+            "portolan upstream undrain app unix:/run/a.sock",
+            "portolan upstream weight app [::1]:80 5",
+            "portolan upstream weight app 10.0.0.1:80 configured",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
-        for line in ["portolan rnu", "portolan check a b", "portolan explain GET"] {
+        for line in [
+            "portolan rnu",
+            "portolan check a b",
+            "portolan explain GET",
+            "portolan upstream drain app 10.0.0.1",
+            "portolan upstream weight app 10.0.0.1:80 0",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -68,7 +68,7 @@ impl Process {
         for place in places {
             let token = named.as_ref().or(place.token.as_ref());
             match own(&place.bind, token, configuration.as_deref())
-                .and_then(|()| ask(&place.bind, token, question))
+                .and_then(|()| ask(&place.bind, token, &question))
             {
                 Err(error @ (AskError::NotRunning { .. } | AskError::Other { .. })) => {
                     failed.push(error.to_string());
@@ -129,7 +129,7 @@ impl Process {
 /// another process.
 fn own(place: &Bind, token: Option<&Secret>, configuration: Option<&Path>) -> Result<(), AskError> {
     let Some(wanted) = configuration else { return Ok(()) };
-    let status = ask(place, token, Question::Status)?;
+    let status = ask(place, token, &Question::Status)?;
     // A process of an earlier version does not say.
     let Some(runs) = status["configuration"].as_str() else { return Ok(()) };
     let real = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();

@@ -104,10 +104,10 @@ fn state_of_upstream(upstream: &Value) -> String {
 
 fn state_of_endpoint(endpoint: &Value) -> String {
     let health = if endpoint["healthy"] == true { "healthy" } else { "unhealthy" };
-    match endpoint["ejected_seconds"].as_u64() {
-        Some(left) => format!("{health}, ejected for {left}s"),
-        None => health.to_owned(),
-    }
+    let drained = if endpoint["drained"] == true { ", drained" } else { "" };
+    let ejected = endpoint["ejected_seconds"].as_u64();
+    let ejected = ejected.map(|left| format!(", ejected for {left}s")).unwrap_or_default();
+    format!("{health}{drained}{ejected}, weight {}", endpoint["weight"])
 }
 
 fn tenants(tenant: &Value) -> &'static str {
@@ -160,7 +160,7 @@ mod tests {
             "listeners": [{ "name": "web", "addresses": [":80"], "protocols": ["h1", "h2c"], "connections": 4 }],
             "upstreams": [{ "name": "app", "circuit": "half_open", "panic": true, "endpoints": [
                 { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 },
-                { "address": "10.0.0.2:80", "weight": 1, "healthy": true, "ejected_seconds": 7, "in_flight": 0 }] }],
+                { "address": "10.0.0.2:80", "weight": 1, "healthy": true, "drained": true, "ejected_seconds": 7, "in_flight": 0 }] }],
             "tenants": [{ "name": "acme", "state": "kept", "since": "2026-01-31T00:00:00.000Z", "text": "error[a]" },
                 { "name": "globex", "state": "current", "since": "2026-01-31T00:00:00.000Z", "text": "" }],
             "access_log_lost": { "stdout": 0, "/var/log/a": 5 },
@@ -173,7 +173,9 @@ mod tests {
             "generation               3, since 2026-01-31T23:59:59.000Z",
             "listener web             :80 (h1, h2c), 4 open",
             "files                    polled every 2s: the limit is used up",
-            "unhealthy, 2 in flight",
+            "upstream app             circuit half open, panic: all endpoints are used",
+            "unhealthy, weight 1, 2 in flight",
+            "healthy, drained, ejected for 7s, weight 1, 0 in flight",
             "5 lines were lost",
             "tenant acme              its files are wrong, earlier ones serve",
             "tenant globex            serves by its files",

@@ -65,6 +65,8 @@ pub struct Answer {
 #[derive(Clone, Debug, Serialize)]
 pub struct Pool {
     pub name: String,
+    /// How endpoints that fail are dealt with, a line for each setting.
+    pub resilience: Vec<String>,
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -74,6 +76,9 @@ pub struct Endpoint {
     pub address: String,
     pub weight: u16,
     pub healthy: bool,
+    /// Endpoints of a lower one are used first.
+    pub priority: u32,
+    pub zone: Option<String>,
 }
 
 /// A route that nearly matched.
@@ -140,8 +145,11 @@ fn pool(upstream: &Upstream) -> Pool {
         address: endpoint.address.to_string(),
         weight: endpoint.weight,
         healthy: endpoint.is_healthy(),
+        priority: endpoint.priority,
+        zone: endpoint.zone.as_ref().map(ToString::to_string),
     });
-    Pool { name: upstream.name.to_string(), endpoints: endpoints.collect() }
+    let resilience = upstream.resilience.lines();
+    Pool { name: upstream.name.to_string(), resilience, endpoints: endpoints.collect() }
 }
 
 fn near_misses(answered: &Answered<'_, '_>) -> Vec<Miss> {
@@ -190,8 +198,19 @@ impl fmt::Display for Explanation {
         }
         for (place, endpoint) in self.upstream.iter().flat_map(|pool| &pool.endpoints).enumerate() {
             let health = if endpoint.healthy { "healthy" } else { "unhealthy" };
-            let text = format!("{}, weight {}, {health}", endpoint.address, endpoint.weight);
+            let mut text = format!("{}, weight {}, {health}", endpoint.address, endpoint.weight);
+            match endpoint.priority {
+                0 => {}
+                u32::MAX => text += ", backup",
+                priority => text += &format!(", priority {priority}"),
+            }
+            if let Some(zone) = &endpoint.zone {
+                text += &format!(", zone {zone}");
+            }
             line(if place == 0 { "endpoints" } else { "" }, &text)?;
+        }
+        for (place, said) in self.upstream.iter().flat_map(|pool| &pool.resilience).enumerate() {
+            line(if place == 0 { "failures" } else { "" }, said)?;
         }
         for (place, miss) in self.near_misses.iter().enumerate() {
             let text = format!("{} {}: not {}", miss.route, miss.pattern, miss.failed.join(", "));
@@ -246,10 +265,13 @@ action      proxy api
 sends       /v2/7?x=1
 endpoints   127.0.0.1:1, weight 1, healthy
             127.0.0.1:2, weight 3, healthy
+failures    5 failures in a row eject an endpoint for 30s, 50% at most
 ";
         assert_eq!(said.to_string(), expected);
         let json = serde_json::to_value(&said).unwrap();
         assert_eq!(json["upstream"]["endpoints"][1]["weight"], 3);
+        let ejects = "5 failures in a row eject an endpoint for 30s, 50% at most";
+        assert_eq!(json["upstream"]["resilience"], serde_json::json!([ejects]));
     }
 
     #[test]

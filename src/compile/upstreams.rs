@@ -10,7 +10,7 @@ use super::{certificates::Certificates, context::Context};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     upstream::{self, Upstream},
-    value::{self, Name, Spanned},
+    value::{self, Name, Spanned, TextOr},
 };
 
 /// The upstreams that are right, by name.
@@ -31,6 +31,7 @@ pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstream
             certificate: &|name| certificates.for_client(cx, name),
             first_byte,
             body_idle,
+            zone: cx.document.zone.as_ref().map(|zone| &zone.value),
             denied: &denied,
             out: &mut out,
         };
@@ -39,7 +40,24 @@ pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstream
         let upstream = Upstream::build(settings?, &cx.registries.upstreams);
         Some((entry.name.value.clone(), Arc::new(upstream)))
     });
-    Upstreams(built.collect())
+    let built = built.collect();
+    warn_of_unused_zone(cx);
+    Upstreams(built)
+}
+
+/// Warns of a zone that no endpoint is in.
+fn warn_of_unused_zone(cx: &Context<'_>) {
+    let Some(zone) = &cx.document.zone else { return };
+    let endpoints = cx.document.upstreams.iter().flat_map(|entry| entry.value.endpoints.iter());
+    let is_used = endpoints.into_iter().any(|endpoint| {
+        matches!(&endpoint.value, TextOr::Map(map) if map.zone.as_ref().is_some_and(|own| own.value == zone.value))
+    });
+    if !is_used {
+        let message = format!("zone has no effect: no endpoint is in zone {}", zone.value);
+        let problem = Diagnostic::warning(Code::NoEffect, zone.span, message);
+        cx.report
+            .push(problem.help("name the zone of endpoints: { address: \"10.0.0.1:3000\", zone: NAME }"));
+    }
 }
 
 impl Upstreams {

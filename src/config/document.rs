@@ -29,6 +29,8 @@ pub struct Document {
     pub process: Process,
     /// How long in-flight requests may take at shutdown and when a listener is removed. Default 30s.
     pub drain_timeout: Option<Spanned<Duration>>,
+    /// The zone that this process is in, as `zone` of endpoints names it: those in it are used first.
+    pub zone: Option<Spanned<Name>>,
     /// The admin API: metrics, probes, `portolan reload` and `portolan status`.
     pub admin: Option<Admin>,
     /// Metrics for Prometheus, on the admin API's address.

@@ -11,7 +11,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("Tenant", &["cache"]),
     ("Upstream", &["sticky"]),
     ("UpstreamLimits", &["in_flight", "queue", "queue_timeout"]),
-    ("Endpoint", &["dns", "refresh", "zone", "priority"]),
+    ("Endpoint", &["dns", "refresh"]),
     ("UpstreamHealth", &["grpc"]),
     ("UpstreamPool", &["min", "max", "max_age"]),
     ("UpstreamRetry", &["when", "methods", "budget", "per_try_timeout"]),

@@ -71,8 +71,6 @@ pub struct Exchange {
     pub reason: Option<Reason>,
     /// What made a part of the chain refuse it, or say that it would: for the log alone.
     pub cause: Option<&'static str>,
-    /// When the client may try again, where that is known of its upstream.
-    pub retry_after: Option<Duration>,
     /// For what it would have been refused, by parts that only observe.
     pub observed: SmallVec<[Reason; 1]>,
     /// What media types the client wants, kept where the form of errors depends on it.
@@ -141,7 +139,6 @@ impl Exchange {
             token: None,
             reason: None,
             cause: None,
-            retry_after: None,
             observed: SmallVec::new(),
             accept: None,
             coding: None,

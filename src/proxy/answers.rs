@@ -1,6 +1,6 @@
 //! Answers that Portolan makes itself: errors in the route's form, OPTIONS, and what each must carry.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, response};
@@ -20,12 +20,20 @@ pub(super) fn refusal(
     exchange: &Exchange,
 ) -> Response<Bytes> {
     let answer = error(reason.status(), reason.code(), reason.message(), errors, exchange);
-    let mut answer = explain(answer, reason, allow);
-    if let Some(after) = exchange.retry_after.filter(|_| reason == Reason::CircuitOpen) {
-        // Whole seconds, and not too early.
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-    }
+    explain(answer, reason, allow)
+}
+
+/// An answer to a request that is refused for some time.
+pub(super) fn refusal_for(
+    after: Duration,
+    reason: Reason,
+    errors: &Errors,
+    exchange: &Exchange,
+) -> Response<Bytes> {
+    let mut answer = refusal(reason, None, errors, exchange);
+    // Whole seconds, and not too early.
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     answer
 }
 

@@ -227,10 +227,15 @@ impl Engine {
             call.ended(downstream.exchanged);
             // Where nothing failed, the exchange may have said why it ended.
             downstream.exchange.reason = call.failure.or(downstream.exchange.reason);
-            downstream.exchange.retry_after = call.retry_after();
         }
-        if let Some(reason) = downstream.exchange.reason {
-            fail(&mut downstream, reason, &route.errors).await;
+        match (downstream.exchange.reason, call.retry_after()) {
+            (Some(reason), Some(after)) if downstream.progress() == Progress::Waiting => {
+                let answer = answers::refusal_for(after, reason, &route.errors, &downstream.exchange);
+                // In a box: it is rare, and every request would make room for it.
+                Box::pin(send(&mut downstream, answer, &route.errors)).await;
+            }
+            (Some(reason), _) => fail(&mut downstream, reason, &route.errors).await,
+            (None, _) => {}
         }
         (downstream, call)
     }

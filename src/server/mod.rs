@@ -217,6 +217,10 @@ impl admin::Desk for Desk {
         self.status.complaints()
     }
 
+    fn change(&self, order: &admin::upstream::Order) -> Result<(), String> {
+        self.status.change(order)
+    }
+
     async fn reload(&self) -> Option<Reloaded> {
         let (tell, told) = oneshot::channel();
         order(&self.orders, Order::Reload(Cause::Command, Some(tell))).await;

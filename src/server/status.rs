@@ -16,7 +16,10 @@ use super::{
     watch::{POLL, Watching},
 };
 use crate::{
-    admin::serve::Readiness,
+    admin::{
+        serve::Readiness,
+        upstream::{Change, Order},
+    },
     compile::Registries,
     listen::Live,
     snapshot::{Action, Snapshot},
@@ -165,6 +168,24 @@ impl Status {
         })
     }
 
+    /// Changes how an endpoint is used; says why not.
+    pub fn change(&self, order: &Order) -> Result<(), String> {
+        let upstream = {
+            let now = self.now();
+            now.snapshot.as_ref().and_then(|snapshot| snapshot.upstreams.get(&order.upstream).cloned())
+        };
+        let upstream = upstream.ok_or(format!("there is no upstream {}", order.upstream))?;
+        let found = match order.change {
+            Change::Drain => upstream.drain(&order.endpoint, true),
+            Change::Undrain => upstream.drain(&order.endpoint, false),
+            Change::Weight(weight) => upstream.set_weight(&order.endpoint, weight),
+        };
+        match found {
+            true => Ok(()),
+            false => Err(format!("upstream {} has no endpoint {}", order.upstream, order.endpoint)),
+        }
+    }
+
     /// All of it.
     pub fn json(&self) -> Value {
         let now = self.now();
@@ -254,6 +275,7 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
             "address": endpoint.address.to_string(),
             "weight": endpoint.weight,
             "healthy": endpoint.is_healthy(),
+            "drained": endpoint.state.is_drained(),
             "ejected_seconds": endpoint.ejected_for().map(|left| left.as_secs_f64().ceil() as u64),
             "in_flight": endpoint.state.in_flight(),
         })
@@ -316,7 +338,7 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
         assert_eq!(json["listeners"][0]["addresses"], json!(["127.0.0.1:4711"]));
         assert_eq!(json["listeners"][0]["protocols"], json!(["h1", "h2c"]));
         let endpoint = json!({
-            "address": "10.0.0.1:80", "weight": 1, "healthy": true, "ejected_seconds": null, "in_flight": 0,
+            "address": "10.0.0.1:80", "weight": 1, "healthy": true, "drained": false, "ejected_seconds": null, "in_flight": 0,
         });
         let upstream = json!({ "name": "app", "circuit": null, "panic": false, "endpoints": [endpoint] });
         assert_eq!(json["upstreams"], json!([upstream]));

@@ -53,7 +53,7 @@ pub struct Snapshot {
 }
 
 /// What the administration shows beside the metrics, which may be at none of these paths.
-pub const ADMIN_PATHS: [&str; 5] = ["/health", "/ready", "/live", "/status", "/reload"];
+pub const ADMIN_PATHS: [&str; 6] = ["/health", "/ready", "/live", "/status", "/reload", "/upstream"];
 
 /// Settings of the process; changing them needs a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

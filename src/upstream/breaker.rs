@@ -3,6 +3,7 @@
 //! One word holds the state, so that a request passes a closed circuit by one load. Outcomes are counted exactly.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -74,6 +75,18 @@ struct Word {
 /// What a client is told while a probe is on its way.
 const NEXT_PROBE: Duration = Duration::from_secs(1);
 const MOST_OPENED: u64 = 31;
+
+// === impl CircuitBreaker ===
+
+impl fmt::Display for CircuitBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { failure_ratio, window, min_requests, open_for, .. } = self;
+        write!(
+            f,
+            "{failure_ratio}% failures of {min_requests} requests in {window:?} open the circuit for {open_for:?}"
+        )
+    }
+}
 
 // === impl Circuit ===
 

@@ -28,6 +28,8 @@ pub struct Context<'a> {
     /// What `defaults` say, for an upstream that does not.
     pub first_byte: time::Duration,
     pub body_idle: time::Duration,
+    /// The zone that this process is in.
+    pub zone: Option<&'a Name>,
     /// Where it may not lead to.
     pub denied: &'a Denied,
     pub out: &'a mut Diagnostics,
@@ -43,11 +45,14 @@ const CHECK_TIMEOUT: time::Duration = time::Duration::from_secs(1);
 const LONGEST: time::Duration = time::Duration::from_secs(365 * 86_400);
 const RETRIES: u8 = 2;
 const HEAVIEST: u16 = 1000;
+const LAST_PRIORITY: u32 = 100;
+/// The priority of a backup, after all others.
+const BACKUP: u32 = u32::MAX;
 
 /// Compiles an upstream. `None` where something in it is wrong: then an error was reported.
 pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> Option<Settings> {
     // Everything is looked at before anything is given up, so that all problems are reported at once.
-    let endpoints = endpoints(&config.endpoints, cx.denied, cx.out);
+    let endpoints = endpoints(&config.endpoints, cx.denied, cx.zone, cx.out);
     let protocol = protocol(name, config, cx.out);
     let tls = config.tls.as_ref().map(|tls| self::tls(tls, cx));
     let health = config.health.as_ref().map(|health| self::health(health, cx.out));
@@ -70,6 +75,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         pool_idle: pool_idle?,
         response_limits: response_limits?,
         retries: config.retry.retries.unwrap_or(RETRIES),
+        zone: cx.zone.cloned(),
         resilience: resilience?,
     })
 }
@@ -77,6 +83,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
 fn endpoints(
     written: &Spanned<Vec<Spanned<config::Endpoint>>>,
     denied: &Denied,
+    zone: Option<&Name>,
     out: &mut Diagnostics,
 ) -> Option<Vec<EndpointSettings>> {
     if written.is_empty() {
@@ -89,11 +96,19 @@ fn endpoints(
     let mut places: HashMap<Address, Span> = HashMap::new();
     let mut endpoints = Some(Vec::new());
     for endpoint in &written.value {
-        let (address, weight) = match &endpoint.value {
+        let (address, map) = match &endpoint.value {
             TextOr::Text(address) => (address, None),
-            TextOr::Map(map) => (&map.address, map.weight),
+            TextOr::Map(map) => (&map.address, Some(map)),
         };
-        let weight = self::weight(weight, out);
+        let weight = self::weight(map.and_then(|map| map.weight), out);
+        let priority = map.map_or(Some(0), |map| self::priority(map, out));
+        let own_zone = map.and_then(|map| map.zone.as_ref());
+        if let Some(written) = own_zone.filter(|_| zone.is_none()) {
+            let message = "zone has no effect: the configuration does not say which zone this process is in";
+            let problem = Diagnostic::error(Code::NoEffect, written.span, message);
+            out.push(problem.help("add at the top: zone: NAME"));
+            endpoints = None;
+        }
         if let Some(first) = places.insert(address.clone(), endpoint.span) {
             out.push(
                 Diagnostic::error(Code::DuplicateName, endpoint.span, format!("{address} stands twice"))
@@ -104,9 +119,10 @@ fn endpoints(
             endpoints = None;
         }
         let address = admit(address, denied, endpoint.span, out);
-        match (address, weight, &mut endpoints) {
-            (Some(address), Some(weight), Some(list)) => {
-                list.push(EndpointSettings { address, weight, priority: 0 })
+        match (address, weight, priority, &mut endpoints) {
+            (Some(address), Some(weight), Some(priority), Some(list)) => {
+                let zone = own_zone.map(|zone| zone.value.clone());
+                list.push(EndpointSettings { address, weight, priority, zone })
             }
             _ => endpoints = None,
         }
@@ -122,6 +138,22 @@ fn admit(address: &Address, denied: &Denied, span: Span, out: &mut Diagnostics) 
             let problem = Diagnostic::error(Code::DeniedAddress, span, message);
             refuse(out, problem.reason(denial.to_string()).maybe_help(denial.help(address)))
         }
+    }
+}
+
+fn priority(written: &config::EndpointMap, out: &mut Diagnostics) -> Option<u32> {
+    match (written.priority, written.backup) {
+        (Some(priority), Some(backup)) if backup.value => {
+            let message = "backup is the last priority of all: priority has no effect beside it";
+            let problem = Diagnostic::error(Code::NoEffect, priority.span, message);
+            refuse(out, problem.label(backup.span, "written here"))
+        }
+        (Some(Spanned { value, span }), _) if u32::from(value) > LAST_PRIORITY => {
+            let message = format!("priority must be from 0 to {LAST_PRIORITY} (got {value})");
+            refuse(out, Diagnostic::error(Code::BadValue, span, message))
+        }
+        (_, Some(Spanned { value: true, .. })) => Some(BACKUP),
+        (priority, _) => Some(priority.map_or(0, |priority| priority.value.into())),
     }
 }
 
@@ -168,7 +200,13 @@ fn balance(written: &config::Balance) -> Balance {
         TextOr::Text(BalanceBy::LeastRequests) => Balance::LeastRequests,
         TextOr::Text(BalanceBy::Ewma) => Balance::Ewma,
         TextOr::Map(BalanceByKey::Hash(key)) => Balance::Hash(key.value.clone()),
-        TextOr::Map(BalanceByKey::ConsistentHash(key)) => Balance::ConsistentHash(key.value.clone()),
+        TextOr::Map(BalanceByKey::ConsistentHash(written)) => match &written.value {
+            TextOr::Text(key) => Balance::ConsistentHash(key.clone()),
+            TextOr::Map(map) => match map.bound {
+                None => Balance::ConsistentHash(map.key.value.clone()),
+                Some(bound) => Balance::BoundedHash(map.key.value.clone(), bound.0),
+            },
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::value::{
-    Address, Duration, FieldName, FilePath, Name, Percent, Size, Spanned, StatusRange, TextOr,
+    Address, Duration, FieldName, FilePath, Name, Percent, PercentAbove, Size, Spanned, StatusRange, TextOr,
 };
 use resilience::{CircuitBreaker, OutlierSetting};
 
@@ -38,6 +38,10 @@ pub struct Config {
     /// Rejects requests at once while too many fail. Default: none.
     #[serde(default)]
     pub circuit_breaker: Option<Spanned<CircuitBreaker>>,
+    /// Where fewer endpoints of a priority than this share are usable, as 50%, the next priority is used; and so for zones.
+    /// Default: where none of a priority is usable, or less than half of the own zone.
+    #[serde(default)]
+    pub failover_threshold: Option<Spanned<Percent>>,
     /// Where fewer endpoints than this share are usable, all are used, as 50%. Default: none that is known to be down is.
     #[serde(default)]
     pub panic_threshold: Option<Spanned<Percent>>,
@@ -86,7 +90,19 @@ pub enum BalanceByKey {
     /// By the key's hash; a change of the endpoints moves most keys
     Hash(Spanned<BalanceKey>),
     /// By the key's place on a ring; a change of the endpoints moves few keys
-    ConsistentHash(Spanned<BalanceKey>),
+    ConsistentHash(Spanned<TextOr<BalanceKey, BoundedKey>>),
+}
+
+/// A key that is passed on where its endpoint has too much to do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BoundedKey {
+    /// What of the request is hashed.
+    pub key: Spanned<BalanceKey>,
+    /// The most requests in flight that an endpoint may have, in percent of the mean for its weight, as 125%: what is beyond
+    /// goes to the next endpoint on the ring. Default: there is no bound.
+    #[serde(default)]
+    pub bound: Option<PercentAbove>,
 }
 
 /// The part of the request that is hashed.
@@ -165,6 +181,15 @@ pub struct EndpointMap {
     /// Its share of the requests relative to the other weights, 1 to 1000. Default 1.
     #[serde(default)]
     pub weight: Option<Spanned<std::num::NonZeroU16>>,
+    /// Endpoints of a higher number are used where too few of the lower ones are usable. 0 to 100, default 0.
+    #[serde(default)]
+    pub priority: Option<Spanned<u8>>,
+    /// true: it is used last of all, after every priority.
+    #[serde(default)]
+    pub backup: Option<Spanned<bool>>,
+    /// The zone that it is in. Where the process has a `zone`, endpoints in the same zone are used first.
+    #[serde(default)]
+    pub zone: Option<Spanned<Name>>,
 }
 
 /// TLS towards the endpoints.

@@ -1,6 +1,12 @@
 //! An endpoint of a pool: its prebuilt peer, and the state that outlives a reload.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::HeaderValue;
 use pingora::{connectors::L4Connect, protocols::tls::ALPN, upstreams::peer::HttpPeer};
@@ -16,23 +22,32 @@ use super::{
     probe::Target,
     reach::Denied,
     registry::Registry,
-    settings::{EndpointSettings, Host, Settings},
+    settings::{Balance, EndpointSettings, Host, Settings},
     shared::Shared,
-    state::{EJECTED, EndpointState, UNHEALTHY},
+    state::{DRAINED, EJECTED, EndpointState, UNHEALTHY},
     tls::{Authorities, Identity, ServerName, name_for},
     window::Window,
 };
-use crate::{value::Address, wire::h1::response::HeadLimits};
+use crate::{
+    value::{Address, Name},
+    wire::h1::response::HeadLimits,
+};
 
 /// One member of a pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
     pub address: Address,
     /// The address as logs show it.
     pub shown: Box<str>,
+    /// An operator's, or the configuration's.
     pub weight: u16,
+    configured_weight: u16,
     /// Lower ones are chosen first.
     pub priority: u32,
+    /// Whether it is in another zone: of one priority, endpoints of the own zone are chosen first.
+    pub is_far: bool,
+    /// Its zone, where one is named.
+    pub zone: Option<Name>,
     pub state: Arc<EndpointState>,
     /// When requests that fail eject it.
     pub(super) outlier: Option<Outlier>,
@@ -40,6 +55,8 @@ pub struct Endpoint {
     pub(super) window: Option<Arc<Window>>,
     /// The flags of its state that keep requests away.
     out: u8,
+    /// The requests in flight of all its upstream's endpoints, where the balancer needs them.
+    total: Option<Arc<AtomicU64>>,
     /// How long it takes a new or recovered one to get its whole share.
     slow_start: Option<Duration>,
     /// Keeps the health checker going; none where health is not watched.
@@ -89,12 +106,18 @@ impl Endpoint {
         Self {
             shown: address.to_string().into(),
             address: address.clone(),
-            weight: own.weight,
+            weight: state.weight().unwrap_or(own.weight),
+            configured_weight: own.weight,
             priority: own.priority,
+            is_far: settings.zone.is_some() && own.zone != settings.zone,
+            zone: own.zone.clone(),
             state,
-            out: if checker.is_some() { UNHEALTHY } else { 0 } | if outlier.is_some() { EJECTED } else { 0 },
+            out: DRAINED
+                | if checker.is_some() { UNHEALTHY } else { 0 }
+                | if outlier.is_some() { EJECTED } else { 0 },
             outlier,
             window,
+            total: matches!(settings.balance, Balance::BoundedHash(..)).then(|| shared.in_flight.clone()),
             slow_start: settings.resilience.slow_start,
             checker,
             peer,
@@ -173,6 +196,32 @@ impl Endpoint {
     /// How long its ejection lasts yet; `None` where it is not ejected.
     pub fn ejected_for(&self) -> Option<Duration> {
         self.outlier.and_then(|_| self.state.ejected_for())
+    }
+
+    /// The same endpoint with the weight that its state says.
+    pub(super) fn reweighed(&self) -> Self {
+        Self { weight: self.state.weight().unwrap_or(self.configured_weight), ..self.clone() }
+    }
+
+    /// A request is sent to it.
+    pub(super) fn begin(&self) {
+        self.state.begin();
+        if let Some(total) = &self.total {
+            total.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request to it ended.
+    pub(super) fn end(&self) {
+        self.state.end();
+        if let Some(total) = &self.total {
+            total.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The requests in flight of all its upstream's endpoints, where they are counted.
+    pub(super) fn total_in_flight(&self) -> u64 {
+        self.total.as_ref().map_or(0, |total| total.load(Ordering::Relaxed))
     }
 
     /// Its share of its weight now, in parts of [`FULL`]: less while it starts slowly.

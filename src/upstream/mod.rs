@@ -19,7 +19,6 @@ mod health;
 mod key;
 mod latency;
 mod outlier;
-mod panic;
 mod passive;
 mod penalty;
 mod pick;
@@ -30,10 +29,11 @@ mod set;
 mod settings;
 mod shared;
 mod state;
+mod threshold;
 mod tls;
 mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -60,8 +60,9 @@ use crate::{
     value::{Address, Name},
 };
 use breaker::{Circuit, State};
-use panic::Panic;
 use shared::Shared;
+use state::{EJECTED, UNHEALTHY};
+use threshold::Threshold;
 
 /// A pool of endpoints, ready to be picked from.
 #[derive(Debug)]
@@ -82,7 +83,8 @@ pub struct Upstream {
     /// How endpoints that fail are dealt with.
     pub resilience: Resilience,
     circuit: Option<Arc<Circuit>>,
-    panic: Option<Panic>,
+    /// Where it is missed, all endpoints are used.
+    panic: Option<Threshold>,
     shared: Arc<Shared>,
     metrics: Arc<metrics::Upstream>,
 }
@@ -94,11 +96,16 @@ impl Upstream {
         let endpoints = settings.endpoints.iter();
         let endpoints =
             endpoints.map(|own| Arc::new(Endpoint::build(&settings, own, registry, (&shared, !is_new))));
-        let set = EndpointSet::new(endpoints.collect(), &settings.balance, &shared.turns);
+        let set = EndpointSet::new(
+            endpoints.collect(),
+            &settings.balance,
+            settings.resilience.failover_threshold,
+            &shared,
+        );
         Self {
             set: ArcSwap::from_pointee(set),
             circuit: settings.resilience.circuit_breaker.map(|own| registry.circuit(&settings.name, own)),
-            panic: settings.resilience.panic_threshold.map(Panic::new),
+            panic: settings.resilience.panic_threshold.map(Threshold::new),
             resilience: settings.resilience,
             shared,
             metrics: registry.upstream(&settings.name),
@@ -134,9 +141,43 @@ impl Upstream {
     /// The key that this pool's balancer wants of a request; nothing is looked up where it wants none.
     pub fn key(&self, facts: &Facts<'_>) -> PickKey {
         match &self.balance {
-            Balance::Hash(key) | Balance::ConsistentHash(key) => PickKey::of(key, facts),
+            Balance::Hash(key) | Balance::ConsistentHash(key) | Balance::BoundedHash(key, _) => {
+                PickKey::of(key, facts)
+            }
             _ => PickKey::NONE,
         }
+    }
+
+    /// Drains an endpoint, or uses it again. Says whether there is one of this address.
+    pub fn drain(&self, address: &Address, drained: bool) -> bool {
+        let set = self.endpoints();
+        let endpoint = set.iter().find(|endpoint| endpoint.address == *address);
+        if let Some(endpoint) = endpoint {
+            endpoint.state.set_drained(drained);
+            let (upstream, endpoint) = (self.name.as_str(), &*endpoint.shown);
+            tracing::info!(upstream, endpoint, drained, "endpoint is drained or used again by order");
+        }
+        endpoint.is_some()
+    }
+
+    /// Gives an endpoint another weight, or the configuration's again. Says whether there is one of this address.
+    pub fn set_weight(&self, address: &Address, weight: Option<u16>) -> bool {
+        let set = self.endpoints();
+        let endpoint = set.iter().find(|endpoint| endpoint.address == *address);
+        if let Some(endpoint) = endpoint {
+            endpoint.state.set_weight(weight);
+            self.set.rcu(|set| {
+                let endpoints = set.iter().map(|endpoint| Arc::new(endpoint.reweighed()));
+                self.new_set(endpoints.collect())
+            });
+            let (upstream, endpoint) = (self.name.as_str(), &*endpoint.shown);
+            tracing::info!(upstream, endpoint, weight, "endpoint has another weight by order");
+        }
+        endpoint.is_some()
+    }
+
+    fn new_set(&self, endpoints: Vec<Arc<Endpoint>>) -> EndpointSet {
+        EndpointSet::new(endpoints, &self.balance, self.resilience.failover_threshold, &self.shared)
     }
 
     /// Lets a request pass its circuit breaker, or rejects it. `None` where it has none.
@@ -156,7 +197,24 @@ impl Upstream {
 
     /// The flags of endpoints that keep no requests away.
     fn despite(&self, set: &EndpointSet) -> u8 {
-        self.panic.as_ref().map_or(0, |panic| panic.despite(&self.name, set, &self.shared))
+        let Some(panic) = &self.panic else { return 0 };
+        let panics = panic.is_missed(set, &self.shared.changes);
+        if panics != self.shared.panics.load(Ordering::Relaxed) {
+            self.turn_panic(panics);
+        }
+        if panics { UNHEALTHY | EJECTED } else { 0 }
+    }
+
+    #[cold]
+    fn turn_panic(&self, panics: bool) {
+        if self.shared.panics.swap(panics, Ordering::Relaxed) == panics {
+            return;
+        }
+        let upstream = self.name.as_str();
+        match panics {
+            true => tracing::warn!(upstream, "too few endpoints are usable: all are used"),
+            false => tracing::info!(upstream, "enough endpoints are usable again"),
+        }
     }
 
     /// Chooses a usable endpoint that was not tried yet. `None` where there is none: sending to endpoints

@@ -1,6 +1,7 @@
 //! Passive health: an endpoint at which requests fail is ejected for a while, longer each time.
 
 use std::{
+    fmt,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
@@ -78,6 +79,19 @@ impl Outlier {
     pub fn most_out(&self, endpoints: usize) -> usize {
         let share = endpoints * usize::from(self.max_ejected) / 100;
         if endpoints > 1 { share.max(1) } else { share }
+    }
+}
+
+impl fmt::Display for Outlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failures in a row", self.consecutive_failures)?;
+        if let Some(percent) = self.failure_ratio {
+            write!(f, ", {percent}% failures of {} requests in {:?}", self.min_requests, self.window)?;
+        }
+        if let Some(percent) = self.latency {
+            write!(f, ", {percent}% of the peers' latency")?;
+        }
+        write!(f, " eject an endpoint for {:?}, {}% at most", self.eject_for, self.max_ejected)
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Tried(SmallVec<[u64; 4]>);
 
 impl Pick {
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.state.begin();
+        endpoint.begin();
         Self { endpoint }
     }
 
@@ -33,7 +33,7 @@ impl Pick {
 
 impl Drop for Pick {
     fn drop(&mut self) {
-        self.endpoint.state.end();
+        self.endpoint.end();
     }
 }
 

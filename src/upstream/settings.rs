@@ -35,6 +35,8 @@ pub struct Settings {
     /// The largest response heads that are accepted.
     pub response_limits: HeadLimits,
     pub retries: u8,
+    /// The zone that this process is in.
+    pub zone: Option<Name>,
     pub resilience: Resilience,
 }
 
@@ -44,6 +46,8 @@ pub struct Resilience {
     /// When requests that fail eject an endpoint, where they do.
     pub outlier: Option<Outlier>,
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// The share of usable endpoints of a priority or zone in percent below which the next is used.
+    pub failover_threshold: Option<u8>,
     /// The share of usable endpoints in percent below which all are used.
     pub panic_threshold: Option<u8>,
     /// How long a new or recovered endpoint takes to get its whole share.
@@ -57,6 +61,8 @@ pub struct EndpointSettings {
     pub weight: u16,
     /// Endpoints of a lower number are chosen while one of them can be.
     pub priority: u32,
+    /// The zone that it is in.
+    pub zone: Option<Name>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +73,29 @@ pub enum Balance {
     Ewma,
     Hash(BalanceKey),
     ConsistentHash(BalanceKey),
+    /// The same, with the most requests in flight of an endpoint in percent of the mean.
+    BoundedHash(BalanceKey, u32),
+}
+
+impl Resilience {
+    /// What it does, for people.
+    pub fn lines(&self) -> Vec<String> {
+        let outlier = match &self.outlier {
+            Some(outlier) => outlier.to_string(),
+            None => "no endpoint is ejected".to_owned(),
+        };
+        let percent = |percent: Option<u8>, what: &str| {
+            percent.map(|percent| format!("below {percent}% usable endpoints {what}"))
+        };
+        let lines = [
+            Some(outlier),
+            self.circuit_breaker.as_ref().map(ToString::to_string),
+            percent(self.failover_threshold, "of a priority or zone the next is used"),
+            percent(self.panic_threshold, "all are used"),
+            self.slow_start.map(|time| format!("new and recovered endpoints start slowly, for {time:?}")),
+        ];
+        lines.into_iter().flatten().collect()
+    }
 }
 
 impl Default for Resilience {
@@ -75,6 +104,7 @@ impl Default for Resilience {
         Self {
             outlier: Some(Outlier::DEFAULT),
             circuit_breaker: None,
+            failover_threshold: None,
             panic_threshold: None,
             slow_start: None,
         }

@@ -14,6 +14,8 @@ pub struct Shared {
     pub turns: Arc<Turns>,
     /// Held while an endpoint is ejected, so that not too many are at once.
     pub ejecting: Mutex<()>,
+    /// Requests in flight, where the balancer needs their sum.
+    pub in_flight: Arc<AtomicU64>,
     /// How often an endpoint became usable, or ceased to be.
     pub changes: Arc<AtomicU64>,
     /// Whether all endpoints are used because too few are usable.

@@ -34,6 +34,8 @@ pub struct EndpointState {
     watched: Watched,
     /// When it began to serve or to serve again, while [`WARMING`] is set.
     warming_since: AtomicU64,
+    /// The weight that an operator gave it; 0 where none did.
+    weight: AtomicU32,
     /// Requests failed: it is checked soon.
     suspected: Notify,
     /// Counts the changes of its upstream's endpoints.
@@ -47,6 +49,8 @@ pub struct EndpointState {
 pub const UNHEALTHY: u8 = 1;
 /// Requests to it failed, and it gets none for a while.
 pub const EJECTED: u8 = 2;
+/// An operator drains it.
+pub const DRAINED: u8 = 4;
 /// It serves again or is new: `slow_start` counts from then on.
 pub const WARMING: u8 = 8;
 
@@ -65,6 +69,7 @@ impl EndpointState {
             penalty: Penalty::default(),
             watched: Watched::default(),
             warming_since: AtomicU64::new(0),
+            weight: AtomicU32::new(0),
             suspected: Notify::new(),
             changes,
             metrics,
@@ -145,6 +150,29 @@ impl EndpointState {
             }
             false => self.set(UNHEALTHY),
         }
+    }
+
+    /// Whether an operator drains it.
+    pub fn is_drained(&self) -> bool {
+        self.flags() & DRAINED != 0
+    }
+
+    pub(super) fn set_drained(&self, drained: bool) {
+        match drained {
+            true => self.set(DRAINED),
+            false if self.unset(DRAINED) => self.recovered(),
+            false => {}
+        }
+    }
+
+    /// The weight that an operator gave it.
+    pub(super) fn weight(&self) -> Option<u16> {
+        let weight = self.weight.load(Ordering::Relaxed);
+        u16::try_from(weight).ok().filter(|weight| *weight != 0)
+    }
+
+    pub(super) fn set_weight(&self, weight: Option<u16>) {
+        self.weight.store(weight.unwrap_or(0).into(), Ordering::Relaxed);
     }
 
     /// It gets no requests until a time.

@@ -27,6 +27,7 @@ pub fn settings(weights: &[u16]) -> Settings {
         address: Denied::default().admit(format!("{ip}:8080").parse().unwrap()).unwrap(),
         weight: *weight,
         priority: 0,
+        zone: None,
     });
     Settings {
         proxy_protocol: None,
@@ -50,6 +51,7 @@ pub fn settings(weights: &[u16]) -> Settings {
         pool_idle: Duration::from_secs(50),
         response_limits: Default::default(),
         retries: 2,
+        zone: None,
         resilience: Resilience::default(),
     }
 }

@@ -17,7 +17,7 @@ fn load_an_endpoint_that_is_killed_and_restarted_fails_no_request() {
     let steady = Nginx::saying("steady");
     let yaml = r#"
 listeners: { web: { bind: "127.0.0.1:0", limits: { requests_per_connection: 1000000 } } }
-upstreams: { origin: { endpoints: ["MORTAL", "STEADY"] } }
+upstreams: { origin: { endpoints: ["MORTAL", "STEADY"], outlier: { eject_for: 100ms, max_eject_for: 100ms } } }
 hosts: { all: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: origin } } } } }
 "#;
     let words: [(&str, &dyn std::fmt::Display); 2] =

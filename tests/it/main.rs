@@ -31,6 +31,7 @@ mod exchange_expect;
 mod exchange_h2;
 mod exchange_load;
 mod extended_connect;
+mod failover;
 mod farewell;
 mod forward;
 mod forward_auth;

@@ -1,7 +1,7 @@
 //! By chance, the faster and the less busy the likelier; one that would take half as long again as the best gets
 //! nothing. Its average fades, so that it is asked again in time.
 //!
-//! Of many endpoints four are drawn by weight and compared: a slow one is then chosen only among slow ones.
+//! Of many endpoints three are drawn by weight and compared: a slow one is then chosen only among slow ones.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,7 @@ const UNKNOWN: Duration = Duration::from_secs(1);
 /// What a cost may be of the least one.
 const COMPARABLE: f32 = 1.5;
 
-const DRAWS: usize = 4;
+const DRAWS: usize = 3;
 
 #[derive(Debug)]
 pub struct Ewma {

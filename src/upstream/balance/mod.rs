@@ -61,7 +61,10 @@ pub fn balancer(balance: &Balance, endpoints: &[Arc<Endpoint>], turns: Arc<Turns
         Balance::LeastRequests => Box::new(least_requests::LeastRequests::new(endpoints, dice)),
         Balance::Ewma => Box::new(ewma::Ewma::new(endpoints, dice)),
         Balance::Hash(_) => Box::new(hash::Hash::new(endpoints, dice)),
-        Balance::ConsistentHash(_) => Box::new(consistent_hash::ConsistentHash::new(endpoints, dice)),
+        Balance::ConsistentHash(_) => Box::new(consistent_hash::ConsistentHash::new(endpoints, dice, None)),
+        Balance::BoundedHash(_, bound) => {
+            Box::new(consistent_hash::ConsistentHash::new(endpoints, dice, Some(*bound)))
+        }
     }
 }
 

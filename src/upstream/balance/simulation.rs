@@ -228,6 +228,25 @@ fn shares_are_true_to_the_weights() {
 }
 
 #[test]
+fn a_bounded_ring_passes_a_hot_key_on() {
+    let key: crate::upstream::config::BalanceKey = "path".parse().unwrap();
+    for weights in [[1, 1, 1, 1], [1, 2, 2, 5]] {
+        let simulation = Simulation::balancing(&weights, Balance::BoundedHash(key.clone(), 125));
+        let hot = PickKey(Some(7));
+        let pick = |key| simulation.upstream.pick(key, &Tried::default()).unwrap();
+        let picks: Vec<_> = (0..1000).map(|_| pick(hot)).collect();
+        for endpoint in simulation.upstream.endpoints().iter() {
+            let share = f64::from(endpoint.weight) / f64::from(weights.iter().sum::<u16>());
+            let most = (1000.0 * share * 1.25).ceil() as u32;
+            assert!(endpoint.state.in_flight() <= most, "{} of {most}", endpoint.state.in_flight());
+        }
+        let own = picks[0].endpoint.address.clone();
+        drop(picks);
+        assert!((0..10).all(|_| pick(hot).endpoint.address == own), "where there is room it stays");
+    }
+}
+
+#[test]
 fn failures_in_a_row_eject_and_not_too_many_are() {
     let mut simulation = Simulation::new(settings(&[1, 1, 1]));
     let fail = |simulation: &Simulation, index: usize| {

@@ -36,10 +36,23 @@ pub fn resilience(config: &Config, out: &mut Diagnostics) -> Option<Resilience> 
         }
         share("panic_threshold", written, out)
     });
+    let failover_threshold = config.failover_threshold.map(|written| {
+        let has_tiers = config.endpoints.iter().any(|endpoint| match &endpoint.value {
+            TextOr::Text(_) => false,
+            TextOr::Map(map) => map.priority.is_some() || map.backup.is_some() || map.zone.is_some(),
+        });
+        if !has_tiers {
+            let message = "failover_threshold has no effect: all endpoints have the same priority and zone";
+            let problem = Diagnostic::error(Code::NoEffect, written.span, message);
+            return refuse(out, problem.help("give the endpoints that wait a priority: 1, or backup: true"));
+        }
+        share("failover_threshold", written, out)
+    });
     let slow_start = config.slow_start.map(|written| duration(Some(written), time::Duration::ZERO, out));
     Some(Resilience {
         outlier: outlier?,
         circuit_breaker: given(circuit_breaker)?,
+        failover_threshold: given(failover_threshold)?,
         panic_threshold: given(panic_threshold)?,
         slow_start: given(slow_start)?,
     })

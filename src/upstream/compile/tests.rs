@@ -15,6 +15,7 @@ fn upstream(endpoints: &[&str]) -> Config {
     Config {
         outlier: None,
         circuit_breaker: None,
+        failover_threshold: None,
         panic_threshold: None,
         slow_start: None,
         proxy_protocol: None,
@@ -56,6 +57,7 @@ fn compile(config: &Config, pem: &str) -> (Option<Settings>, Vec<(Severity, Code
         file: &mut |_| Some(pem.as_bytes().into()),
         certificate: &|_| None,
         first_byte: time::Duration::from_secs(30),
+        zone: None,
         body_idle: time::Duration::from_secs(40),
         denied: &Denied::default(),
         out: &mut out,
@@ -101,7 +103,8 @@ fn defaults_are_filled_in() {
 #[test]
 fn what_is_written_goes_before_defaults() {
     let mut config = one();
-    config.balance = Some(at(1, TextOr::Map(BalanceByKey::ConsistentHash(at(2, text("client_ip"))))));
+    config.balance =
+        Some(at(1, TextOr::Map(BalanceByKey::ConsistentHash(at(2, TextOr::Text(text("client_ip")))))));
     config.timeouts.first_byte = Some(at(3, text("5m")));
     config.retry.retries = Some(0);
     let mut health = http("/");
@@ -121,7 +124,13 @@ fn endpoints_are_checked() {
     assert_eq!(error(&upstream(&[])), (Code::NoEndpoints, 99));
     assert_eq!(error(&upstream(&["10.0.0.1:80", "10.0.0.1:80"])), (Code::DuplicateName, 101));
     let mut config = one();
-    let map = config::EndpointMap { address: text("10.0.0.2:80"), weight: Some(at(7, text("1001"))) };
+    let map = config::EndpointMap {
+        address: text("10.0.0.2:80"),
+        weight: Some(at(7, text("1001"))),
+        priority: None,
+        backup: None,
+        zone: None,
+    };
     config.endpoints.value.push(at(6, TextOr::Map(map)));
     assert_eq!(error(&config), (Code::BadValue, 7));
 }
