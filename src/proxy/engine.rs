@@ -262,15 +262,17 @@ impl Handler for Engine {
         let Arrival { route, plan, client, lookalikes, host, path, query, params, .. } = arrival;
         let connects = websocket::connect(&head).is_some();
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
-        // Piece by piece: with all at once it would be copied as a whole.
-        let mut exchange = Exchange::new(connection.clone(), head, route.names.clone());
+        let has_body = !session.body_is_empty() && !connects;
+        let exchange = Exchange::new(connection.clone(), head, route.names.clone());
+        let mut downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
+        // Piece by piece, where it is to stay: with all at once it would be copied as a whole.
+        let exchange = &mut downstream.exchange;
         (exchange.client_ip, exchange.scheme, exchange.expose) = (client.ip, client.scheme, expose);
         (exchange.host, exchange.path, exchange.query, exchange.captures) = (host, path, query, params);
         exchange.lookalikes = lookalikes;
         (exchange.head_size, exchange.trace, exchange.accept) = (head_size, trace, accept);
-        (exchange.has_body, exchange.connects) = (!session.body_is_empty() && !connects, connects);
+        (exchange.has_body, exchange.connects) = (has_body, connects);
         exchange.to_proxy = plan.is_of_a_proxy(&route.action);
-        let mut downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
         downstream.is_proxied = matches!(plan, Plan::Send(_));
         self.carry_out(downstream, &route, place, plan, asked).await
     }

@@ -8,7 +8,6 @@ use crate::{
     snapshot::Route,
     telemetry::{access_log::Record, metrics::Outcome},
     trace::Trace,
-    value::Name,
 };
 
 /// How a request ended.
@@ -49,7 +48,7 @@ pub(super) fn write<S: Session>(
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
         trace_id: trace_id.as_ref().map(|id| id as &dyn std::fmt::Display),
         client_ip: exchange.client_ip,
-        method: asked.method.as_ref().map(|method| method.as_str()),
+        method: asked.method.as_ref(),
         scheme: exchange.scheme,
         authority: asked.authority.as_ref().map(|value| value.as_bytes()),
         target: target.as_deref(),
@@ -60,11 +59,11 @@ pub(super) fn write<S: Session>(
         duration: ended.duration,
         first_byte: call.as_ref().and_then(|call| call.first_byte_after),
         connect: call.as_ref().and_then(|call| call.connected_after),
-        listener: exchange.connection.listener.as_str(),
-        host: route.names.host.as_ref().map(Name::as_str),
-        tenant: route.names.tenant.as_ref().map(Name::as_str),
-        route: route.names.host.as_ref().map(|_| route.names.route.as_str()),
-        upstream: call.as_ref().and_then(|call| call.upstream()).map(|upstream| upstream.name.as_str()),
+        listener: &exchange.connection.listener,
+        host: route.names.host.as_ref(),
+        tenant: route.names.tenant.as_ref(),
+        route: route.names.host.as_ref().map(|_| &route.names.route),
+        upstream: call.as_ref().and_then(|call| call.upstream()).map(|upstream| &upstream.name),
         endpoint: endpoint.as_deref(),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
         circuit: call.as_ref().and_then(|call| call.circuit()),

@@ -15,7 +15,7 @@ use crate::{
         token::is_token,
     },
     listen::head::MOST_METHOD,
-    wire::h1::{body::BodyLength, scan},
+    wire::h1::{body::BodyLength, name, scan},
 };
 
 /// What a connection takes of a head.
@@ -144,7 +144,7 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
     let mut scan = FieldScan::default();
     let mut map = HeaderMap::with_capacity(request.headers.len() + 8);
     for field in request.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
+        let name = name::read(field.name.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
             .map_err(|_| Reason::MalformedRequest)?;
         scan.see(&name, field.value, &head)?;

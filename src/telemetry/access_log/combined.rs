@@ -12,7 +12,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     match record.method {
         None => line.push(b'-'),
         Some(method) => {
-            escaped(line, method.as_bytes());
+            escaped(line, method.as_str().as_bytes());
             line.push(b' ');
             escaped(line, record.target.unwrap_or(b"-"));
             line.push(b' ');

@@ -5,9 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 
-use crate::{error::Reason, value::Variables};
+use crate::{
+    error::Reason,
+    value::{Name, Variables},
+};
 
 /// A request and what became of it. What a client sent is bytes: it need not be text.
 #[derive(Clone)]
@@ -18,14 +21,14 @@ pub struct Record<'a> {
     pub trace_id: Option<&'a dyn std::fmt::Display>,
     pub client_ip: IpAddr,
     /// The method, the target and the protocol are `None` where they were not read.
-    pub method: Option<&'a str>,
-    pub scheme: &'a str,
+    pub method: Option<&'a Method>,
+    pub scheme: &'static str,
     /// The host that was asked for, its port included where it has one.
     pub authority: Option<&'a [u8]>,
     /// Path and query as they came.
     pub target: Option<&'a [u8]>,
     /// `HTTP/1.1`, `HTTP/2.0`.
-    pub protocol: Option<&'a str>,
+    pub protocol: Option<&'static str>,
     pub status: u16,
     /// Bytes of the request's body.
     pub received: u64,
@@ -37,26 +40,26 @@ pub struct Record<'a> {
     pub first_byte: Option<Duration>,
     /// What connecting took; absent on a connection that was there already.
     pub connect: Option<Duration>,
-    pub listener: &'a str,
+    pub listener: &'a Name,
     /// The host's name in the configuration.
-    pub host: Option<&'a str>,
-    pub tenant: Option<&'a str>,
-    pub route: Option<&'a str>,
-    pub upstream: Option<&'a str>,
+    pub host: Option<&'a Name>,
+    pub tenant: Option<&'a Name>,
+    pub route: Option<&'a Name>,
+    pub upstream: Option<&'a Name>,
     pub endpoint: Option<&'a str>,
     /// Endpoints tried.
     pub attempts: u32,
     /// How a circuit breaker that is not closed dealt with it: open or half_open.
     pub circuit: Option<&'a str>,
     /// The stable code of an answer that Portolan made itself.
-    pub reason: Option<&'a str>,
+    pub reason: Option<&'static str>,
     /// What made a part of the chain refuse it, more closely than the client is told.
     pub cause: Option<&'a str>,
     /// The codes for which parts of the chain that only observe would have refused it.
     pub observed: &'a [Reason],
     pub referer: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
-    pub tls_version: Option<&'a str>,
+    pub tls_version: Option<&'static str>,
     /// The request's fields that the log asks for, in its order.
     pub fields: &'a [Option<HeaderValue>],
     /// What every template can say.
@@ -91,12 +94,15 @@ impl Variables for Named {
 #[cfg(test)]
 impl Record<'static> {
     pub(super) fn for_tests() -> Self {
+        static NAMES: std::sync::LazyLock<[Name; 4]> =
+            std::sync::LazyLock::new(|| ["web", "www", "all", "origin"].map(|name| name.parse().unwrap()));
+        let [web, www, all, origin] = &*NAMES;
         Self {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             request_id: Some("id-1"),
             trace_id: Some(&"0af7651916cd43dd8448eb211c80319c"),
             client_ip: IpAddr::from([192, 0, 2, 1]),
-            method: Some("GET"),
+            method: Some(&Method::GET),
             scheme: "https",
             authority: Some(b"www.example.com"),
             target: Some(b"/a/b?c=d"),
@@ -107,11 +113,11 @@ impl Record<'static> {
             duration: Duration::from_micros(1_234_567),
             first_byte: Some(Duration::from_micros(900)),
             connect: None,
-            listener: "web",
-            host: Some("www"),
+            listener: web,
+            host: Some(www),
             tenant: None,
-            route: Some("all"),
-            upstream: Some("origin"),
+            route: Some(all),
+            upstream: Some(origin),
             endpoint: Some("10.0.0.1:80"),
             attempts: 1,
             circuit: None,

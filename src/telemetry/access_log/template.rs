@@ -2,10 +2,10 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use http::{HeaderName, header};
+use http::{HeaderName, Method, header};
 
 use super::{escaped, put, record::Record};
-use crate::value::{Piece, TemplateError, Variable, meant, pieces};
+use crate::value::{Name, Piece, TemplateError, Variable, meant, pieces};
 
 /// A parsed template of a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Value {
                 escaped(line, field.map_or(&[], |value| value.as_bytes()));
             }
             Self::Variable(Variable::RequestMethod) => {
-                escaped(line, record.method.unwrap_or_default().as_bytes());
+                escaped(line, record.method.map_or("", Method::as_str).as_bytes());
             }
             // The record's own has no secrets in it.
             Self::Variable(Variable::RequestQuery) => {
@@ -185,11 +185,11 @@ impl Logged {
         let mut text = |text: Option<&str>| escaped(line, text.unwrap_or_default().as_bytes());
         match self {
             Self::Protocol => text(record.protocol),
-            Self::Listener => text(Some(record.listener)),
-            Self::Host => text(record.host),
-            Self::Tenant => text(record.tenant),
-            Self::Route => text(record.route),
-            Self::Upstream => text(record.upstream),
+            Self::Listener => text(Some(record.listener.as_str())),
+            Self::Host => text(record.host.map(Name::as_str)),
+            Self::Tenant => text(record.tenant.map(Name::as_str)),
+            Self::Route => text(record.route.map(Name::as_str)),
+            Self::Upstream => text(record.upstream.map(Name::as_str)),
             Self::Endpoint => text(record.endpoint),
             Self::Reason => text(record.reason),
             Self::Cause => text(record.cause),

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
 
-use super::{body::BodyLength, scan};
+use super::{body::BodyLength, name, scan};
 
 /// The largest response head that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn parse_into<'b>(
     let mut scan = FieldScan::default();
     let mut map = HeaderMap::with_capacity(response.headers.len() + ADDED);
     for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "a field name is malformed")?;
+        let name = name::read(field.name.as_bytes()).map_err(|_| "a field name is malformed")?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
             .map_err(|_| "a field value is malformed")?;
         scan.see(&name, field.value)?;
