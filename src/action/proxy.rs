@@ -295,9 +295,9 @@ mod tests {
             timeouts: upstream::Timeouts { connect: long, first_byte: long, body_idle: long },
             pool_idle: long,
             response_limits: Default::default(),
-            retries: 0,
             zone: None,
             resilience: Default::default(),
+            retry: Default::default(),
         };
         let upstream =
             Arc::new(Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default())));

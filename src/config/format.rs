@@ -10,7 +10,11 @@ use crate::{
         mtls::{DnsPattern, EmailPattern, Fingerprint, UriPattern},
     },
     store,
-    upstream::{DeniedAddress, config::BalanceKey},
+    upstream::{
+        DeniedAddress,
+        config::BalanceKey,
+        retry::config::{Condition, MethodWord},
+    },
     value::{
         Address, Bandwidth, Bind, Cidr, Duration, FieldName, FilePath, LeastRate, Method, Name, Percent,
         PercentAbove, Rate, Size, Status, StatusRange, Subject, Url,
@@ -46,6 +50,8 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:percent-above", parses::<PercentAbove>),
     ("portolan:rate", parses::<Rate>),
     ("portolan:redis-url", parses::<store::Address>),
+    ("portolan:retry-condition", parses::<Condition>),
+    ("portolan:retry-methods", parses::<MethodWord>),
     ("portolan:size", parses::<Size>),
     ("portolan:status", parses::<Status>),
     ("portolan:status-range", parses::<StatusRange>),

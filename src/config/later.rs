@@ -14,7 +14,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("Endpoint", &["dns", "refresh"]),
     ("UpstreamHealth", &["grpc"]),
     ("UpstreamPool", &["min", "max", "max_age"]),
-    ("UpstreamRetry", &["when", "methods", "budget", "per_try_timeout"]),
     ("Route", &["cache", "grpc", "grpc_json", "files", "hub"]),
     ("Proxy", &["split", "mirror"]),
 ];

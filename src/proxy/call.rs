@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, StatusCode, request, response};
@@ -17,6 +17,7 @@ use crate::{
         Route, Upstream,
         config::Protocol,
         exchange::{Failure, Processed},
+        retry::{self, Cause, Methods},
     },
     value::Address,
 };
@@ -30,6 +31,10 @@ pub struct Call {
     again: bool,
     /// How often that was done.
     repeats: u32,
+    /// What is waited for before the next attempt.
+    pause: Option<Duration>,
+    /// How often was waited.
+    pauses: u32,
     pub attempts: u32,
     began: Instant,
     attempt_began: Instant,
@@ -57,6 +62,8 @@ impl Call {
             tunnel: None,
             again: false,
             repeats: 0,
+            pause: None,
+            pauses: 0,
             attempts: 0,
             began,
             attempt_began: began,
@@ -68,6 +75,11 @@ impl Call {
             challenged: false,
             traced,
         }
+    }
+
+    /// When it began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// The upstream that is asked, where it is one.
@@ -83,6 +95,16 @@ impl Call {
     /// When it may be tried again, where a circuit breaker knows.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         self.to.circuit().and_then(|(_, left)| left)
+    }
+
+    /// Which requests may be repeated although an endpoint may have acted on them.
+    pub(super) fn methods(&self) -> &Methods {
+        self.upstream().map_or(&Methods::Idempotent, |upstream| &upstream.retry.methods)
+    }
+
+    /// How long the origin may take for the response's head, until the request is tried again.
+    pub(super) fn per_try_timeout(&self) -> Option<Duration> {
+        self.upstream().and_then(|upstream| upstream.retry.per_try_timeout)
     }
 
     /// Where it was tried last.
@@ -149,6 +171,11 @@ impl Call {
         Some((route, again))
     }
 
+    /// What is waited for before the next attempt.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        self.pause.take()
+    }
+
     /// A new connection for the attempt.
     pub(super) fn peer(&self, route: &Route) -> Option<Box<HttpPeer>> {
         self.to.peer(route.protocol)
@@ -188,14 +215,17 @@ impl Call {
             None => {}
             Some(tunnel) => tunnel.check(head)?,
         }
-        let status = head.status;
+        self.count_answer(head.status);
+        Ok(())
+    }
+
+    fn count_answer(&mut self, status: StatusCode) {
         let now = Instant::now();
         if let Some(traced) = &mut self.traced {
             traced.answered(status);
         }
         self.first_byte_after = Some(now - self.began);
         self.to.answered(status, now, now - self.attempt_began);
-        Ok(())
     }
 
     /// It is over: what went to the endpoint that was asked last, and what came from it, is counted.
@@ -211,14 +241,53 @@ impl Call {
         if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().connect_failed();
         }
-        self.to.has_more(self.attempts - self.repeats)
+        self.tries_again(Cause::ConnectFailure, None)
+    }
+
+    /// Whether the response's status asks for another try, and there may be one. Then it is not passed on.
+    pub(super) fn retries_response(&mut self, head: &response::Parts) -> bool {
+        let Some(upstream) = self.to.upstream() else { return false };
+        if !upstream.retry.when.has_status(head.status) || connection_auth::has_challenge(&head.headers) {
+            return false;
+        }
+        let retry_after = retry::after(&head.headers, SystemTime::now());
+        let again = self.tries_again(Cause::Status, retry_after);
+        if again {
+            self.count_answer(head.status);
+            tracing::debug!(endpoint = ?self.endpoint(), status = %head.status, "upstream response is not passed on");
+        }
+        again
+    }
+
+    /// Whether there may be another try, and what it has to wait for.
+    fn tries_again(&mut self, cause: Cause, retry_after: Option<Duration>) -> bool {
+        if !self.to.has_more(self.attempts - self.repeats) {
+            return false;
+        }
+        let Some(upstream) = self.to.upstream() else { return true };
+        let policy = &upstream.retry;
+        let wait = match self.to.has_untried() {
+            true => None,
+            // The endpoint says when it may be asked again.
+            false if retry_after.is_some_and(|after| after > policy.max_retry_after) => return false,
+            false => {
+                Some(policy.backoff.wait(self.pauses, fastrand::f64()).max(retry_after.unwrap_or_default()))
+            }
+        };
+        if !policy.when.has(cause) || !upstream.retries(cause) {
+            return false;
+        }
+        self.pauses += u32::from(wait.is_some());
+        self.pause = wait;
+        true
     }
 
     /// An exchange broke. Says whether it is tried again, which it is only where it `can_repeat`, and no more often than an
     /// endpoint may need: on another endpoint, or on a new connection to the same where that only closed the `reused` one or
     /// did not process the request.
     pub(super) fn failed(&mut self, failure: &Failure, reused: bool, can_repeat: bool) -> bool {
-        let is_stale = reused && failure.processed != Processed::Unknown;
+        let is_late = failure.reason == Reason::FirstByteTimeout;
+        let is_stale = reused && !is_late && failure.processed != Processed::Unknown;
         let is_harmless = is_stale || failure.processed == Processed::Refused;
         if can_repeat && is_harmless && self.repeats < MOST_REPEATS {
             self.repeats += 1;
@@ -229,7 +298,8 @@ impl Call {
             return true;
         }
         self.note(self.reason_for(failure), failure);
-        can_repeat && self.to.has_more(self.attempts - self.repeats)
+        let cause = if is_late { Cause::Timeout } else { Cause::Reset };
+        can_repeat && self.tries_again(cause, None)
     }
 
     /// It failed for a reason that is not the origin's message.

@@ -124,8 +124,16 @@ impl Destination {
     /// Whether another is there to be tried, where so many were.
     pub fn has_more(&self, attempts: u32) -> bool {
         match self {
-            Self::Pool(pool) => attempts <= u32::from(pool.proxy.upstream.retries),
+            Self::Pool(pool) => attempts <= u32::from(pool.proxy.upstream.retry.retries),
             Self::Target(target) => target.addresses.len() > 0 && Instant::now() < target.connect_until,
+        }
+    }
+
+    /// Whether another endpoint is there that was not tried yet. A target's addresses are tried once each.
+    pub fn has_untried(&self) -> bool {
+        match self {
+            Self::Pool(pool) => pool.proxy.upstream.has_untried(&pool.tried),
+            Self::Target(_) => true,
         }
     }
 
@@ -258,7 +266,7 @@ impl Pool {
         }
         let same = if again { self.pick.take() } else { None };
         let pick = same.or_else(|| self.reserved());
-        let Some(pick) = pick.or_else(|| self.proxy.upstream.pick(self.key, &self.tried)) else {
+        let Some(pick) = pick.or_else(|| self.untried()).or_else(|| self.tried_before()) else {
             return Err(Reason::NoEndpoint);
         };
         if let Some(lease) = &self.lease {
@@ -268,6 +276,19 @@ impl Pool {
         pick.endpoint.state.metrics().tried();
         self.pick = Some(pick);
         Ok(())
+    }
+
+    fn untried(&self) -> Option<Pick> {
+        self.proxy.upstream.pick(self.key, &self.tried)
+    }
+
+    /// All were tried: it begins anew.
+    fn tried_before(&mut self) -> Option<Pick> {
+        if self.tried.is_empty() {
+            return None;
+        }
+        self.tried = Tried::default();
+        self.untried()
     }
 
     /// The endpoint that the reserved connection leads to.

@@ -182,7 +182,7 @@ impl Engine {
         let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client);
         let call = Call::new(Destination::Pool(pool), traced);
         if exchange.reason.is_none() {
-            proxy.upstream.asked();
+            proxy.upstream.asked(call.began());
         }
         let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = proxy.timeouts;
         self.carry(downstream, call, total, Waits { first_byte, body_idle, tunnel_idle }, route).await

@@ -20,6 +20,7 @@ mod record;
 mod recover;
 mod relay;
 mod replay;
+mod reserved;
 pub mod session;
 pub mod signal;
 mod spans;

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, Version, header, request};
 use super::{call::Call, downstream::Downstream, replay::Replay, session::Session, tunnel::Tunnel};
 use crate::{
     http::{connection::Protocol, connection_auth},
-    upstream::exchange::{Failure, Processed},
+    upstream::{exchange::Processed, retry::Methods},
     wire::h1::body::BodyLength,
 };
 
@@ -69,11 +69,13 @@ impl Request {
         }
     }
 
-    pub fn can_be_repeated(&self, failure: &Failure) -> bool {
+    /// Whether the request can be sent again after a failure: always where the origin did not process it, else as `methods`
+    /// allow.
+    pub fn can_be_repeated(&self, processed: Processed, methods: &Methods) -> bool {
         self.replay.is_whole()
-            && match failure.processed {
+            && match processed {
                 Processed::Unsent | Processed::Refused => true,
-                Processed::Unanswered => self.head.method.is_idempotent(),
+                Processed::Unanswered => methods.allow(&self.head.method),
                 Processed::Unknown => false,
             }
     }

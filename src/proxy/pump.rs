@@ -3,14 +3,14 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{StatusCode, header, response};
+use tokio::time::Sleep;
 
 use super::{
     call::Call,
@@ -21,6 +21,7 @@ use super::{
     patience::patiently,
     recover,
     relay::{self, relay},
+    reserved,
     session::{ClientError, Closed, Session},
     tunnel::Tunnel,
 };
@@ -30,7 +31,7 @@ use crate::{
     trace::TRACEPARENT,
     upstream::{
         Connector, Route,
-        exchange::{Event, Exchange, Failure, RequestHead},
+        exchange::{Event, Exchange, Failure, Processed, RequestHead},
     },
 };
 
@@ -84,11 +85,14 @@ async fn run<S: Session>(
     waits: Waits,
 ) -> Result<(), Reason> {
     let mut request = Request::of(downstream, call);
-    if request.signs_in || is_reserved(downstream, call) {
+    if request.signs_in || reserved::is_reserved(downstream, call) {
         // In a box: it is rare.
-        Box::pin(reserve(downstream, call, request.signs_in)).await?;
+        Box::pin(reserved::reserve(downstream, call, request.signs_in)).await?;
     }
     loop {
+        if let Some(pause) = call.pause() {
+            patiently(Box::pin(tokio::time::sleep(pause)), &mut downstream.session, None).await?;
+        }
         let Some((route, is_repeat)) = call.next() else { return call.failure.map_or(Ok(()), Err) };
         let reused = if is_repeat { None } else { route.connections.reuse(&route) };
         let (mut exchange, reused) = match reused {
@@ -100,10 +104,17 @@ async fn run<S: Session>(
             },
         };
         call.connected(reused);
-        let mut attempt = Attempt { downstream, call, request: &mut request, exchange: &mut exchange, waits };
+        let mut attempt = Attempt {
+            downstream,
+            call,
+            request: &mut request,
+            exchange: &mut exchange,
+            waits,
+            patience: None,
+        };
         match attempt.run().await {
             Ok(()) => {
-                settle(downstream, call);
+                reserved::settle(downstream, call);
                 if !call.is_challenged() {
                     connector.release(&route, exchange);
                 }
@@ -117,9 +128,14 @@ async fn run<S: Session>(
                 call.broke(reason);
                 return Err(reason);
             }
+            Err(Broken::Refused) => {
+                if exchange.discard() {
+                    connector.release(&route, exchange);
+                }
+            }
             Err(Broken::Upstream(failure)) => {
-                let can_repeat =
-                    request.can_be_repeated(&failure) && downstream.progress() == Progress::Waiting;
+                let can_repeat = request.can_be_repeated(failure.processed, call.methods())
+                    && downstream.progress() == Progress::Waiting;
                 if !call.failed(&failure, reused, can_repeat) {
                     return call.failure.map_or(Ok(()), Err);
                 }
@@ -127,41 +143,6 @@ async fn run<S: Session>(
                 downstream.session.restart_wait();
             }
         }
-    }
-}
-
-/// Whether requests of this client to this destination have upstream connections of their own.
-fn is_reserved<S: Session>(downstream: &Downstream<S>, call: &Call) -> bool {
-    let reservations = &downstream.exchange.connection.reservations;
-    !reservations.is_empty() && reservations.has(&call.destination())
-}
-
-/// Has a request carried out on an upstream connection that is reserved for its client's connection.
-async fn reserve<S: Session>(
-    downstream: &mut Downstream<S>,
-    call: &mut Call,
-    signs_in: bool,
-) -> Result<(), Reason> {
-    let connection = downstream.exchange.connection.clone();
-    let destination = call.destination().into_owned();
-    let leasing = connection.reservations.lease(&destination, signs_in);
-    let lease = Arc::new(patiently(leasing, &mut downstream.session, None).await?);
-    downstream.lease = Some(lease.clone());
-    call.reserve(lease, signs_in);
-    Ok(())
-}
-
-/// The exchange is over: a reserved connection is kept for the client's next request, and one is reserved where the response
-/// asked for credentials.
-fn settle<S: Session>(downstream: &Downstream<S>, call: &Call) {
-    match &downstream.lease {
-        Some(lease) if downstream.progress() == Progress::Ended => lease.set_intact(),
-        Some(_) => {}
-        None if call.is_challenged() => {
-            let (destination, endpoint) = (call.destination(), call.address_tried());
-            downstream.exchange.connection.reservations.reserve(&destination, endpoint);
-        }
-        None => {}
     }
 }
 
@@ -184,6 +165,8 @@ enum Broken {
     Upstream(Failure),
     /// By the client, or because a wait took too long.
     Exchange(Reason),
+    /// By the status of the response: the request is tried again.
+    Refused,
 }
 
 impl From<Failure> for Broken {
@@ -211,6 +194,8 @@ struct Attempt<'a, S> {
     request: &'a mut Request,
     exchange: &'a mut Exchange,
     waits: Waits,
+    /// How long the origin may take for the response's head, where a try has a time of its own.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 /// What happens next.
@@ -255,6 +240,7 @@ impl<S: Session> Attempt<'_, S> {
                     self.request.expects_continue &= head.status != StatusCode::CONTINUE;
                     self.downstream.forward_head(head, false).await?;
                 }
+                Step::Event(Event::Head(head, _)) if self.is_refused(&head) => return Err(Broken::Refused),
                 Step::Event(Event::Head(head, end)) => match self.answer(head, end).await? {
                     Some(tunnel) => return self.tunnel(tunnel).await,
                     None => {
@@ -315,7 +301,8 @@ impl<S: Session> Attempt<'_, S> {
 
     /// Waits for what comes first. The origin is asked first: what it has said goes on at once.
     async fn next(&mut self, unsent: bool, answered: bool, client_first: bool) -> Result<Step, Broken> {
-        let Self { downstream, request, exchange, waits, .. } = self;
+        self.begin_patience();
+        let Self { downstream, request, exchange, waits, patience, .. } = self;
         let had_room = exchange.has_room();
         let reads = !request.is_whole && !request.expects_continue && !request.is_unwanted;
         let mut client = pin!(listen(downstream, request, had_room, exchange.is_sent(), *waits));
@@ -344,9 +331,33 @@ impl<S: Session> Attempt<'_, S> {
             if unsent {
                 return Poll::Ready(Ok(Step::Flush));
             }
+            if let Some(patience) = patience
+                && patience.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(Broken::Upstream(Failure::of_try_timeout())));
+            }
             client.as_mut().poll(cx)
         })
         .await
+    }
+
+    /// The time of a try begins when the request is complete, and ends with the response's head.
+    fn begin_patience(&mut self) {
+        if self.downstream.progress() != Progress::Waiting {
+            self.patience = None;
+        } else if let Some(limit) = self.call.per_try_timeout()
+            && self.request.is_whole
+            && self.patience.is_none()
+        {
+            self.patience = Some(Box::pin(tokio::time::sleep(limit)));
+        }
+    }
+
+    /// Whether the response is not passed on, but the request tried again.
+    fn is_refused(&mut self, head: &response::Parts) -> bool {
+        self.downstream.progress() == Progress::Waiting
+            && self.request.can_be_repeated(Processed::Unanswered, self.call.methods())
+            && self.call.retries_response(head)
     }
 
     /// The final head is there. Says which tunnel it begins, where it does.

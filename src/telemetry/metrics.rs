@@ -108,6 +108,10 @@ metrics! {
         "1 while fewer endpoints than panic_threshold are usable, so that all are used.";
     attempts: IntCounterVec = "portolan_upstream_attempts_total" ["upstream", "endpoint"],
         "Tries of an endpoint.";
+    retries: IntCounterVec = "portolan_upstream_retries_total" ["upstream", "cause"],
+        "Requests tried again, by cause: connect_failure, reset, timeout or status.";
+    retries_denied: IntCounterVec = "portolan_upstream_retries_denied_total" ["upstream"],
+        "Requests not tried again because the budget for retries was spent.";
     connect_failures: IntCounterVec = "portolan_upstream_connect_failures_total" ["upstream", "endpoint"],
         "Tries that found no connection.";
     responses: IntCounterVec = "portolan_upstream_responses_total" ["upstream", "endpoint", "class"],

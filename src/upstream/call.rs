@@ -135,14 +135,14 @@ impl Caller {
         request: &Request<Bytes>,
         limits: Limits,
     ) -> Result<Response<Bytes>, CallError> {
-        upstream.asked();
+        upstream.asked(Instant::now());
         let mut permit = upstream.admit().map_err(|Rejected(left)| CallError {
             reason: Reason::CircuitOpen,
             cause: format!("the circuit is open for {left:?}"),
         })?;
         let mut tried = Tried::default();
         let mut failure = CallError { reason: Reason::NoEndpoint, cause: "no endpoint is usable".into() };
-        for _ in 0..=upstream.retries {
+        for _ in 0..=upstream.connect_retries() {
             let Some(pick) = upstream.pick(PickKey::NONE, &tried) else { break };
             tried.add(&pick);
             let metrics = pick.endpoint.state.metrics();

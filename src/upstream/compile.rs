@@ -10,6 +10,7 @@ use rustls::pki_types;
 use super::{
     config::{self, BalanceBy, BalanceByKey, Config, Protocol, Verify},
     reach::{Denied, Reachable},
+    retry,
     settings::{Balance, EndpointSettings, Health, Host, Probe, Settings, Timeouts},
     tls::{Authorities, ClientCertificate, ServerName, Tls},
 };
@@ -43,7 +44,6 @@ const POOL_IDLE: time::Duration = time::Duration::from_secs(60);
 const CHECK_INTERVAL: time::Duration = time::Duration::from_secs(5);
 const CHECK_TIMEOUT: time::Duration = time::Duration::from_secs(1);
 const LONGEST: time::Duration = time::Duration::from_secs(365 * 86_400);
-const RETRIES: u8 = 2;
 const HEAVIEST: u16 = 1000;
 const LAST_PRIORITY: u32 = 100;
 /// The priority of a backup, after all others.
@@ -63,6 +63,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let pool_idle = duration(config.pool.idle, POOL_IDLE, cx.out);
     let response_limits = self::response_limits(&config.limits, cx.out);
     let resilience = resilience::resilience(config, cx.out);
+    let retry = retry::policy(&config.retry, cx.out);
     Some(Settings {
         name: name.value.clone(),
         endpoints: endpoints?,
@@ -74,9 +75,9 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         timeouts: Timeouts { connect: connect?, first_byte: first_byte?, body_idle: body_idle? },
         pool_idle: pool_idle?,
         response_limits: response_limits?,
-        retries: config.retry.retries.unwrap_or(RETRIES),
         zone: cx.zone.cloned(),
         resilience: resilience?,
+        retry: retry?,
     })
 }
 
@@ -328,7 +329,7 @@ fn http_probe(written: &config::HttpCheck, out: &mut Diagnostics) -> Option<Prob
 }
 
 /// A time that something must end in: none at all and what is as good as for ever are refused.
-fn duration(
+pub(super) fn duration(
     written: Option<Spanned<Duration>>,
     default: time::Duration,
     out: &mut Diagnostics,
@@ -347,7 +348,7 @@ fn duration(
     }
 }
 
-fn refuse<T>(out: &mut Diagnostics, problem: Diagnostic) -> Option<T> {
+pub(super) fn refuse<T>(out: &mut Diagnostics, problem: Diagnostic) -> Option<T> {
     out.push(problem);
     None
 }

@@ -55,9 +55,9 @@ pub struct Config {
     /// Timeouts towards the endpoints.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// Retries after a failed connection.
+    /// Retries of failed requests.
     #[serde(default)]
-    pub retry: Retry,
+    pub retry: super::retry::config::Retry,
     /// Limits of a response's head.
     #[serde(default)]
     pub limits: Limits,
@@ -284,15 +284,6 @@ pub struct Timeouts {
     pub first_byte: Option<Spanned<Duration>>,
     /// Longest pause between two pieces of a body. Default 60s.
     pub body_idle: Option<Spanned<Duration>>,
-}
-
-/// Retries on other endpoints if the connection failed and nothing was sent.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "UpstreamRetry")]
-pub struct Retry {
-    /// The number of other endpoints to try, each once. Default 2; 0 turns retries off.
-    pub retries: Option<u8>,
 }
 
 /// Limits of a response's head. A response above a limit gets 502.

@@ -25,6 +25,7 @@ mod pick;
 mod probe;
 mod reach;
 mod registry;
+pub mod retry;
 mod set;
 mod settings;
 mod shared;
@@ -33,7 +34,10 @@ mod threshold;
 mod tls;
 mod window;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 
@@ -74,8 +78,9 @@ pub struct Upstream {
     pub announces: bool,
     /// What holds where the route says nothing else.
     pub timeouts: Timeouts,
-    /// How many further endpoints are tried where the connection fails.
-    pub retries: u8,
+    /// Which requests are tried again.
+    pub retry: retry::Policy,
+    budget: Arc<retry::Budget>,
     /// How endpoints are chosen.
     pub balance: Balance,
     /// Its endpoints at the moment.
@@ -109,11 +114,12 @@ impl Upstream {
             resilience: settings.resilience,
             shared,
             metrics: registry.upstream(&settings.name),
+            budget: registry.budget(&settings.name),
             name: settings.name,
             protocol: settings.protocol,
             announces: settings.proxy_protocol.is_some(),
             timeouts: settings.timeouts,
-            retries: settings.retries,
+            retry: settings.retry,
             balance: settings.balance,
         }
     }
@@ -124,8 +130,31 @@ impl Upstream {
     }
 
     /// A request is to be sent here.
-    pub fn asked(&self) {
+    pub fn asked(&self, now: Instant) {
         self.metrics.asked();
+        self.budget.first(now);
+    }
+
+    /// A request is to be tried again because of `cause`. Says whether the budget allows it, of which a failed connection
+    /// needs nothing.
+    pub fn retries(&self, cause: retry::Cause) -> bool {
+        let allowed =
+            cause == retry::Cause::ConnectFailure || self.budget.take(self.retry.budget, Instant::now());
+        match allowed {
+            true => self.metrics.retried(cause.name()),
+            false => self.metrics.retry_denied(),
+        }
+        allowed
+    }
+
+    /// How often a failed connection is tried again.
+    pub(super) fn connect_retries(&self) -> u8 {
+        if self.retry.when.connect_failure { self.retry.retries } else { 0 }
+    }
+
+    /// Whether there is a healthy endpoint that was not tried yet.
+    pub fn has_untried(&self, tried: &Tried) -> bool {
+        self.set.load().iter().any(|endpoint| endpoint.is_usable() && !tried.has(endpoint))
     }
 
     /// Shows whoever looks at the metrics how the endpoints do.

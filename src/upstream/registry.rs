@@ -17,6 +17,7 @@ use super::{
     connections::Connector,
     health::Checker,
     probe::{Prober, Target},
+    retry::Budget,
     settings::Health,
     shared::Shared,
     state::EndpointState,
@@ -47,6 +48,7 @@ pub struct Registry {
     circuits: Mutex<Weaks<(Name, CircuitBreaker), Circuit>>,
     /// By upstream.
     shared: Mutex<Weaks<Name, Shared>>,
+    budgets: Mutex<Weaks<Name, Budget>>,
 }
 
 // === impl Registry ===
@@ -67,6 +69,7 @@ impl Registry {
             windows: Mutex::default(),
             circuits: Mutex::default(),
             shared: Mutex::default(),
+            budgets: Mutex::default(),
         }
     }
 
@@ -116,6 +119,11 @@ impl Registry {
         circuits.find_or((upstream.clone(), settings), || {
             Circuit::new(upstream.clone(), settings, self.clock.clone(), self.metrics.upstream(upstream))
         })
+    }
+
+    pub(super) fn budget(&self, upstream: &Name) -> Arc<Budget> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        budgets.find_or(upstream.clone(), || Budget::new(self.clock.now()))
     }
 
     pub(super) fn upstream(&self, name: &Name) -> Arc<metrics::Upstream> {

@@ -9,6 +9,7 @@ use super::{
     config::{BalanceKey, Protocol, ProxyProtocol},
     outlier::Outlier,
     reach::Reachable,
+    retry::Policy,
     tls::{ServerName, Tls},
 };
 use crate::{
@@ -34,9 +35,9 @@ pub struct Settings {
     pub pool_idle: Duration,
     /// The largest response heads that are accepted.
     pub response_limits: HeadLimits,
-    pub retries: u8,
     /// The zone that this process is in.
     pub zone: Option<Name>,
+    pub retry: Policy,
     pub resilience: Resilience,
 }
 

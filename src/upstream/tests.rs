@@ -50,9 +50,9 @@ pub fn settings(weights: &[u16]) -> Settings {
         },
         pool_idle: Duration::from_secs(50),
         response_limits: Default::default(),
-        retries: 2,
         zone: None,
         resilience: Resilience::default(),
+        retry: Default::default(),
     }
 }
 

@@ -57,7 +57,7 @@ fn upstream(name: &str, weight: impl Fn(u32) -> u16) -> Upstream {
         timeouts: Timeouts { connect: long, first_byte: long, body_idle: long },
         pool_idle: long,
         response_limits: Default::default(),
-        retries: 2,
+        retry: Default::default(),
         zone: None,
         resilience: Resilience::default(),
     };

@@ -69,6 +69,7 @@ mod reload;
 mod requests;
 mod resilience;
 mod response_fields;
+mod retries;
 mod routing;
 mod security_headers;
 mod shared_limits;

@@ -17,6 +17,8 @@ pub(super) type Key = (Name, String);
 
 /// Why endpoints are ejected.
 pub const EJECTION_CAUSES: [&str; 3] = ["consecutive_failures", "failure_ratio", "latency"];
+/// Why requests are tried again.
+const RETRY_CAUSES: [&str; 4] = ["connect_failure", "reset", "timeout", "status"];
 
 /// What is sent to an upstream.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Upstream {
     opened: IntCounter,
     rejected: IntCounter,
     panics: IntGauge,
+    retries: [IntCounter; RETRY_CAUSES.len()],
+    retries_denied: IntCounter,
 }
 
 /// What is sent to one endpoint, and what comes of it.
@@ -56,6 +60,8 @@ impl Upstream {
             opened: families.circuit_opened.with_label_values(&values),
             rejected: families.circuit_rejected.with_label_values(&values),
             panics: families.panics.with_label_values(&values),
+            retries: RETRY_CAUSES.map(|cause| families.retries.with_label_values(&[name.as_str(), cause])),
+            retries_denied: families.retries_denied.with_label_values(&values),
             name: name.clone(),
         }
     }
@@ -78,6 +84,18 @@ impl Upstream {
     pub fn show(&self, circuit: i64, panics: bool) {
         self.circuit.set(circuit);
         self.panics.set(i64::from(panics));
+    }
+
+    /// A request is tried again.
+    pub fn retried(&self, cause: &str) {
+        if let Some(at) = RETRY_CAUSES.iter().position(|name| *name == cause) {
+            self.retries[at].inc();
+        }
+    }
+
+    /// The budget for retries was spent.
+    pub fn retry_denied(&self) {
+        self.retries_denied.inc();
     }
 }
 
@@ -148,6 +166,10 @@ impl Counts for Upstream {
         let _ = families.circuit_opened.remove_label_values(&values);
         let _ = families.circuit_rejected.remove_label_values(&values);
         let _ = families.panics.remove_label_values(&values);
+        let _ = families.retries_denied.remove_label_values(&values);
+        for cause in RETRY_CAUSES {
+            let _ = families.retries.remove_label_values(&[values[0], cause]);
+        }
     }
 }
 

@@ -27,7 +27,7 @@ fn upstream(endpoints: &[&str]) -> Config {
         pool: config::Pool::default(),
         timeouts: config::Timeouts::default(),
         limits: config::Limits::default(),
-        retry: config::Retry::default(),
+        retry: Default::default(),
     }
 }
 
@@ -88,7 +88,7 @@ fn defaults_are_filled_in() {
     let settings = good(&upstream(&["10.0.0.1:80", "unix:/run/x.sock"]));
     assert_eq!(settings.balance, Balance::RoundRobin);
     assert_eq!(settings.protocol, Protocol::H1);
-    assert_eq!(settings.retries, 2);
+    assert_eq!(settings.retry.retries, 2);
     assert_eq!(settings.pool_idle.as_secs(), 60);
     let Timeouts { connect, first_byte, body_idle } = settings.timeouts;
     assert_eq!([connect, first_byte, body_idle].map(|time| time.as_secs()), [5, 30, 40]);
@@ -106,7 +106,7 @@ fn what_is_written_goes_before_defaults() {
     config.balance =
         Some(at(1, TextOr::Map(BalanceByKey::ConsistentHash(at(2, TextOr::Text(text("client_ip")))))));
     config.timeouts.first_byte = Some(at(3, text("5m")));
-    config.retry.retries = Some(0);
+    config.retry.retries = Some(at(1, 0));
     let mut health = http("/");
     let check = health.http.as_mut().unwrap();
     (check.status, check.host) = (Some(StatusRange(204..=204)), Some(at(4, "a.example:81".into())));
@@ -114,7 +114,7 @@ fn what_is_written_goes_before_defaults() {
     let settings = good(&config);
     assert_eq!(settings.balance, Balance::ConsistentHash(config::BalanceKey::ClientIp));
     assert_eq!(settings.timeouts.first_byte.as_secs(), 300);
-    assert_eq!(settings.retries, 0);
+    assert_eq!(settings.retry.retries, 0);
     let Probe::Http { status, host, .. } = settings.health.unwrap().probe else { panic!("not http") };
     assert_eq!((status, host.unwrap().name()), (204..=204, "a.example"));
 }

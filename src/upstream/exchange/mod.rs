@@ -10,7 +10,7 @@ mod whole;
 
 use std::{
     borrow::Cow,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -158,6 +158,23 @@ impl Exchange {
         }
     }
 
+    /// Reads past the rest of a response that nobody wants, as far as it has come and is short. Says whether it was read to its
+    /// end, so that the connection can be used again.
+    pub fn discard(&mut self) -> bool {
+        const MOST: usize = 64 * 1024;
+        let mut read = 0;
+        let mut cx = Context::from_waker(Waker::noop());
+        while read <= MOST && self.is_sent() {
+            match self.poll_event(&mut cx) {
+                Poll::Ready(Ok(Event::Data(data))) => read += data.len(),
+                Poll::Ready(Ok(Event::Room)) => {}
+                Poll::Ready(Ok(Event::End | Event::Trailers(_))) => return true,
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// The origin did not answer in time: nothing more is sent to it over this connection.
     pub fn distrust(&self) {
         if let Self::Http2(exchange) = self {
@@ -179,6 +196,11 @@ impl Exchange {
 impl Failure {
     pub fn new(reason: Reason, processed: Processed, cause: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, processed, cause: cause.into() }
+    }
+
+    /// The response's head did not come in the time of one try.
+    pub fn of_try_timeout() -> Self {
+        Self::new(Reason::FirstByteTimeout, Processed::Unanswered, "per_try_timeout passed")
     }
 
     /// The origin's message breaks the protocol.
