@@ -5,13 +5,14 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -19,7 +20,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     error::Reason,
     http::authority::Authority,
-    upstream::{Denied, DeniedAddress},
+    upstream::{Denied, DeniedAddress, discovery::Resolver},
     value::{self, Address, Cidr, Spanned},
 };
 
@@ -73,6 +74,8 @@ pub struct Forward {
     denied: Denied,
     /// The admin API, and what the operator denies to whoever wrote the route: no list of theirs goes before it.
     forbidden: Denied,
+    /// Finds the addresses of names.
+    resolver: Arc<Resolver>,
     /// Whether networks among the targets go before what is denied.
     lists_over_denied: bool,
     /// For finding a target and connecting to it.
@@ -103,6 +106,7 @@ const DENIED: [&str; 6] = ["127.0.0.0/8", "::1", "0.0.0.0/8", "::", "169.254.0.0
 pub fn compile(
     config: &Config,
     forbidden: &Denied,
+    resolver: Arc<Resolver>,
     timeouts: Timeouts,
     takes_all_paths: bool,
     diagnostics: &mut Diagnostics,
@@ -123,6 +127,7 @@ pub fn compile(
         targets,
         denied: Denied::new(denied),
         forbidden: forbidden.clone(),
+        resolver,
         lists_over_denied: config.deny.is_none(),
         connect: connect?,
         idle: idle?,
@@ -193,7 +198,7 @@ impl Forward {
         }
         let mut found: Vec<SocketAddr> = match ip {
             Some(ip) => vec![SocketAddr::new(ip, port)],
-            None => lookup_host((host, port)).await.map_err(|_| Reason::ConnectFailed)?.collect(),
+            None => self.resolver.host(host, port).await.map_err(|_| Reason::ConnectFailed)?,
         };
         found.retain(|address| {
             let is_listed = of_port().any(|target| target.place.holds_address(address.ip()));
@@ -255,6 +260,7 @@ mod tests {
             targets: targets.iter().map(|text| text.parse().unwrap()).collect(),
             denied: Denied::new(denied),
             forbidden: Denied::default(),
+            resolver: Arc::new(Resolver::new(&[])),
             lists_over_denied: deny.is_none(),
             connect: CONNECT,
             idle: IDLE,

@@ -282,12 +282,15 @@ mod tests {
 
     fn compiled(config: &Config) -> Result<Proxy, Diagnostics> {
         let address = upstream::Denied::default().admit("127.0.0.1:1".parse().unwrap()).unwrap();
-        let endpoints = vec![upstream::EndpointSettings { address, weight: 1, priority: 0, zone: None }];
+        let endpoints = vec![upstream::EndpointSettings::new(address, 1)];
         let long = Duration::from_secs(60);
         let settings = upstream::Settings {
             proxy_protocol: None,
             name: "u".parse().unwrap(),
             endpoints,
+            sources: Vec::new(),
+            resolvers: Arc::default(),
+            denied: upstream::Denied::default(),
             balance: upstream::Balance::RoundRobin,
             protocol: Default::default(),
             tls: None,
@@ -299,8 +302,7 @@ mod tests {
             resilience: Default::default(),
             retry: Default::default(),
         };
-        let upstream =
-            Arc::new(Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default())));
+        let upstream = Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default()));
         let timeouts = Timeouts { total: None, first_byte: long, body_idle: long, tunnel_idle: long };
         let mut diagnostics = Diagnostics::default();
         let proxy = compile(config, &["id", "rest"], upstream, timeouts, &mut diagnostics);

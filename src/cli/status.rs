@@ -71,6 +71,18 @@ fn text(status: &Value) -> String {
                 &format!("{state}, {} in flight", endpoint["in_flight"]),
             );
         }
+        for source in list(&upstream["discovery"]) {
+            let name = format!("  {}", source["source"].as_str().unwrap_or_default());
+            line(&mut text, &name, &discovery(source));
+        }
+        for denied in list(&upstream["denied"]) {
+            let word = |key: &str| denied[key].as_str().unwrap_or_default();
+            line(
+                &mut text,
+                &format!("  {}", word("address")),
+                &format!("found, but denied: {}", word("reason")),
+            );
+        }
     }
     for tenant in list(&status["tenants"]) {
         let name = format!("tenant {}", tenant["name"].as_str().unwrap_or_default());
@@ -108,6 +120,17 @@ fn state_of_endpoint(endpoint: &Value) -> String {
     let ejected = endpoint["ejected_seconds"].as_u64();
     let ejected = ejected.map(|left| format!(", ejected for {left}s")).unwrap_or_default();
     format!("{health}{drained}{ejected}, weight {}", endpoint["weight"])
+}
+
+fn discovery(source: &Value) -> String {
+    let found = format!("{} found", source["endpoints"]);
+    let word = |key: &str| source[key].as_str();
+    match (word("error"), word("last_success")) {
+        (None, Some(_)) => found,
+        (None, None) => "not answered yet".into(),
+        (Some(error), None) => format!("none found: {error}"),
+        (Some(error), Some(last)) => format!("{found}, last at {last}: {error}"),
+    }
 }
 
 fn tenants(tenant: &Value) -> &'static str {

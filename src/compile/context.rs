@@ -4,17 +4,19 @@ use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
+    net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
 };
 
 use super::{Registries, access_log::Rotations, alike::Alike, names::Names, redis};
 use crate::{
     action::proxy::Proxy,
-    config::{Delegated, Document, Inputs, document::File},
+    config::{Delegated, Document, Inputs, document::File, endpoints_file},
     diagnostic::{Code, Diagnostic, Diagnostics, Sources},
     matcher::Conditions,
     middleware::Files,
-    upstream::{AdminAddresses, Denied},
+    upstream::{AdminAddresses, Denied, EndpointsFile, discovery::ReadEndpoints},
     value::{FileId, FilePath, Name, Span, Spanned, encoding},
 };
 
@@ -28,6 +30,8 @@ pub(super) struct Context<'a> {
     pub rotations: Rotations,
     pub redis: redis::Shared,
     pub alike: RoutesParts,
+    /// Whether something asks the configured DNS servers.
+    asks_resolvers: Cell<bool>,
     /// The files that others than the operator write.
     delegated: HashMap<FileId, &'a Delegated>,
 }
@@ -70,6 +74,7 @@ impl<'a> Context<'a> {
             redis: redis::Shared::default(),
             alike: RoutesParts::default(),
             rotations: Rotations::default(),
+            asks_resolvers: Cell::new(false),
             delegated,
         };
         cx.redis = redis::Shared::compile(&cx);
@@ -121,6 +126,45 @@ impl<'a> Context<'a> {
             self.report.error(Code::NotUtf8, file.span, message, reason.to_string());
         })
         .ok()
+    }
+
+    /// The DNS servers that names are asked of; none: the system's.
+    pub fn resolvers(&self) -> Arc<[SocketAddr]> {
+        self.document.resolvers.iter().map(|server| server.value.0).collect()
+    }
+
+    /// Something asks the DNS servers for names.
+    pub fn asks_resolvers(&self) {
+        self.asks_resolvers.set(true);
+    }
+
+    pub fn warn_of_unused_resolvers(&self) {
+        if let Some(first) = self.document.resolvers.first().filter(|_| !self.asks_resolvers.get()) {
+            let message = "nothing asks these DNS servers";
+            let help = "endpoints with names and routes that forward do: endpoints: [\"app:3000\"]";
+            self.idle(Diagnostic::warning(Code::Unused, first.span, message).help(help));
+        }
+    }
+
+    /// A file of endpoints: it is none of what is compiled, but read again and again while that serves.
+    pub fn endpoints_file(&self, file: &File) -> EndpointsFile {
+        let path = self.path(file);
+        let (inputs, roots) = match self.delegated.get(&file.span.file) {
+            None => (Some(self.inputs.anew()), None),
+            Some(Delegated { source, roots, .. }) => {
+                (source.as_ref().map(|source| source.inputs.anew()), Some(roots.as_slice().into()))
+            }
+        };
+        let (at, within): (_, Option<Arc<[PathBuf]>>) = (path.clone(), roots.clone());
+        let read = move || {
+            let inputs = inputs.as_ref().ok_or(Inputs::OUTSIDE)?.anew();
+            let content = match &within {
+                None => inputs.read(&at),
+                Some(roots) => inputs.read_within(&at, roots),
+            };
+            endpoints_file(&at, content)
+        };
+        EndpointsFile { path, roots, read: ReadEndpoints(Arc::new(read)) }
     }
 
     /// The include of a tenant's own definition.

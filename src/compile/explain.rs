@@ -68,6 +68,8 @@ pub struct Pool {
     /// How endpoints that fail are dealt with, a line for each setting.
     pub resilience: Vec<String>,
     pub endpoints: Vec<Endpoint>,
+    /// Where others are found while it serves.
+    pub sources: Vec<String>,
 }
 
 /// An endpoint that could be chosen.
@@ -149,7 +151,14 @@ fn pool(upstream: &Upstream) -> Pool {
         zone: endpoint.zone.as_ref().map(ToString::to_string),
     });
     let resilience = upstream.resilience.lines();
-    Pool { name: upstream.name.to_string(), resilience, endpoints: endpoints.collect() }
+    let sources = upstream.sources();
+    let sources = sources.iter().map(|source| source.definition().to_string());
+    Pool {
+        name: upstream.name.to_string(),
+        resilience,
+        endpoints: endpoints.collect(),
+        sources: sources.collect(),
+    }
 }
 
 fn near_misses(answered: &Answered<'_, '_>) -> Vec<Miss> {
@@ -211,6 +220,9 @@ impl fmt::Display for Explanation {
         }
         for (place, said) in self.upstream.iter().flat_map(|pool| &pool.resilience).enumerate() {
             line(if place == 0 { "failures" } else { "" }, said)?;
+        }
+        for (place, source) in self.upstream.iter().flat_map(|pool| &pool.sources).enumerate() {
+            line(if place == 0 { "discovery" } else { "" }, source)?;
         }
         for (place, miss) in self.near_misses.iter().enumerate() {
             let text = format!("{} {}: not {}", miss.route, miss.pattern, miss.failed.join(", "));

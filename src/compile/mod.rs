@@ -108,6 +108,7 @@ pub fn compile(
     let settings = settings::compile(&cx);
     cx.names.warn_of_unused(&cx);
     cx.redis.warn_if_unused(&cx);
+    cx.warn_of_unused_resolvers();
 
     // Whatever was wrong is known by now: only then may a part be missing.
     let mut diagnostics = cx.report.into_diagnostics();

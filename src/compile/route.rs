@@ -208,14 +208,17 @@ fn forward(
     patterns: &[Pattern],
 ) -> Option<Action> {
     let (own, defaults) = (config.timeouts(), &cx.document.defaults.timeouts);
+    cx.asks_resolvers();
+    let resolver = cx.registries.upstreams.resolver(&cx.resolvers());
     let timeouts = forward::Timeouts {
         total: timeout(cx, own.total.or(defaults.total)),
         first_byte: timeout(cx, own.first_byte.or(defaults.first_byte)).unwrap_or(FIRST_BYTE),
         body_idle: timeout(cx, own.body_idle.or(defaults.body_idle)).unwrap_or(BODY_IDLE),
     };
     let takes_all_paths = patterns.iter().any(Pattern::takes_all);
-    let compile =
-        |diagnostics: &mut _| forward::compile(written, denied, timeouts, takes_all_paths, diagnostics);
+    let compile = |diagnostics: &mut _| {
+        forward::compile(written, denied, resolver, timeouts, takes_all_paths, diagnostics)
+    };
     cx.report.collect(compile).map(|forward| Action::Forward(Arc::new(forward)))
 }
 

@@ -23,6 +23,7 @@ pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstream
     let defaults = &cx.document.defaults.timeouts;
     let first_byte = timeout(cx, defaults.first_byte).unwrap_or(FIRST_BYTE);
     let body_idle = timeout(cx, defaults.body_idle).unwrap_or(BODY_IDLE);
+    let resolvers = cx.resolvers();
     let built = cx.document.upstreams.iter().filter_map(|entry| {
         let mut out = Diagnostics::default();
         let denied = cx.denied_to(&entry.name);
@@ -33,12 +34,17 @@ pub(super) fn compile(cx: &Context<'_>, certificates: &Certificates) -> Upstream
             body_idle,
             zone: cx.document.zone.as_ref().map(|zone| &zone.value),
             denied: &denied,
+            endpoints_file: &|file| cx.endpoints_file(file),
+            resolvers: resolvers.clone(),
             out: &mut out,
         };
         let settings = upstream::settings(&entry.name, &entry.value, &mut of_upstream);
         out.iter().for_each(|problem| cx.report.push(problem.clone()));
+        if entry.value.asks_dns() {
+            cx.asks_resolvers();
+        }
         let upstream = Upstream::build(settings?, &cx.registries.upstreams);
-        Some((entry.name.value.clone(), Arc::new(upstream)))
+        Some((entry.name.value.clone(), upstream))
     });
     let built = built.collect();
     warn_of_unused_zone(cx);

@@ -17,7 +17,8 @@ use crate::{
     telemetry::{access_log, log},
     tls, trace, upstream,
     value::{
-        Bandwidth, Bind, Duration, FieldName, FilePath, Map, Name, Named, Rate, Secret, Spanned, TextOr,
+        Bandwidth, Bind, Duration, FieldName, FilePath, Map, Name, NameServer, Named, Rate, Secret, Spanned,
+        TextOr,
     },
 };
 
@@ -43,6 +44,9 @@ pub struct Document {
     pub tracing: Option<trace::Config>,
     /// A Redis for limits with scope: shared.
     pub redis: Option<store::Config>,
+    /// The DNS servers that names of endpoints and forward targets are asked of: "127.0.0.1:53". Names are then absolute.
+    /// Default: those of /etc/resolv.conf, with its search domains.
+    pub resolvers: Vec<Spanned<NameServer>>,
     /// Defaults of every listener, host and route.
     pub defaults: Defaults,
     /// Certificates with their keys, by name.

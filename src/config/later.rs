@@ -11,7 +11,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("Tenant", &["cache"]),
     ("Upstream", &["sticky"]),
     ("UpstreamLimits", &["in_flight", "queue", "queue_timeout"]),
-    ("Endpoint", &["dns", "refresh"]),
     ("UpstreamHealth", &["grpc"]),
     ("UpstreamPool", &["min", "max", "max_age"]),
     ("Route", &["cache", "grpc", "grpc_json", "files", "hub"]),

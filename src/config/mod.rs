@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod delegated;
 pub mod document;
+mod endpoints;
 pub mod host;
 pub mod include;
 pub mod inputs;
@@ -34,6 +35,7 @@ mod yaml;
 
 pub use delegated::{Chosen, Delegated, OnError, Source};
 pub use document::Document;
+pub use endpoints::endpoints_file;
 pub use inputs::Inputs;
 pub use later::is_later;
 pub use left_out::LeftOut;

@@ -15,6 +15,8 @@ const PATTERNS: &[(&str, &str)] = &[
     ("portolan:name", r"^[a-z0-9][a-z0-9_.-]*$"),
     ("portolan:bind", r"^(unix:.|.*:[0-9]+$)"),
     ("portolan:address", r"^(unix:.|.*:[0-9]+$)"),
+    ("portolan:endpoint", r"^(unix:.|.*:[0-9]+$)"),
+    ("portolan:host-port", r"^.+:[0-9]+$"),
     ("portolan:status", r"^[2-5][0-9]{2}$"),
     ("portolan:status-range", r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"),
 ];

@@ -68,6 +68,7 @@ codes! {
     NoEffect = "no-effect",
     Unused = "unused",
     NoEndpoints = "no-endpoints",
+    BadEndpointsFile = "bad-endpoints-file",
     DeniedAddress = "denied-address",
     InsecureUpstream = "insecure-upstream",
     UnprotectedIdentity = "unprotected-identity",

@@ -267,7 +267,7 @@ impl Pool {
         let same = if again { self.pick.take() } else { None };
         let pick = same.or_else(|| self.reserved());
         let Some(pick) = pick.or_else(|| self.untried()).or_else(|| self.tried_before()) else {
-            return Err(Reason::NoEndpoint);
+            return Err(self.proxy.upstream.lack());
         };
         if let Some(lease) = &self.lease {
             lease.set_endpoint(pick.endpoint.address.clone());

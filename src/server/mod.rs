@@ -2,6 +2,7 @@
 //! answers questions, so that none of that ever takes time from a request's thread.
 
 mod attempt;
+mod discovery;
 mod drain;
 mod memory;
 mod notify;
@@ -94,7 +95,10 @@ pub fn run(root: &Path) -> Result<(), Failure> {
     let engine = Arc::new(Engine::new(connector.clone()));
     let tasks = Tasks::new(workers.handle().clone());
     tasks.spawn(Kind::Connections, connector.clone().sweep());
+    let health_tasks = tasks.clone();
+    registries.upstreams.start_by(move |task| health_tasks.spawn(Kind::Health, task.run()));
     let (watcher, changes) = Watcher::new();
+    let (endpoint_files, endpoint_changes) = Watcher::new();
     let status = Status::new(root, tasks.clone(), registries.clone(), watcher.watching());
     let status = Arc::new(status);
     let reloader = Reloader {
@@ -104,6 +108,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
         sockets: Sockets::new(workers.handle().clone(), tasks.clone(), engine),
         tasks,
         watcher,
+        endpoint_files,
         status,
         log,
         fixed,
@@ -111,7 +116,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
         freeing: None,
         tenants: Tenants::default(),
     };
-    let ended = control.block_on(serve(reloader, changes, attempt, asked, start));
+    let ended = control.block_on(serve(reloader, (changes, endpoint_changes), attempt, asked, start));
     registries.access_logs.flush(FLUSH);
     // A reload that hangs on a file system shall not keep the process.
     control.shutdown_background();
@@ -121,7 +126,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
 
 async fn serve(
     mut reloader: Reloader,
-    changes: Changes,
+    (changes, endpoint_changes): (Changes, Changes),
     attempt: Attempt,
     asked: SystemTime,
     start: Instant,
@@ -139,6 +144,7 @@ async fn serve(
     let (orders, inbox) = mpsc::channel(64);
     tokio::spawn(reloader.run(inbox));
     tokio::spawn(follow(changes, orders.clone()));
+    tokio::spawn(discovery::follow(endpoint_changes, registries.upstreams.clone()));
     let serving = tokio::spawn(socket.serve(Arc::new(Desk { orders: orders.clone(), status })));
     notify::ready(report.generation);
 

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     attempt::Attempt,
-    memory, notify,
+    discovery, memory, notify,
     report::{Cause, Outcome, Report},
     sockets::{Acquired, Failed, Sockets, Wanted},
     status::Status,
@@ -57,6 +57,8 @@ pub struct Reloader {
     pub sockets: Sockets<Engine>,
     pub tasks: Tasks,
     pub watcher: Watcher,
+    /// Watches files that list endpoints.
+    pub endpoint_files: Watcher,
     pub status: Arc<Status>,
     pub log: Log,
     /// What the process was started with and keeps.
@@ -165,7 +167,11 @@ impl Reloader {
         // A tree that is refused is watched as well: mending it shall be noticed.
         self.watcher.renew(&attempt.watch, asked);
         let before = self.current.clone();
+        if attempt.snapshot.is_some() && !attempt.diagnostics.has_errors() {
+            discovery::begin(&self.registries.upstreams, &self.tasks).await;
+        }
         let outcome = self.apply(cause, &mut attempt);
+        discovery::watch(&mut self.endpoint_files, &self.registries.upstreams, asked);
         let report = self.report(cause, outcome, &attempt, start);
         report.log();
         self.status.read(&report);

@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    discovery,
     report::{Outcome, Report},
     tasks::Tasks,
     tenants::Tenants,
@@ -135,7 +136,9 @@ impl Status {
         let redis = redis.map(|_| json!({ "cause": "redis_unavailable" }));
         let polled = self.watching.polled_because();
         let polled = polled.map(|reason| json!({ "cause": "files_polled", "reason": reason }));
-        refused.into_iter().chain(broken).chain(redis).chain(polled).collect()
+        let upstreams = now.snapshot.iter().flat_map(|snapshot| snapshot.upstreams.values());
+        let unfound = upstreams.flat_map(|upstream| discovery::complaints(upstream));
+        refused.into_iter().chain(broken).chain(redis).chain(polled).chain(unfound).collect()
     }
 
     pub fn metrics_path(&self) -> String {
@@ -280,12 +283,17 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
             "in_flight": endpoint.state.in_flight(),
         })
     };
-    json!({
+    let mut shown = json!({
         "name": upstream.name.as_str(),
         "circuit": upstream.circuit(),
         "panic": upstream.panics(),
         "endpoints": upstream.endpoints().iter().map(endpoint).collect::<Value>(),
-    })
+    });
+    if !upstream.sources().is_empty() {
+        shown["discovery"] = discovery::json(upstream);
+        shown["denied"] = discovery::denied(upstream);
+    }
+    shown
 }
 
 #[cfg(test)]

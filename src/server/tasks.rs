@@ -14,6 +14,8 @@ use tokio::runtime::Handle;
 pub enum Kind {
     /// Watches an endpoint's health.
     Health,
+    /// Asks a source of endpoints.
+    Discovery,
     /// Fetches a JWK set.
     Jwks,
     /// Sends spans to a collector.
@@ -44,6 +46,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Health => "health",
+            Self::Discovery => "discovery",
             Self::Jwks => "jwks",
             Self::Spans => "spans",
             Self::Redis => "redis",

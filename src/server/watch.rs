@@ -99,6 +99,11 @@ impl Watcher {
         (Self { notify: None, directories: BTreeSet::new(), shared }, changes)
     }
 
+    /// Whether it was told to watch anything.
+    pub fn watches(&self) -> bool {
+        self.notify.is_some()
+    }
+
     /// How files are watched.
     pub fn watching(&self) -> Watching {
         Watching(self.shared.clone())

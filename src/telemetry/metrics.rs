@@ -22,7 +22,7 @@ use std::{
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
-pub use endpoint::{EJECTION_CAUSES, Endpoint, Upstream};
+pub use endpoint::{Discovery, EJECTION_CAUSES, Endpoint, Upstream};
 pub use listener::{Limit, Listener, Open, Protocol, ProxyHeader};
 pub use redis::Redis;
 pub use route::{ByListener, InFlight, Outcome, Route};
@@ -130,6 +130,12 @@ metrics! {
         "Ejections of an endpoint, by cause: consecutive_failures, failure_ratio or latency.";
     endpoint_in_flight: IntGaugeVec = "portolan_endpoint_in_flight" ["upstream", "endpoint"],
         "Requests that an endpoint is answering.";
+    discovery_success: FloatGauge = "portolan_upstream_discovery_last_success_timestamp_seconds" ["upstream", "source"],
+        "When a source of endpoints last gave an answer that could be used, 0 where it never did.";
+    discovery_failures: IntCounterVec = "portolan_upstream_discovery_failures_total" ["upstream", "source"],
+        "Questions to a source of endpoints (DNS, file) without an answer that could be used: the last endpoints stay.";
+    discovery_endpoints: IntGaugeVec = "portolan_upstream_discovery_endpoints" ["upstream", "source"],
+        "Endpoints that a source gave last.";
     // connections
     open: IntGaugeVec = "portolan_connections_open" ["listener", "protocol"],
         "Connections of clients, by what they speak (h1, h2, h3).";
@@ -197,6 +203,7 @@ pub struct Metrics {
     listeners: Kept<Name, Listener>,
     upstreams: Kept<Name, Upstream>,
     endpoints: Kept<endpoint::Key, Endpoint>,
+    discoveries: Kept<endpoint::Key, Discovery>,
     /// One at a time: what is looked up when asked for is set and read in one go.
     rendering: Mutex<()>,
 }
@@ -274,6 +281,12 @@ impl Metrics {
         self.endpoints.find_or(key, |key| Endpoint::new(key, &self.families))
     }
 
+    /// How a source of endpoints does for an upstream.
+    pub fn discovery(&self, upstream: &Name, source: String) -> Arc<Discovery> {
+        let key = (upstream.clone(), source);
+        self.discoveries.find_or(key, |key| Discovery::new(key, &self.families))
+    }
+
     /// For a kind of middleware.
     pub fn decisions(&self, kind: &'static str) -> Decisions {
         let of = |decision| self.families.decisions.with_label_values(&[kind, decision]);
@@ -316,6 +329,7 @@ impl Metrics {
         self.listeners.sweep();
         self.upstreams.sweep();
         self.endpoints.sweep();
+        self.discoveries.sweep();
         text.expect("a String takes all that is written")
     }
 
@@ -375,6 +389,7 @@ impl Default for Metrics {
             listeners: Kept::new(&families),
             upstreams: Kept::new(&families),
             endpoints: Kept::new(&families),
+            discoveries: Kept::new(&families),
             families,
             rendering: Mutex::default(),
         }

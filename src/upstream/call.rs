@@ -141,7 +141,7 @@ impl Caller {
             cause: format!("the circuit is open for {left:?}"),
         })?;
         let mut tried = Tried::default();
-        let mut failure = CallError { reason: Reason::NoEndpoint, cause: "no endpoint is usable".into() };
+        let mut failure = CallError { reason: upstream.lack(), cause: "no endpoint is usable".into() };
         for _ in 0..=upstream.connect_retries() {
             let Some(pick) = upstream.pick(PickKey::NONE, &tried) else { break };
             tried.add(&pick);
@@ -491,7 +491,7 @@ mod tests {
         let address = crate::value::Address::Tcp(listener.local_addr().unwrap());
         settings.endpoints[0].address = upstream::Denied::default().admit(address).unwrap();
         let registry = upstream::Registry::new(Clock::machine(), None, Arc::<Metrics>::default());
-        let upstream = Arc::new(Upstream::build(settings, &registry));
+        let upstream = Upstream::build(settings, &registry);
         let to = Destination::Upstream(upstream.clone());
         let failures = || upstream.pick(PickKey::NONE, &Tried::default()).unwrap().endpoint.state.failures();
         let call = async |deadline| {
@@ -535,7 +535,7 @@ mod tests {
             upstream::Denied::default().admit(crate::value::Address::Tcp(address)).unwrap();
         settings.protocol = Protocol::H2c;
         let registry = upstream::Registry::new(Clock::machine(), None, Arc::<Metrics>::default());
-        let to = Destination::Upstream(Arc::new(Upstream::build(settings, &registry)));
+        let to = Destination::Upstream(Upstream::build(settings, &registry));
         let request = Request::post("/a?b").body(Bytes::from("question")).unwrap();
         let bounds = Bounds { deadline: Duration::from_secs(20), body: 100 };
         for _ in 0..2 {

@@ -1,22 +1,24 @@
 //! From what a person wrote to [`Settings`], with every problem reported where it stands.
 
+mod endpoints;
 mod resilience;
 
-use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time};
 
 use http::uri::PathAndQuery;
 use rustls::pki_types;
 
 use super::{
     config::{self, BalanceBy, BalanceByKey, Config, Protocol, Verify},
-    reach::{Denied, Reachable},
+    discovery::ReadEndpoints,
+    reach::Denied,
     retry,
-    settings::{Balance, EndpointSettings, Health, Host, Probe, Settings, Timeouts},
+    settings::{Balance, Health, Host, Probe, Settings, Timeouts},
     tls::{Authorities, ClientCertificate, ServerName, Tls},
 };
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
-    value::{Address, Duration, FilePath, Name, Span, Spanned, TextOr},
+    value::{Duration, FilePath, Name, Spanned, TextOr},
     wire::h1::response::HeadLimits,
 };
 
@@ -33,7 +35,18 @@ pub struct Context<'a> {
     pub zone: Option<&'a Name>,
     /// Where it may not lead to.
     pub denied: &'a Denied,
+    /// A file that lists endpoints.
+    pub endpoints_file: &'a dyn Fn(&Spanned<FilePath>) -> EndpointsFile,
+    /// The DNS servers that names are asked of; none: the system's.
+    pub resolvers: Arc<[SocketAddr]>,
     pub out: &'a mut Diagnostics,
+}
+
+/// A file that lists endpoints: where it is, where it must lie within, and how it is read.
+pub struct EndpointsFile {
+    pub path: PathBuf,
+    pub roots: Option<Arc<[PathBuf]>>,
+    pub read: ReadEndpoints,
 }
 
 /// Gives the bytes of a file as the configuration names it.
@@ -44,15 +57,11 @@ const POOL_IDLE: time::Duration = time::Duration::from_secs(60);
 const CHECK_INTERVAL: time::Duration = time::Duration::from_secs(5);
 const CHECK_TIMEOUT: time::Duration = time::Duration::from_secs(1);
 const LONGEST: time::Duration = time::Duration::from_secs(365 * 86_400);
-const HEAVIEST: u16 = 1000;
-const LAST_PRIORITY: u32 = 100;
-/// The priority of a backup, after all others.
-const BACKUP: u32 = u32::MAX;
 
 /// Compiles an upstream. `None` where something in it is wrong: then an error was reported.
 pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> Option<Settings> {
     // Everything is looked at before anything is given up, so that all problems are reported at once.
-    let endpoints = endpoints(&config.endpoints, cx.denied, cx.zone, cx.out);
+    let endpoints = endpoints::endpoints(&config.endpoints, cx);
     let protocol = protocol(name, config, cx.out);
     let tls = config.tls.as_ref().map(|tls| self::tls(tls, cx));
     let health = config.health.as_ref().map(|health| self::health(health, cx.out));
@@ -64,9 +73,13 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let response_limits = self::response_limits(&config.limits, cx.out);
     let resilience = resilience::resilience(config, cx.out);
     let retry = retry::policy(&config.retry, cx.out);
+    let endpoints = endpoints?;
     Some(Settings {
         name: name.value.clone(),
-        endpoints: endpoints?,
+        endpoints: endpoints.listed,
+        sources: endpoints.sources,
+        resolvers: cx.resolvers.clone(),
+        denied: cx.denied.clone(),
         balance: config.balance.as_ref().map_or(Balance::RoundRobin, |balance| self::balance(balance)),
         protocol: protocol?,
         tls: given(tls)?,
@@ -79,94 +92,6 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         resilience: resilience?,
         retry: retry?,
     })
-}
-
-fn endpoints(
-    written: &Spanned<Vec<Spanned<config::Endpoint>>>,
-    denied: &Denied,
-    zone: Option<&Name>,
-    out: &mut Diagnostics,
-) -> Option<Vec<EndpointSettings>> {
-    if written.is_empty() {
-        let message = "an upstream has at least one endpoint";
-        return refuse(
-            out,
-            Diagnostic::error(Code::NoEndpoints, written.span, message).reason("there is none"),
-        );
-    }
-    let mut places: HashMap<Address, Span> = HashMap::new();
-    let mut endpoints = Some(Vec::new());
-    for endpoint in &written.value {
-        let (address, map) = match &endpoint.value {
-            TextOr::Text(address) => (address, None),
-            TextOr::Map(map) => (&map.address, Some(map)),
-        };
-        let weight = self::weight(map.and_then(|map| map.weight), out);
-        let priority = map.map_or(Some(0), |map| self::priority(map, out));
-        let own_zone = map.and_then(|map| map.zone.as_ref());
-        if let Some(written) = own_zone.filter(|_| zone.is_none()) {
-            let message = "zone has no effect: the configuration does not say which zone this process is in";
-            let problem = Diagnostic::error(Code::NoEffect, written.span, message);
-            out.push(problem.help("add at the top: zone: NAME"));
-            endpoints = None;
-        }
-        if let Some(first) = places.insert(address.clone(), endpoint.span) {
-            out.push(
-                Diagnostic::error(Code::DuplicateName, endpoint.span, format!("{address} stands twice"))
-                    .reason("the second time")
-                    .label(first, "the first time")
-                    .help("an endpoint that is to get more requests has a greater weight"),
-            );
-            endpoints = None;
-        }
-        let address = admit(address, denied, endpoint.span, out);
-        match (address, weight, priority, &mut endpoints) {
-            (Some(address), Some(weight), Some(priority), Some(list)) => {
-                let zone = own_zone.map(|zone| zone.value.clone());
-                list.push(EndpointSettings { address, weight, priority, zone })
-            }
-            _ => endpoints = None,
-        }
-    }
-    endpoints
-}
-
-fn admit(address: &Address, denied: &Denied, span: Span, out: &mut Diagnostics) -> Option<Reachable> {
-    match denied.admit(address.clone()) {
-        Ok(address) => Some(address),
-        Err(denial) => {
-            let message = format!("the tenant may not use {address}");
-            let problem = Diagnostic::error(Code::DeniedAddress, span, message);
-            refuse(out, problem.reason(denial.to_string()).maybe_help(denial.help(address)))
-        }
-    }
-}
-
-fn priority(written: &config::EndpointMap, out: &mut Diagnostics) -> Option<u32> {
-    match (written.priority, written.backup) {
-        (Some(priority), Some(backup)) if backup.value => {
-            let message = "backup is the last priority of all: priority has no effect beside it";
-            let problem = Diagnostic::error(Code::NoEffect, priority.span, message);
-            refuse(out, problem.label(backup.span, "written here"))
-        }
-        (Some(Spanned { value, span }), _) if u32::from(value) > LAST_PRIORITY => {
-            let message = format!("priority must be from 0 to {LAST_PRIORITY} (got {value})");
-            refuse(out, Diagnostic::error(Code::BadValue, span, message))
-        }
-        (_, Some(Spanned { value: true, .. })) => Some(BACKUP),
-        (priority, _) => Some(priority.map_or(0, |priority| priority.value.into())),
-    }
-}
-
-fn weight(written: Option<Spanned<std::num::NonZeroU16>>, out: &mut Diagnostics) -> Option<u16> {
-    match written.map(|weight| (weight.get(), weight.span)) {
-        None => Some(1),
-        Some((weight, _)) if weight <= HEAVIEST => Some(weight),
-        Some((weight, span)) => {
-            let message = format!("a weight is a number from 1 to {HEAVIEST}");
-            refuse(out, Diagnostic::error(Code::BadValue, span, message).reason(format!("{weight} is more")))
-        }
-    }
 }
 
 fn response_limits(written: &config::Limits, out: &mut Diagnostics) -> Option<HeadLimits> {

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::value::{
-    Address, Duration, FieldName, FilePath, Name, Percent, PercentAbove, Size, Spanned, StatusRange, TextOr,
+    Address, DnsName, Duration, FieldName, FilePath, HostPort, Name, Percent, PercentAbove, Size, Spanned,
+    StatusRange, TextOr,
 };
 use resilience::{CircuitBreaker, OutlierSetting};
 
@@ -21,7 +22,7 @@ pub struct Config {
     /// The protocol towards endpoints. Default h1. h2 and auto need `tls`, h2c excludes it.
     #[serde(default)]
     pub protocol: Option<Spanned<Protocol>>,
-    /// "10.0.0.1:8080", "unix:/run/app.sock", or { address, weight }.
+    /// "10.0.0.1:8080", "unix:/run/app.sock", "app:3000" (every address of a DNS name), or a map that says more.
     pub endpoints: Spanned<Vec<Spanned<Endpoint>>>,
     /// TLS towards the endpoints.
     #[serde(default)]
@@ -61,6 +62,17 @@ pub struct Config {
     /// Limits of a response's head.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl Config {
+    /// Whether an endpoint has a name.
+    pub fn asks_dns(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| match &endpoint.value {
+            TextOr::Text(EndpointText::Name(_)) => true,
+            TextOr::Map(map) => map.dns.is_some() || map.srv.is_some(),
+            TextOr::Text(EndpointText::Address(_)) => false,
+        })
+    }
 }
 
 /// The load balancing algorithm.
@@ -169,27 +181,101 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// An endpoint: its address, or a map with more settings.
-pub type Endpoint = TextOr<Address, EndpointMap>;
+/// An endpoint: its address or name, or a map that says more.
+pub type Endpoint = TextOr<EndpointText, EndpointMap>;
 
-/// An endpoint with its weight.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// An endpoint in one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointText {
+    Address(Address),
+    /// Every address that the name has.
+    Name(HostPort),
+}
+
+crate::value::text_value!(
+    EndpointText,
+    "endpoint",
+    "Where to connect: \"IP:PORT\", \"NAME:PORT\" (every address of a DNS name) or \"unix:PATH\".",
+    "10.0.0.1:8080",
+    "app:3000",
+    "unix:/run/app.sock"
+);
+
+impl std::str::FromStr for EndpointText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("unix:") || text.starts_with('[') || text.parse::<std::net::SocketAddr>().is_ok()
+        {
+            return text.parse().map(Self::Address);
+        }
+        if let Ok(ip) = text.parse::<std::net::IpAddr>() {
+            return Err(format!(
+                "{text} has no port: write {} for example",
+                std::net::SocketAddr::new(ip, 80)
+            ));
+        }
+        text.parse().map(Self::Name).map_err(|why: String| {
+            let forms = "expected IP:PORT, [IPv6]:PORT, NAME:PORT or unix:PATH";
+            if text.contains(':') { format!("{why}; {forms}") } else { why }
+        })
+    }
+}
+
+/// An endpoint with its weight, or where endpoints are found. Exactly one of address, dns, srv and file stands in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Endpoint")]
 pub struct EndpointMap {
+    /// Where it is: "10.0.0.1:8080" or "unix:/run/app.sock".
+    pub address: Option<Spanned<Address>>,
+    /// Every address (A and AAAA) of a name, followed as it changes: "app:3000".
+    pub dns: Option<Spanned<HostPort>>,
+    /// The targets of SRV records, with their priorities and weights: "_http._tcp.app".
+    pub srv: Option<Spanned<DnsName>>,
+    /// A YAML or JSON file that lists addresses: "10.0.0.1:8080" or { address, weight }. It is read again when it changes.
+    pub file: Option<Spanned<FilePath>>,
+    /// Its share of the requests beside the others' weights, 1 to 1000. Default 1. Each address of a name has it.
+    pub weight: Option<Spanned<std::num::NonZeroU16>>,
+    /// Endpoints of a higher number are used where too few of the lower ones are usable. 0 to 100, default 0. The priorities of
+    /// SRV records are added to it.
+    pub priority: Option<Spanned<u8>>,
+    /// true: it is used last of all, after every priority.
+    pub backup: Option<Spanned<bool>>,
+    /// The zone that it is in. Where the process has a `zone`, endpoints in the same zone are used first.
+    pub zone: Option<Spanned<Name>>,
+    /// How often DNS is asked, at least 1s. Default: as the answers' TTL says, from 1s to 5m.
+    pub refresh: Option<Spanned<Duration>>,
+    /// The family of addresses that is used while one of its endpoints can be. Default: both.
+    pub prefer: Option<Spanned<Prefer>>,
+}
+
+/// Which of a name's addresses are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Prefer {
+    /// IPv4 addresses; IPv6 ones where no other can be
+    V4,
+    /// IPv6 addresses; IPv4 ones where no other can be
+    V6,
+    /// All alike
+    #[default]
+    Both,
+}
+
+/// What a file of endpoints holds.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct ListedEndpoints(pub Vec<Spanned<TextOr<Address, ListedEndpoint>>>);
+
+/// An endpoint in a file, with its weight.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListedEndpoint {
     pub address: Address,
     /// Its share of the requests relative to the other weights, 1 to 1000. Default 1.
     #[serde(default)]
     pub weight: Option<Spanned<std::num::NonZeroU16>>,
-    /// Endpoints of a higher number are used where too few of the lower ones are usable. 0 to 100, default 0.
-    #[serde(default)]
-    pub priority: Option<Spanned<u8>>,
-    /// true: it is used last of all, after every priority.
-    #[serde(default)]
-    pub backup: Option<Spanned<bool>>,
-    /// The zone that it is in. Where the process has a `zone`, endpoints in the same zone are used first.
-    #[serde(default)]
-    pub zone: Option<Spanned<Name>>,
 }
 
 /// TLS towards the endpoints.

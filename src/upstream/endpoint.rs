@@ -20,12 +20,13 @@ use super::{
     key,
     outlier::Outlier,
     probe::Target,
+    race::{Racing, Rivals},
     reach::Denied,
     registry::Registry,
     settings::{Balance, EndpointSettings, Host, Settings},
     shared::Shared,
     state::{DRAINED, EJECTED, EndpointState, UNHEALTHY},
-    tls::{Authorities, Identity, ServerName, name_for},
+    tls::{Authorities, Identity, ServerName, Tls, name_for},
     window::Window,
 };
 use crate::{
@@ -46,6 +47,8 @@ pub struct Endpoint {
     pub priority: u32,
     /// Whether it is in another zone: of one priority, endpoints of the own zone are chosen first.
     pub is_far: bool,
+    /// Of the family of addresses that is used only while none of the other one can be.
+    pub is_second: bool,
     /// Its zone, where one is named.
     pub zone: Option<Name>,
     pub state: Arc<EndpointState>,
@@ -67,8 +70,8 @@ pub struct Endpoint {
     asks_for_host: bool,
     /// How its connections say whose they are.
     proxy_protocol: Option<ProxyProtocol>,
-    /// What each connect is checked against, for a delegated upstream.
-    guard: Option<Denied>,
+    /// How new connections are made.
+    connecting: Connecting,
     protocol: Protocol,
     is_tls: bool,
     pool_idle: Duration,
@@ -77,6 +80,15 @@ pub struct Endpoint {
 
 /// The whole of a share.
 pub const FULL: u64 = 256;
+
+/// What is done at each connect beside connecting.
+#[derive(Clone, Debug, Default)]
+struct Connecting {
+    /// What the address is checked against, for a delegated upstream.
+    guard: Option<Denied>,
+    /// Addresses of the other family that are tried where this one is slow.
+    rivals: Option<Arc<Rivals>>,
+}
 
 // === impl Endpoint ===
 
@@ -88,7 +100,8 @@ impl Endpoint {
         registry: &Registry,
         (shared, serves): (&Shared, bool),
     ) -> Self {
-        let identity = Identity::of(settings.protocol, settings.tls.as_ref(), settings.proxy_protocol);
+        let tls = tls_of(settings, own);
+        let identity = Identity::of(settings.protocol, tls.as_ref(), settings.proxy_protocol);
         let address = own.address.address();
         let key = (settings.name.clone(), address.clone(), identity);
         let (state, is_new) = registry.state(&key, &shared.changes);
@@ -98,10 +111,14 @@ impl Endpoint {
         let outlier = settings.resilience.outlier;
         let counted = outlier.filter(|outlier| outlier.failure_ratio.is_some() || outlier.latency.is_some());
         let window = counted.map(|outlier| registry.window(&key, outlier.window));
-        let guard = own.address.guard().cloned();
-        let peer = template(settings, address, guard.as_ref());
+        let direct = Connecting { guard: own.address.guard().cloned(), rivals: None };
+        let rivals = Rivals::new(own.rivals.iter().copied());
+        let connecting = Connecting { rivals, ..direct.clone() };
+        let peer = template(settings, tls.as_ref(), address, &connecting);
+        // A check is of the address itself.
+        let checked = || template(settings, tls.as_ref(), address, &direct);
         let checker = settings.health.as_ref().map(|health| {
-            registry.checker(key, health, &state, || Target::new(settings, health, address, peer.clone()))
+            registry.checker(key, health, &state, || Target::new(settings, health, own, checked()))
         });
         Self {
             shown: address.to_string().into(),
@@ -109,6 +126,7 @@ impl Endpoint {
             weight: state.weight().unwrap_or(own.weight),
             configured_weight: own.weight,
             priority: own.priority,
+            is_second: own.is_second,
             is_far: settings.zone.is_some() && own.zone != settings.zone,
             zone: own.zone.clone(),
             state,
@@ -121,10 +139,10 @@ impl Endpoint {
             slow_start: settings.resilience.slow_start,
             checker,
             peer,
-            host: Host::of_endpoint(settings, address).field(),
-            asks_for_host: settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request),
+            host: Host::of_endpoint(settings, own).field(),
+            asks_for_host: tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request),
             proxy_protocol: settings.proxy_protocol,
-            guard,
+            connecting,
             protocol: settings.protocol,
             is_tls: settings.tls.is_some(),
             pool_idle: settings.pool_idle,
@@ -159,7 +177,7 @@ impl Endpoint {
         }
         if let (Some(version), Some(client)) = (self.proxy_protocol, client) {
             let announcing = Announcing { version, client: Some(client) };
-            peer.options.custom_l4 = connector(Some(announcing), self.guard.as_ref());
+            peer.options.custom_l4 = self.connecting.connector(Some(announcing));
         }
         peer
     }
@@ -255,8 +273,7 @@ fn warm(state: &EndpointState, slow_start: Duration) -> u64 {
 }
 
 /// The peer that every new connection's is a copy of.
-fn template(settings: &Settings, address: &Address, guard: Option<&Denied>) -> HttpPeer {
-    let tls = settings.tls.as_ref();
+fn template(settings: &Settings, tls: Option<&Tls>, address: &Address, connecting: &Connecting) -> HttpPeer {
     let name = match tls.map(|tls| &tls.server_name) {
         Some(ServerName::Fixed(name)) => name.clone(),
         Some(ServerName::Request) => name_for("", address),
@@ -278,7 +295,7 @@ fn template(settings: &Settings, address: &Address, guard: Option<&Denied>) -> H
         Protocol::Auto => ALPN::H2H1,
     };
     let announcing = settings.proxy_protocol.map(|version| Announcing { version, client: None });
-    options.custom_l4 = connector(announcing, guard);
+    options.custom_l4 = connecting.connector(announcing);
     if let Some(tls) = tls {
         options.verify_cert = tls.verify == Verify::Full;
         options.verify_hostname = options.verify_cert;
@@ -288,14 +305,26 @@ fn template(settings: &Settings, address: &Address, guard: Option<&Denied>) -> H
     peer
 }
 
-/// How connections are made, where that is not Pingora's own way.
-fn connector(
-    announcing: Option<Announcing>,
-    guard: Option<&Denied>,
-) -> Option<Arc<dyn L4Connect + Send + Sync>> {
-    match (announcing, guard) {
-        (announcing, Some(denied)) => Some(Arc::new(Guarded { denied: denied.clone(), announcing })),
-        (Some(announcing), None) => Some(Arc::new(announcing)),
-        (None, None) => None,
+/// The upstream's encryption, with the name that led to the endpoint where none is written.
+fn tls_of(settings: &Settings, own: &EndpointSettings) -> Option<Tls> {
+    let mut tls = settings.tls.clone()?;
+    if let (ServerName::Request, Some(host)) = (&tls.server_name, &own.host) {
+        tls.server_name = ServerName::Fixed(host.host.without_root().to_owned());
+    }
+    Some(tls)
+}
+
+impl Connecting {
+    /// How connections are made, where that is not Pingora's own way.
+    fn connector(&self, announcing: Option<Announcing>) -> Option<Arc<dyn L4Connect + Send + Sync>> {
+        let guarded = |denied| Guarded { denied, announcing };
+        match (&self.guard, &self.rivals) {
+            (guard, Some(rivals)) => Some(Arc::new(Racing {
+                direct: guarded(guard.clone().unwrap_or_default()),
+                rivals: rivals.clone(),
+            })),
+            (Some(denied), None) => Some(Arc::new(guarded(denied.clone()))),
+            (None, None) => announcing.map(|announcing| Arc::new(announcing) as _),
+        }
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    async fn open(&self, address: &PeerAddr) -> io::Result<Stream> {
+    pub(super) async fn open(&self, address: &PeerAddr) -> io::Result<Stream> {
         match address {
             PeerAddr::Inet(address) => {
                 self.denied.check(&Address::Tcp(*address)).map_err(denied)?;

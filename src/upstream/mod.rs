@@ -11,9 +11,11 @@ mod call;
 mod compile;
 pub mod config;
 mod connections;
+pub mod discovery;
 mod endpoint;
 pub mod exchange;
 mod failure;
+mod following;
 mod guarded;
 mod health;
 mod key;
@@ -23,6 +25,7 @@ mod passive;
 mod penalty;
 mod pick;
 mod probe;
+mod race;
 mod reach;
 mod registry;
 pub mod retry;
@@ -35,7 +38,7 @@ mod tls;
 mod window;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Instant,
 };
 
@@ -44,7 +47,7 @@ use arc_swap::ArcSwap;
 pub use announce::Client;
 pub use breaker::{CircuitBreaker, Permit, Rejected};
 pub use call::{Bounds, CallError, Caller, Destination, Site, Trailers};
-pub use compile::{Context, ReadFile, settings};
+pub use compile::{Context, EndpointsFile, ReadFile, settings};
 pub use config::Config;
 pub use connections::{Connections, Connector, Key, Route};
 pub use endpoint::Endpoint;
@@ -55,11 +58,16 @@ pub use pick::{Pick, Tried};
 pub use reach::{AdminAddresses, Denial, Denied, DeniedAddress, Reachable};
 pub use registry::Registry;
 pub use set::EndpointSet;
-pub use settings::{Balance, EndpointSettings, Health, Probe, Resilience, Settings, Timeouts};
+pub use settings::{
+    Balance, EndpointSettings, Health, Probe, Resilience, Settings, SourceSettings, Timeouts,
+};
 pub use state::{EndpointState, is_failure};
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
 
+use following::Following;
+
 use crate::{
+    error::Reason,
     telemetry::metrics,
     value::{Address, Name},
 };
@@ -91,24 +99,46 @@ pub struct Upstream {
     /// Where it is missed, all endpoints are used.
     panic: Option<Threshold>,
     shared: Arc<Shared>,
+    /// What replaces them, where they are found.
+    following: Option<Box<Following>>,
     metrics: Arc<metrics::Upstream>,
 }
 
 impl Upstream {
     /// Builds the pool; endpoints that the registry knows keep their state, unchanged health checkers go on.
-    pub fn build(settings: Settings, registry: &Registry) -> Self {
+    pub fn build(settings: Settings, registry: &Registry) -> Arc<Self> {
         let (shared, is_new) = registry.shared(&settings.name);
-        let endpoints = settings.endpoints.iter();
-        let endpoints =
-            endpoints.map(|own| Arc::new(Endpoint::build(&settings, own, registry, (&shared, !is_new))));
-        let set = EndpointSet::new(
-            endpoints.collect(),
-            &settings.balance,
-            settings.resilience.failover_threshold,
-            &shared,
-        );
+        if settings.sources.is_empty() {
+            let endpoints = settings.endpoints.iter();
+            let endpoints =
+                endpoints.map(|own| Arc::new(Endpoint::build(&settings, own, registry, (&shared, !is_new))));
+            let set = EndpointSet::new(
+                endpoints.collect(),
+                &settings.balance,
+                settings.resilience.failover_threshold,
+                &shared,
+            );
+            return Arc::new(Self::of(settings, set, None, (registry, shared)));
+        }
+        let upstream = Arc::new_cyclic(|own: &Weak<Self>| {
+            let follower: Weak<dyn discovery::Follower> = own.clone();
+            let following = Following::new(settings.clone(), registry, (shared.clone(), is_new), &follower);
+            let none = EndpointSet::new(Vec::new(), &settings.balance, None, &shared);
+            Self::of(settings, none, Some(Box::new(following)), (registry, shared))
+        });
+        upstream.renew();
+        upstream
+    }
+
+    fn of(
+        settings: Settings,
+        set: EndpointSet,
+        following: Option<Box<Following>>,
+        (registry, shared): (&Registry, Arc<Shared>),
+    ) -> Self {
         Self {
             set: ArcSwap::from_pointee(set),
+            following,
             circuit: settings.resilience.circuit_breaker.map(|own| registry.circuit(&settings.name, own)),
             panic: settings.resilience.panic_threshold.map(Threshold::new),
             resilience: settings.resilience,
@@ -161,9 +191,41 @@ impl Upstream {
     pub fn show(&self) {
         let circuit = self.circuit.as_ref().map_or(State::Closed, |circuit| circuit.state());
         self.metrics.show(circuit as i64, self.panics());
+        for followed in self.followed() {
+            let history = followed.source.history();
+            followed.metrics.show(history.last_success, history.failures, followed.source.found().len());
+        }
         for endpoint in self.endpoints().iter() {
             let is_ejected = endpoint.ejected_for().is_some();
             endpoint.state.metrics().show(endpoint.is_healthy(), is_ejected, endpoint.state.in_flight());
+        }
+    }
+
+    /// Where its endpoints are found, as far as they are not listed.
+    pub fn sources(&self) -> Vec<Arc<discovery::Source>> {
+        self.followed().iter().map(|followed| followed.source.clone()).collect()
+    }
+
+    /// Endpoints that were found but are denied to it: addresses, and why.
+    pub fn denied(&self) -> Vec<(String, String)> {
+        self.following.as_ref().map(|following| following.denied()).unwrap_or_default()
+    }
+
+    fn followed(&self) -> &[following::Followed] {
+        self.following.as_ref().map_or(&[], |following| following.sources())
+    }
+
+    /// Goes over to the endpoints that are known now. Those that were there before are given back.
+    fn renew(&self) -> Option<Arc<EndpointSet>> {
+        self.following.as_ref().map(|following| following.renew(&self.set))
+    }
+
+    /// Why a request gets no endpoint where it has tried none.
+    pub fn lack(&self) -> Reason {
+        let is_named = |followed: &following::Followed| followed.source.definition().is_name();
+        match self.set.load().is_empty() && self.followed().iter().any(is_named) {
+            true => Reason::Unresolved,
+            false => Reason::NoEndpoint,
         }
     }
 
@@ -265,6 +327,14 @@ impl Upstream {
     /// dropped or ends is handed out again by the next call.
     pub fn health_tasks(&self) -> Vec<HealthTask> {
         self.endpoints().iter().filter_map(|endpoint| endpoint.health_task()).collect()
+    }
+}
+
+impl discovery::Follower for Upstream {
+    fn follow(&self) {
+        if let (Some(following), Some(before)) = (&self.following, self.renew()) {
+            following.changed(&before, &self.endpoints());
+        }
     }
 }
 

@@ -12,13 +12,10 @@ use super::{
     config::Protocol,
     connections::{Connector, Key, Route},
     exchange::{Event, Failure, RequestHead},
-    settings::{Health, Host, Probe, Settings},
+    settings::{EndpointSettings, Health, Host, Probe, Settings},
     tls::{ServerName, name_for},
 };
-use crate::{
-    value::Address,
-    wire::h1::{body::BodyLength, response::HeadLimits},
-};
+use crate::wire::h1::{body::BodyLength, response::HeadLimits};
 
 /// Of a longer body the rest is not read: its end says nothing about health.
 const MOST_BODY: usize = 64 << 10;
@@ -41,13 +38,14 @@ pub struct Target {
 
 impl Target {
     /// A target connected to as `peer` is, but within the check's timeout.
-    pub fn new(settings: &Settings, health: &Health, address: &Address, mut peer: HttpPeer) -> Self {
+    pub fn new(settings: &Settings, health: &Health, own: &EndpointSettings, mut peer: HttpPeer) -> Self {
         let host = match &health.probe {
             Probe::Http { host: Some(host), .. } => host.clone(),
-            _ => Host::of_endpoint(settings, address),
+            _ => Host::of_endpoint(settings, own),
         };
-        if settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request) {
-            peer.sni = name_for(host.name(), address);
+        let asks_for_host = settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request);
+        if asks_for_host && own.host.is_none() {
+            peer.sni = name_for(host.name(), own.address.address());
         }
         let options = &mut peer.options;
         options.connection_timeout = Some(health.timeout);

@@ -49,14 +49,15 @@ impl EndpointSet {
         enough: Option<u8>,
         shared: &Arc<Shared>,
     ) -> Self {
-        let place = |endpoint: &Arc<Endpoint>| (endpoint.priority, endpoint.is_far);
+        let place = |endpoint: &Arc<Endpoint>| (endpoint.priority, endpoint.is_second, endpoint.is_far);
         endpoints.sort_by_key(place);
         let last = endpoints.last().map(place);
         let mut start = 0;
         let tiers = endpoints.chunk_by(|a, b| place(a) == place(b)).map(|tier| {
             let end = start + tier.len();
             let next = endpoints.get(end).map(place);
-            let is_left_by_zone = next.is_some_and(|(priority, _)| priority == tier[0].priority);
+            let (priority, is_second, _) = place(&tier[0]);
+            let is_left_by_zone = next.is_some_and(|next| (next.0, next.1) == (priority, is_second));
             let enough = enough.or(is_left_by_zone.then_some(ENOUGH_OF_ZONE));
             let threshold = enough.filter(|_| last != Some(place(&tier[0]))).map(Threshold::new);
             let balancer = balance::balancer(balance, tier, shared.turns.clone());

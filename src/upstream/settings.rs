@@ -1,27 +1,34 @@
 //! An upstream's settings compiled: no text left to parse, no name to resolve, no default to fill in.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{
     breaker::CircuitBreaker,
-    config::{BalanceKey, Protocol, ProxyProtocol},
+    config::{BalanceKey, Prefer, Protocol, ProxyProtocol},
+    discovery::{Definition, ReadEndpoints},
     outlier::Outlier,
-    reach::Reachable,
+    reach::{Denied, Reachable},
     retry::Policy,
     tls::{ServerName, Tls},
 };
 use crate::{
-    value::{Address, Name},
+    value::{Address, HostPort, Name},
     wire::h1::response::HeadLimits,
 };
 
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub name: Name,
-    /// At least one.
+    /// Those that are listed. At least one, unless there is a source.
     pub endpoints: Vec<EndpointSettings>,
+    /// Where others come from.
+    pub sources: Vec<SourceSettings>,
+    /// The DNS servers that are asked; none: the system's.
+    pub resolvers: Arc<[SocketAddr]>,
+    /// Where endpoints that are found may not lie.
+    pub denied: Denied,
     pub balance: Balance,
     pub protocol: Protocol,
     /// Encryption, where there is any.
@@ -62,8 +69,30 @@ pub struct EndpointSettings {
     pub weight: u16,
     /// Endpoints of a lower number are chosen while one of them can be.
     pub priority: u32,
+    /// Of the family of addresses that is used only while none of the other one can be.
+    pub is_second: bool,
     /// The zone that it is in.
     pub zone: Option<Name>,
+    /// The name that led to it, if one did.
+    pub host: Option<HostPort>,
+    /// Addresses of the other family that the name has.
+    pub rivals: Vec<SocketAddr>,
+}
+
+/// Where endpoints come from, and what is made of them.
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    pub definition: Definition,
+    /// From one question to the next; without it as the answers say.
+    pub refresh: Option<Duration>,
+    /// Of each address of a name, 1 to 1000.
+    pub weight: u16,
+    pub prefer: Prefer,
+    /// Added to what SRV records say.
+    pub priority: u32,
+    pub zone: Option<Name>,
+    /// How the file is read, where it is one.
+    pub read: Option<ReadEndpoints>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +171,13 @@ pub enum Probe {
     },
 }
 
+impl EndpointSettings {
+    /// One that is listed by its address.
+    pub fn new(address: Reachable, weight: u16) -> Self {
+        Self { address, weight, priority: 0, is_second: false, zone: None, host: None, rivals: Vec::new() }
+    }
+}
+
 /// A checked host with its optional port, as a Host field carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host(http::uri::Authority);
@@ -154,12 +190,21 @@ impl Host {
         plain.then_some(Self(authority))
     }
 
-    /// What an endpoint is called: its server name, or else its address.
-    pub fn of_endpoint(settings: &Settings, address: &Address) -> Self {
-        match settings.tls.as_ref().map(|tls| &tls.server_name) {
-            Some(ServerName::Fixed(name)) => Self::of_name(name),
-            _ => Self::of_address(address),
+    /// What an endpoint is called: its server name, the name that led to it with its port, or else its address.
+    pub fn of_endpoint(settings: &Settings, own: &EndpointSettings) -> Self {
+        match (settings.tls.as_ref().map(|tls| &tls.server_name), &own.host) {
+            (Some(ServerName::Fixed(name)), _) => Self::of_name(name),
+            (_, Some(host)) => Self::of_host(host, settings.tls.is_some()),
+            (_, None) => Self::of_address(own.address.address()),
         }
+    }
+
+    /// RFC 9110 section 4.2.3: the scheme's own port is left out.
+    fn of_host(HostPort { host, port }: &HostPort, is_tls: bool) -> Self {
+        let host = host.without_root();
+        let is_usual = *port == if is_tls { 443 } else { 80 };
+        let text = if is_usual { host.to_owned() } else { format!("{host}:{port}") };
+        Self::parse(&text).expect("a DNS name and a port are a host")
     }
 
     /// A server name, which may be a bare IPv6 address.

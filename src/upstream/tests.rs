@@ -23,16 +23,17 @@ use crate::value::{Address, Clock};
 /// Settings of a pool at 10.0.0.1 and on, watched by checks that nobody starts.
 pub fn settings(weights: &[u16]) -> Settings {
     let addresses = (1u32..).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n));
-    let endpoints = weights.iter().zip(addresses).map(|(weight, ip)| EndpointSettings {
-        address: Denied::default().admit(format!("{ip}:8080").parse().unwrap()).unwrap(),
-        weight: *weight,
-        priority: 0,
-        zone: None,
+    let endpoints = weights.iter().zip(addresses).map(|(weight, ip)| {
+        let address = Denied::default().admit(format!("{ip}:8080").parse().unwrap()).unwrap();
+        EndpointSettings::new(address, *weight)
     });
     Settings {
         proxy_protocol: None,
         name: "pool".parse().unwrap(),
         endpoints: endpoints.collect(),
+        sources: Vec::new(),
+        resolvers: Arc::default(),
+        denied: Denied::default(),
         balance: Balance::RoundRobin,
         protocol: Protocol::H1,
         tls: None,

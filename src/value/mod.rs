@@ -3,6 +3,7 @@
 
 mod address;
 mod clock;
+mod dns;
 pub mod encoding;
 mod field;
 mod name;
@@ -21,6 +22,7 @@ mod weaks;
 
 pub use address::{Address, Bind, Cidr, fits_a_socket};
 pub use clock::Clock;
+pub use dns::{DnsName, HostPort, NameServer};
 pub use field::{FieldName, FilePath, Method, Status};
 pub use name::Name;
 pub use named::{Entry, Map, Named, ONE_OR_MANY, OneOrMany, TextOr};

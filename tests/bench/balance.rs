@@ -39,16 +39,19 @@ fn balance(name: &str) -> Balance {
     }
 }
 
-fn upstream(name: &str, weight: impl Fn(u32) -> u16) -> Upstream {
+fn upstream(name: &str, weight: impl Fn(u32) -> u16) -> Arc<Upstream> {
     let long = std::time::Duration::from_secs(60);
     let endpoint = |nth: u32| {
         let address = std::net::SocketAddr::from((std::net::Ipv4Addr::from(0x0a00_0000 + nth), 80));
         let address = Denied::default().admit(portolan::value::Address::Tcp(address)).expect("it is allowed");
-        EndpointSettings { address, weight: weight(nth), priority: 0, zone: None }
+        EndpointSettings::new(address, weight(nth))
     };
     let settings = Settings {
         name: "pool".parse().expect("a name"),
         endpoints: (1..=1000).map(endpoint).collect(),
+        sources: Vec::new(),
+        resolvers: Arc::default(),
+        denied: Denied::default(),
         balance: balance(name),
         protocol: Default::default(),
         tls: None,

@@ -254,6 +254,9 @@ const MAY_BE_WITHOUT_SERIES: &[&str] = &[
     "portolan_delegated_state",
     "portolan_redis_up",
     "portolan_tasks",
+    "portolan_upstream_discovery_endpoints",
+    "portolan_upstream_discovery_failures_total",
+    "portolan_upstream_discovery_last_success_timestamp_seconds",
 ];
 
 /// The metric of a name, be it without its _total or with what a histogram adds.

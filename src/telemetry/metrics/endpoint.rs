@@ -1,9 +1,9 @@
 //! What is counted of upstreams and their endpoints.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::{
     Families,
@@ -31,6 +31,15 @@ pub struct Upstream {
     panics: IntGauge,
     retries: [IntCounter; RETRY_CAUSES.len()],
     retries_denied: IntCounter,
+}
+
+/// How a source of endpoints does for one upstream.
+#[derive(Debug)]
+pub struct Discovery {
+    key: Key,
+    last_success: Gauge,
+    failures: IntCounter,
+    endpoints: IntGauge,
 }
 
 /// What is sent to one endpoint, and what comes of it.
@@ -155,6 +164,35 @@ impl Endpoint {
         self.healthy.set(i64::from(healthy));
         self.is_ejected.set(i64::from(is_ejected));
         self.in_flight.set(in_flight.into());
+    }
+}
+
+impl Discovery {
+    pub(super) fn new(key: &Key, families: &Families) -> Self {
+        let values = [key.0.as_str(), key.1.as_str()];
+        Self {
+            last_success: families.discovery_success.with_label_values(&values),
+            failures: families.discovery_failures.with_label_values(&values),
+            endpoints: families.discovery_endpoints.with_label_values(&values),
+            key: key.clone(),
+        }
+    }
+
+    /// How it has done up to now: the source knows, and is asked when somebody wants to see.
+    pub fn show(&self, last_success: Option<SystemTime>, failures: u64, endpoints: usize) {
+        self.last_success.set(last_success.map_or(0.0, super::seconds));
+        self.failures.reset();
+        self.failures.inc_by(failures);
+        self.endpoints.set(i64::try_from(endpoints).unwrap_or(i64::MAX));
+    }
+}
+
+impl Counts for Discovery {
+    fn forget(&self, families: &Families) {
+        let values = [self.key.0.as_str(), self.key.1.as_str()];
+        let _ = families.discovery_success.remove_label_values(&values);
+        let _ = families.discovery_failures.remove_label_values(&values);
+        let _ = families.discovery_endpoints.remove_label_values(&values);
     }
 }
 

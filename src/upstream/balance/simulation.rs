@@ -14,7 +14,7 @@ const MS: Duration = Duration::from_millis(1);
 const AWARE: [Balance; 3] = [Balance::RandomTwo, Balance::LeastRequests, Balance::Ewma];
 
 struct Simulation {
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     registry: Registry,
     clock: Clock,
     now: Duration,

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{diagnostic::Severity, value::StatusRange};
+use crate::{
+    diagnostic::Severity,
+    value::{Span, StatusRange},
+};
 
 /// A value as if it were written at this byte.
 fn at<T>(start: u32, value: T) -> Spanned<T> {
@@ -60,6 +63,12 @@ fn compile(config: &Config, pem: &str) -> (Option<Settings>, Vec<(Severity, Code
         zone: None,
         body_idle: time::Duration::from_secs(40),
         denied: &Denied::default(),
+        endpoints_file: &|_| EndpointsFile {
+            path: "endpoints.yaml".into(),
+            roots: None,
+            read: ReadEndpoints(Arc::new(|| Err("it is not there".into()))),
+        },
+        resolvers: Arc::default(),
         out: &mut out,
     };
     let settings = settings(&at(0, text("pool")), config, &mut cx);
@@ -125,14 +134,58 @@ fn endpoints_are_checked() {
     assert_eq!(error(&upstream(&["10.0.0.1:80", "10.0.0.1:80"])), (Code::DuplicateName, 101));
     let mut config = one();
     let map = config::EndpointMap {
-        address: text("10.0.0.2:80"),
+        address: Some(at(6, text("10.0.0.2:80"))),
         weight: Some(at(7, text("1001"))),
-        priority: None,
-        backup: None,
-        zone: None,
+        ..Default::default()
     };
     config.endpoints.value.push(at(6, TextOr::Map(map)));
     assert_eq!(error(&config), (Code::BadValue, 7));
+}
+
+#[test]
+fn sources_are_checked() {
+    let with = |map: config::EndpointMap| {
+        let mut config = one();
+        config.endpoints.value.push(at(6, TextOr::Map(map)));
+        config
+    };
+    let dns = || config::EndpointMap { dns: Some(at(5, text("app:80"))), ..Default::default() };
+    let srv = || config::EndpointMap { srv: Some(at(5, text("_http._tcp.app"))), ..Default::default() };
+    let file = || config::EndpointMap { file: Some(at(5, text("endpoints.yaml"))), ..Default::default() };
+    let address = || config::EndpointMap { address: Some(at(5, text("10.0.0.2:80"))), ..Default::default() };
+
+    let (weight, refresh) = (Some(at(7, text("3"))), Some(at(8, text("10s"))));
+    let prefer = Some(at(9, config::Prefer::V6));
+    let settings = good(&with(config::EndpointMap { weight, refresh, prefer, ..dns() }));
+    let source = &settings.sources[0];
+    assert_eq!(source.definition.to_string(), "dns app:80");
+    assert_eq!(
+        (source.weight, source.refresh, source.prefer),
+        (3, Some(time::Duration::from_secs(10)), config::Prefer::V6)
+    );
+    assert_eq!(good(&upstream(&["app:80", "10.0.0.1:80"])).sources.len(), 1);
+
+    assert_eq!(error(&with(config::EndpointMap::default())), (Code::MissingKey, 6));
+    assert_eq!(error(&with(config::EndpointMap { dns: dns().dns, ..srv() })), (Code::BadValue, 6));
+    for refresh in ["0s", "999ms", "366d"] {
+        let refresh = Some(at(8, text(refresh)));
+        assert_eq!(error(&with(config::EndpointMap { refresh, ..dns() })), (Code::BadValue, 8));
+    }
+    for (map, place) in [
+        (config::EndpointMap { weight, ..srv() }, 7),
+        (config::EndpointMap { refresh, ..address() }, 8),
+        (config::EndpointMap { prefer, ..address() }, 9),
+    ] {
+        assert_eq!(error(&with(map)), (Code::NoEffect, place));
+    }
+    assert_eq!(error(&upstream(&["app:80", "APP:80"])), (Code::DuplicateName, 101));
+
+    // A file may become right while it is served by.
+    let (settings, problems) = compile(&with(file()), "");
+    assert_eq!(settings.unwrap().sources.len(), 1);
+    assert_eq!(problems, [(Severity::Warning, Code::BadEndpointsFile, 5)]);
+    let (_, problems) = compile(&with(config::EndpointMap { weight, ..file() }), "");
+    assert!(problems.contains(&(Severity::Error, Code::NoEffect, 7)), "{problems:?}");
 }
 
 #[test]
