@@ -101,6 +101,7 @@ reasons! {
     NoEndpoint = "no_endpoint", 503, Upstream, "destination_unavailable", "The service is unavailable.";
     CircuitOpen = "circuit_open", 503, Upstream, "destination_unavailable", "The service is unavailable.";
     Unresolved = "upstream_unresolved", 503, Upstream, "dns_error", "The service is unavailable.";
+    UpstreamOverloaded = "upstream_overloaded", 503, Upstream, "connection_limit_reached", "The service is overloaded: try again soon.";
     ConnectRefused = "connect_refused", 502, Upstream, "connection_refused", "The service could not be reached.";
     ConnectFailed = "connect_failed", 502, Upstream, "destination_unavailable", "The service could not be reached.";
     ConnectTimeout = "connect_timeout", 504, Upstream, "connection_timeout", "The service could not be reached in time.";

@@ -10,9 +10,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("QuicDatagrams", &["true"]),
     ("Tenant", &["cache"]),
     ("Upstream", &["sticky"]),
-    ("UpstreamLimits", &["in_flight", "queue", "queue_timeout"]),
     ("UpstreamHealth", &["grpc"]),
-    ("UpstreamPool", &["min", "max", "max_age"]),
     ("Route", &["cache", "grpc", "grpc_json", "files", "hub"]),
     ("Proxy", &["split", "mirror"]),
 ];

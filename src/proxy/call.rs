@@ -14,7 +14,7 @@ use crate::{
     error::{Blame, Reason},
     http::connection_auth::{self, Lease},
     upstream::{
-        Route, Upstream,
+        InQueue, Overload, Route, Upstream,
         config::Protocol,
         exchange::{Failure, Processed},
         retry::{self, Cause, Methods},
@@ -53,6 +53,8 @@ pub struct Call {
 
 /// So often one endpoint is asked again because it closed a connection or did not process a request.
 const MOST_REPEATS: u32 = 3;
+/// Why a request was rejected that waited for a connection.
+const POOL_TIMEOUT: &str = "pool_timeout";
 
 impl Call {
     pub(super) fn new(to: Destination, traced: Option<Box<Traced>>) -> Self {
@@ -92,9 +94,33 @@ impl Call {
         self.to.circuit().map(|(state, _)| state)
     }
 
-    /// When it may be tried again, where a circuit breaker knows.
+    /// When it may be tried again, where a circuit breaker or a queue knows.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        self.to.circuit().and_then(|(_, left)| left)
+        match self.failure {
+            Some(Reason::UpstreamOverloaded) => Some(Overload::RETRY_AFTER),
+            _ => self.to.circuit().and_then(|(_, left)| left),
+        }
+    }
+
+    /// How long it waited for its place among the upstream's requests in flight, where it did.
+    pub fn queued_for(&self) -> Option<Duration> {
+        self.to.queued().0
+    }
+
+    /// Why it was rejected, more closely than the client is told.
+    pub(super) fn cause(&self) -> Option<&'static str> {
+        let pool = (self.failure == Some(Reason::UpstreamOverloaded)).then_some(POOL_TIMEOUT);
+        self.to.queued().1.map(Overload::cause).or(pool)
+    }
+
+    /// Passes the upstream's limit of requests in flight. Says where it has to wait for that.
+    pub(super) fn enter(&mut self) -> Result<Option<InQueue>, Reason> {
+        self.to.enter()
+    }
+
+    /// Waits until it passes the limit.
+    pub(super) async fn wait(&mut self, queued: InQueue) -> Result<(), Reason> {
+        self.to.wait(queued).await
     }
 
     /// Which requests may be repeated although an endpoint may have acted on them.
@@ -229,7 +255,8 @@ impl Call {
     }
 
     /// It is over: what went to the endpoint that was asked last, and what came from it, is counted.
-    pub(super) fn ended(&self, exchanged: Exchanged) {
+    pub(super) fn ended(&mut self, exchanged: Exchanged) {
+        self.to.leave();
         if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().exchanged(exchanged.read, exchanged.given);
         }
@@ -241,7 +268,9 @@ impl Call {
         if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().connect_failed();
         }
-        self.tries_again(Cause::ConnectFailure, None)
+        // An endpoint whose connections are all in use is not asked again: the request has waited for one.
+        let is_busy = failure.reason == Reason::UpstreamOverloaded;
+        (!is_busy || self.to.has_untried()) && self.tries_again(Cause::ConnectFailure, None)
     }
 
     /// Whether the response's status asks for another try, and there may be one. Then it is not passed on.
@@ -324,8 +353,8 @@ impl Call {
     /// long response took all of the request's time.
     fn is_failure_of_endpoint(&self, reason: Reason) -> bool {
         match reason {
-            Reason::UpgradeFailed => false,
-            Reason::TotalTimeout => self.first_byte_after.is_none(),
+            Reason::UpgradeFailed | Reason::UpstreamOverloaded => false,
+            Reason::TotalTimeout => self.attempts > 0 && self.first_byte_after.is_none(),
             reason => reason.blame() == Blame::Upstream,
         }
     }

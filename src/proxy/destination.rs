@@ -20,8 +20,8 @@ use crate::{
     error::Reason,
     http::connection_auth::Lease,
     upstream::{
-        self, Connections, Endpoint, Key, Permit, Pick, PickKey, Rejected, Route, Tried, Upstream,
-        config::Protocol, exchange::TunnelRequest,
+        self, Admission, Connections, Endpoint, InQueue, Key, Overload, Permit, Pick, PickKey, Place,
+        Rejected, Route, Tried, Upstream, config::Protocol, exchange::TunnelRequest,
     },
     value::Address,
 };
@@ -46,6 +46,12 @@ pub(super) struct Pool {
     lease: Option<Arc<Lease>>,
     /// Its way through the circuit breaker, where there is one; why it was not let through.
     circuit: Circuit,
+    /// Its place among the requests in flight, where they are limited.
+    place: Option<Place>,
+    /// How long it waited for its place, where it did.
+    queued: Option<Duration>,
+    /// Why it got none.
+    overload: Option<Overload>,
 }
 
 /// A request before a circuit breaker.
@@ -75,6 +81,37 @@ const TARGET_IDLE: Duration = Duration::from_secs(60);
 // === impl Destination ===
 
 impl Destination {
+    /// Passes the limit of requests in flight, where there is one. Says where it has to wait for that.
+    pub fn enter(&mut self) -> Result<Option<InQueue>, Reason> {
+        match self {
+            Self::Pool(pool) => pool.enter(),
+            Self::Target(_) => Ok(None),
+        }
+    }
+
+    /// Waits until it passes the limit.
+    pub async fn wait(&mut self, queued: InQueue) -> Result<(), Reason> {
+        match self {
+            Self::Pool(pool) => pool.wait(queued).await,
+            Self::Target(_) => Ok(()),
+        }
+    }
+
+    /// It is no longer in flight.
+    pub fn leave(&mut self) {
+        if let Self::Pool(pool) = self {
+            pool.place = None;
+        }
+    }
+
+    /// How long it waited for its place among the requests in flight, and why it got none.
+    pub fn queued(&self) -> (Option<Duration>, Option<Overload>) {
+        match self {
+            Self::Pool(pool) => (pool.queued, pool.overload),
+            Self::Target(_) => (None, None),
+        }
+    }
+
     /// Chooses where to go: an endpoint that was not tried yet, or `again` the same. An error where there is none.
     pub fn next(&mut self, again: bool) -> Result<(), Reason> {
         match self {
@@ -247,6 +284,9 @@ impl Pool {
             pick: None,
             lease: None,
             circuit: Circuit::Unasked,
+            place: None,
+            queued: None,
+            overload: None,
         }
     }
 
@@ -255,15 +295,7 @@ impl Pool {
     }
 
     fn next(&mut self, again: bool) -> Result<(), Reason> {
-        if let Circuit::Unasked = self.circuit {
-            self.circuit = match self.proxy.upstream.admit() {
-                Ok(permit) => Circuit::Passed(permit),
-                Err(Rejected(left)) => Circuit::Open(left),
-            };
-        }
-        if let Circuit::Open(_) = self.circuit {
-            return Err(Reason::CircuitOpen);
-        }
+        self.pass_circuit()?;
         let same = if again { self.pick.take() } else { None };
         let pick = same.or_else(|| self.reserved());
         let Some(pick) = pick.or_else(|| self.untried()).or_else(|| self.tried_before()) else {
@@ -289,6 +321,49 @@ impl Pool {
         }
         self.tried = Tried::default();
         self.untried()
+    }
+
+    fn pass_circuit(&mut self) -> Result<(), Reason> {
+        if let Circuit::Unasked = self.circuit {
+            self.circuit = match self.proxy.upstream.admit() {
+                Ok(permit) => Circuit::Passed(permit),
+                Err(Rejected(left)) => Circuit::Open(left),
+            };
+        }
+        match self.circuit {
+            Circuit::Open(_) => Err(Reason::CircuitOpen),
+            _ => Ok(()),
+        }
+    }
+
+    fn enter(&mut self) -> Result<Option<InQueue>, Reason> {
+        match self.proxy.upstream.enter() {
+            Ok(Admission::Admitted(place)) => {
+                self.place = place;
+                Ok(None)
+            }
+            Ok(Admission::Queued(queued)) => {
+                // Nobody waits for what an open circuit rejects. A circuit may open meanwhile: it is asked again then.
+                self.pass_circuit()?;
+                if !matches!(&self.circuit, Circuit::Passed(Some(permit)) if permit.is_probe()) {
+                    self.circuit = Circuit::Unasked;
+                }
+                Ok(Some(queued))
+            }
+            Err(overload) => Err(self.overloaded(overload)),
+        }
+    }
+
+    async fn wait(&mut self, mut queued: InQueue) -> Result<(), Reason> {
+        let (place, waited) = self.proxy.upstream.wait(&mut queued).await;
+        self.queued = Some(waited);
+        self.place = Some(place.map_err(|overload| self.overloaded(overload))?);
+        Ok(())
+    }
+
+    fn overloaded(&mut self, overload: Overload) -> Reason {
+        self.overload = Some(overload);
+        Reason::UpstreamOverloaded
     }
 
     /// The endpoint that the reserved connection leads to.
@@ -357,7 +432,7 @@ impl Target {
             key: self.key(),
             protocol: Protocol::H1,
             limits: Default::default(),
-            idle: TARGET_IDLE,
+            pool: upstream::Pool::of_idle(TARGET_IDLE),
         }
     }
 

@@ -227,6 +227,7 @@ impl Engine {
             call.ended(downstream.exchanged);
             // Where nothing failed, the exchange may have said why it ended.
             downstream.exchange.reason = call.failure.or(downstream.exchange.reason);
+            downstream.exchange.cause = call.cause().or(downstream.exchange.cause);
         }
         match (downstream.exchange.reason, call.retry_after()) {
             (Some(reason), Some(after)) if downstream.progress() == Progress::Waiting => {

@@ -89,6 +89,11 @@ async fn run<S: Session>(
         // In a box: it is rare.
         Box::pin(reserved::reserve(downstream, call, request.signs_in)).await?;
     }
+    if let Some(queued) = call.enter()? {
+        // As rare.
+        let waiting = Box::pin(call.wait(queued));
+        patiently(waiting, &mut downstream.session, None).await??;
+    }
     loop {
         if let Some(pause) = call.pause() {
             patiently(Box::pin(tokio::time::sleep(pause)), &mut downstream.session, None).await?;
@@ -98,7 +103,10 @@ async fn run<S: Session>(
         let (mut exchange, reused) = match reused {
             Some(exchange) => (exchange, true),
             None => match connect(downstream, call, connector, &route, is_repeat).await? {
-                Ok(exchange) => (exchange, false),
+                Ok(exchange) => {
+                    let reused = exchange.is_reused();
+                    (exchange, reused)
+                }
                 Err(failure) if call.connect_failed(&failure) => continue,
                 Err(_) => return call.failure.map_or(Ok(()), Err),
             },

@@ -59,6 +59,7 @@ pub(super) fn write<S: Session>(
         duration: ended.duration,
         first_byte: call.as_ref().and_then(|call| call.first_byte_after),
         connect: call.as_ref().and_then(|call| call.connected_after),
+        queued: call.as_ref().and_then(|call| call.queued_for()),
         listener: &exchange.connection.listener,
         host: route.names.host.as_ref(),
         tenant: route.names.tenant.as_ref(),

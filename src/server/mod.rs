@@ -44,6 +44,7 @@ use crate::{
     diagnostic::Code,
     proxy::Engine,
     telemetry::log::Log,
+    upstream::EndpointTask,
     value::{Bind, Secret},
 };
 use reload::{Fixed, Order, Reloader};
@@ -95,8 +96,11 @@ pub fn run(root: &Path) -> Result<(), Failure> {
     let engine = Arc::new(Engine::new(connector.clone()));
     let tasks = Tasks::new(workers.handle().clone());
     tasks.spawn(Kind::Connections, connector.clone().sweep());
-    let health_tasks = tasks.clone();
-    registries.upstreams.start_by(move |task| health_tasks.spawn(Kind::Health, task.run()));
+    let endpoint_tasks = tasks.clone();
+    registries.upstreams.start_by(move |task| match task {
+        EndpointTask::Health(task) => endpoint_tasks.spawn(Kind::Health, task.run()),
+        EndpointTask::Fill(task) => endpoint_tasks.spawn(Kind::Connections, task.run()),
+    });
     let (watcher, changes) = Watcher::new();
     let (endpoint_files, endpoint_changes) = Watcher::new();
     let status = Status::new(root, tasks.clone(), registries.clone(), watcher.watching());

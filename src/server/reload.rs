@@ -231,8 +231,12 @@ impl Reloader {
         let snapshot = Arc::new(snapshot);
         self.engine.publish(snapshot.clone());
         self.sockets.commit(wanted, listening, drain_timeout);
+        snapshot.upstreams.values().for_each(|upstream| upstream.begin_to_serve());
         for task in snapshot.upstreams.values().flat_map(|upstream| upstream.health_tasks()) {
             self.tasks.spawn(Kind::Health, task.run());
+        }
+        for task in snapshot.upstreams.values().flat_map(|upstream| upstream.fill_tasks()) {
+            self.tasks.spawn(Kind::Connections, task.run());
         }
         for task in self.registries.jwks.tasks() {
             self.tasks.spawn(Kind::Jwks, task.run());

@@ -24,7 +24,7 @@ pub enum Kind {
     Redis,
     /// Closes a socket and sees its connections off.
     Drain,
-    /// Closes idle connections to endpoints.
+    /// Closes idle connections to endpoints, and keeps some ready.
     Connections,
 }
 

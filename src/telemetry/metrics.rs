@@ -104,6 +104,12 @@ metrics! {
         "How often the circuit breaker of an upstream opened.";
     circuit_rejected: IntCounterVec = "portolan_upstream_circuit_rejected_total" ["upstream"],
         "Requests that an open circuit breaker rejected.";
+    queued: IntGaugeVec = "portolan_upstream_queued_requests" ["upstream"],
+        "Requests that wait because limits.in_flight of the upstream is reached.";
+    overloaded: IntCounterVec = "portolan_upstream_overloaded_total" ["upstream", "cause"],
+        "Requests rejected because limits.in_flight was reached, by cause: queue_full or queue_timeout.";
+    queue_time: Histograms = "portolan_upstream_queue_seconds" ["upstream"],
+        "Time that requests waited because limits.in_flight was reached. Requests that did not wait are not counted.";
     panics: IntGaugeVec = "portolan_upstream_panic" ["upstream"],
         "1 while fewer endpoints than panic_threshold are usable, so that all are used.";
     attempts: IntCounterVec = "portolan_upstream_attempts_total" ["upstream", "endpoint"],
@@ -114,6 +120,8 @@ metrics! {
         "Requests not tried again because the budget for retries was spent.";
     connect_failures: IntCounterVec = "portolan_upstream_connect_failures_total" ["upstream", "endpoint"],
         "Tries that found no connection.";
+    connection_wait: Histograms = "portolan_upstream_connection_wait_seconds" ["upstream", "endpoint"],
+        "Time that requests waited for a connection because pool.max was reached. Requests that did not wait are not counted.";
     responses: IntCounterVec = "portolan_upstream_responses_total" ["upstream", "endpoint", "class"],
         "Responses of an endpoint, by class of status.";
     first_byte: Histograms = "portolan_upstream_first_byte_seconds" ["upstream", "endpoint"],

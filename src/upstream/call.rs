@@ -14,11 +14,12 @@ use pingora::{protocols::tls::ALPN, upstreams::peer::HttpPeer};
 use tokio::time::timeout_at;
 
 use super::{
-    Permit, PickKey, Rejected, Tried, Upstream,
+    Admission, Overload, Permit, PickKey, Place, Rejected, Tried, Upstream,
     config::Protocol,
     connections::{Connections, Connector, Key, Route},
     exchange::{Failure, Processed, RequestHead, whole},
     key,
+    settings::Pool,
     state::is_failure,
     tls::Authorities,
 };
@@ -136,6 +137,7 @@ impl Caller {
         limits: Limits,
     ) -> Result<Response<Bytes>, CallError> {
         upstream.asked(Instant::now());
+        let _place = self.enter(upstream).await?;
         let mut permit = upstream.admit().map_err(|Rejected(left)| CallError {
             reason: Reason::CircuitOpen,
             cause: format!("the circuit is open for {left:?}"),
@@ -168,8 +170,11 @@ impl Caller {
                 }
                 Err(Failed::Connecting(error)) => {
                     metrics.connect_failed();
-                    permit.iter_mut().for_each(Permit::failed);
-                    upstream.failed(&pick);
+                    // A pool that is busy says nothing of the endpoint.
+                    if error.reason != Reason::UpstreamOverloaded {
+                        permit.iter_mut().for_each(Permit::failed);
+                        upstream.failed(&pick);
+                    }
                     if error.is_late() {
                         return Err(error);
                     }
@@ -183,6 +188,18 @@ impl Caller {
             }
         }
         Err(failure)
+    }
+
+    /// Passes the upstream's limit of requests in flight.
+    async fn enter(&self, upstream: &Upstream) -> Result<Option<Place>, CallError> {
+        let overloaded = |overload: Overload| CallError {
+            reason: Reason::UpstreamOverloaded,
+            cause: overload.cause().into(),
+        };
+        match upstream.enter().map_err(overloaded)? {
+            Admission::Admitted(place) => Ok(place),
+            Admission::Queued(mut queued) => upstream.wait(&mut queued).await.0.map(Some).map_err(overloaded),
+        }
     }
 
     /// Tries one address after the other while none can be connected to.
@@ -242,6 +259,7 @@ impl Caller {
                     opened.map_err(|failure| Failed::Connecting(CallError::of(&failure)))?
                 }
             };
+            let reused = reused || exchange.is_reused();
             let head = RequestHead {
                 parts: &parts,
                 host: hop.host,
@@ -316,7 +334,7 @@ impl Site {
             key: Key(key::hash(address.to_string().as_bytes())),
             protocol: self.protocol,
             limits: Default::default(),
-            idle: SITE_IDLE,
+            pool: Pool::of_idle(SITE_IDLE),
         }
     }
 

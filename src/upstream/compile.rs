@@ -1,9 +1,10 @@
 //! From what a person wrote to [`Settings`], with every problem reported where it stands.
 
 mod endpoints;
+mod limits;
 mod resilience;
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time};
 
 use http::uri::PathAndQuery;
 use rustls::pki_types;
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     value::{Duration, FilePath, Name, Spanned, TextOr},
-    wire::h1::response::HeadLimits,
 };
 
 /// What compiling an upstream needs of the rest of the configuration.
@@ -53,7 +53,6 @@ pub struct EndpointsFile {
 pub type ReadFile<'a> = dyn FnMut(&Spanned<FilePath>) -> Option<Arc<[u8]>> + 'a;
 
 const CONNECT: time::Duration = time::Duration::from_secs(5);
-const POOL_IDLE: time::Duration = time::Duration::from_secs(60);
 const CHECK_INTERVAL: time::Duration = time::Duration::from_secs(5);
 const CHECK_TIMEOUT: time::Duration = time::Duration::from_secs(1);
 const LONGEST: time::Duration = time::Duration::from_secs(365 * 86_400);
@@ -69,8 +68,9 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let connect = duration(config.timeouts.connect, CONNECT, cx.out);
     let first_byte = duration(config.timeouts.first_byte, first_byte, cx.out);
     let body_idle = duration(config.timeouts.body_idle, body_idle, cx.out);
-    let pool_idle = duration(config.pool.idle, POOL_IDLE, cx.out);
-    let response_limits = self::response_limits(&config.limits, cx.out);
+    let pool = limits::pool(config, cx.out);
+    let in_flight = limits::in_flight(&config.limits, cx.out);
+    let response_limits = limits::response_limits(&config.limits, cx.out);
     let resilience = resilience::resilience(config, cx.out);
     let retry = retry::policy(&config.retry, cx.out);
     let endpoints = endpoints?;
@@ -86,37 +86,13 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         proxy_protocol: config.proxy_protocol,
         health: given(health)?,
         timeouts: Timeouts { connect: connect?, first_byte: first_byte?, body_idle: body_idle? },
-        pool_idle: pool_idle?,
+        pool: pool?,
+        in_flight: in_flight?,
         response_limits: response_limits?,
         zone: cx.zone.cloned(),
         resilience: resilience?,
         retry: retry?,
     })
-}
-
-fn response_limits(written: &config::Limits, out: &mut Diagnostics) -> Option<HeadLimits> {
-    const SIZE: RangeInclusive<u64> = 1 << 10..=16 << 20;
-    const FIELDS: RangeInclusive<u16> = 1..=4096;
-    let mut limits = Some(HeadLimits::default());
-    if let Some(Spanned { value: size, span }) = written.header_size {
-        match usize::try_from(size.0).ok().filter(|_| SIZE.contains(&size.0)) {
-            Some(size) => limits = limits.map(|limits| HeadLimits { size, ..limits }),
-            None => {
-                let message = format!("header_size must be from 1KiB to 16MiB (got {size})");
-                limits = refuse(out, Diagnostic::error(Code::BadValue, span, message));
-            }
-        }
-    }
-    if let Some(Spanned { value: fields, span }) = written.headers {
-        match FIELDS.contains(&fields) {
-            true => limits = limits.map(|limits| HeadLimits { fields: fields.into(), ..limits }),
-            false => {
-                let message = format!("headers must be from 1 to 4096 (got {fields})");
-                limits = refuse(out, Diagnostic::error(Code::BadValue, span, message));
-            }
-        }
-    }
-    limits
 }
 
 fn balance(written: &config::Balance) -> Balance {

@@ -50,7 +50,7 @@ pub struct Config {
     /// all at once.
     #[serde(default)]
     pub slow_start: Option<Spanned<Duration>>,
-    /// The pool of idle connections.
+    /// The pool of connections to each endpoint.
     #[serde(default)]
     pub pool: Pool,
     /// Timeouts towards the endpoints.
@@ -59,7 +59,7 @@ pub struct Config {
     /// Retries of failed requests.
     #[serde(default)]
     pub retry: super::retry::config::Retry,
-    /// Limits of a response's head.
+    /// Limits of requests in flight and of a response's head.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -350,13 +350,21 @@ pub struct HttpCheck {
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {}
 
-/// The pool of idle connections.
+/// The pool of connections to each endpoint.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamPool")]
 pub struct Pool {
     /// How long an idle connection stays open. Default 60s.
     pub idle: Option<Spanned<Duration>>,
+    /// The age from which a connection gets no further requests, less up to a tenth at random. Default: no limit.
+    pub max_age: Option<Spanned<Duration>>,
+    /// The number of requests after which a connection gets no further ones. Default: no limit.
+    pub max_requests: Option<std::num::NonZeroU32>,
+    /// The number of connections to each endpoint that are kept ready, 64 at most. Needs `tls.server_name` with `tls`. Default 0.
+    pub min: Option<Spanned<u32>>,
+    /// The most connections to each endpoint. Further requests wait for one, at most as long as `timeouts.connect`. Default: no limit.
+    pub max: Option<Spanned<std::num::NonZeroU32>>,
 }
 
 /// Timeouts towards the endpoints.
@@ -372,11 +380,18 @@ pub struct Timeouts {
     pub body_idle: Option<Spanned<Duration>>,
 }
 
-/// Limits of a response's head. A response above a limit gets 502.
+/// Limits of requests in flight and of a response's head. A request above `in_flight` that finds no room in the queue gets 503
+/// (`upstream_overloaded`). A response above a limit gets 502.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamLimits")]
 pub struct Limits {
+    /// The number of requests in flight, over all endpoints. Default: no limit.
+    pub in_flight: Option<std::num::NonZeroU32>,
+    /// The number of further requests that wait until a request in flight ends. Default 0.
+    pub queue: Option<Spanned<u32>>,
+    /// The longest wait in the queue. Default 1s.
+    pub queue_timeout: Option<Spanned<Duration>>,
     /// Size of a response head: status line and header fields. 1KiB to 16MiB, default 256KiB.
     pub header_size: Option<Spanned<Size>>,
     /// Header field lines of a response. 1 to 4096, default 256.

@@ -3,10 +3,12 @@
 //! A connection serves one kind of request alone: what tells kinds apart (server name, client announced by the PROXY
 //! protocol, tunnels) is part of its [`Key`].
 
+mod bounded;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,16 +23,21 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::{
     config::Protocol,
-    exchange::{Exchange, Failure, Http1, Http2Connection, Processed},
+    exchange::{Exchange, Failure, Http1, Http2, Http2Connection, Processed},
     failure::reason_for,
+    handshake::Handshakes,
+    lifetime::Lifetime,
+    queue::Queue,
+    settings::Pool,
 };
-use crate::{error::Reason, wire::h1::response::HeadLimits};
+use crate::{error::Reason, telemetry::metrics, wire::h1::response::HeadLimits};
 
 /// Makes connections, and closes those that were idle for too long. One per process.
 pub struct Connector {
     options: Option<ConnectorOptions>,
     /// Made for the first connection: it loads the system's authorities.
     transport: OnceLock<TransportConnector>,
+    handshakes: Handshakes,
     sweeper: Arc<Sweeper>,
 }
 
@@ -46,6 +53,13 @@ pub struct Connections {
     failed: Mutex<Option<(Instant, Reason)>>,
     /// Whether ALPN chose HTTP/2 before.
     speaks_http2: AtomicBool,
+    /// The HTTP/1 connections in use, where they are counted, and who waits for one.
+    places: Arc<Queue>,
+    /// Told that a stream has ended, where somebody waits for one.
+    freed: Arc<Notify>,
+    /// Whether somebody waits for a stream.
+    waiting: AtomicU32,
+    metrics: Option<Arc<metrics::Endpoint>>,
 }
 
 #[derive(Default)]
@@ -59,7 +73,8 @@ struct Idle {
 /// A connection that carries streams, idle or not.
 struct Shared {
     key: Key,
-    idle_for: Duration,
+    pool: Pool,
+    lifetime: Lifetime,
     /// When it was last used.
     used: Instant,
     connection: Http2Connection,
@@ -75,8 +90,8 @@ pub struct Route {
     pub key: Key,
     pub protocol: Protocol,
     pub limits: HeadLimits,
-    /// How long the connection may wait for its next use.
-    pub idle: Duration,
+    /// How long the connection is kept.
+    pub pool: Pool,
 }
 
 /// Closes connections that were idle for too long, or that the origin has closed.
@@ -101,7 +116,12 @@ impl Connector {
     pub fn new(options: Option<ConnectorOptions>) -> Self {
         // Pingora's own timers wake a thread a hundred times a second from the first one on.
         set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
-        Self { options, transport: OnceLock::new(), sweeper: Arc::default() }
+        Self {
+            options,
+            transport: OnceLock::new(),
+            handshakes: Handshakes::default(),
+            sweeper: Arc::default(),
+        }
     }
 
     /// Loads the system's authorities now, so that no request waits for it.
@@ -115,10 +135,12 @@ impl Connector {
 
     /// A new connection as bytes.
     pub async fn connect(&self, peer: &HttpPeer) -> Result<Stream, Failure> {
-        self.transport()
-            .new_stream(peer)
-            .await
-            .map_err(|error| Failure::new(reason_for(&error), Processed::Unsent, error.to_string()))
+        let transport = self.transport();
+        let connected = match Handshakes::are_for(peer) {
+            true => self.handshakes.connect(transport, self.options.as_ref(), peer).await,
+            false => transport.new_stream(peer).await,
+        };
+        connected.map_err(|error| Failure::new(reason_for(&error), Processed::Unsent, error.to_string()))
     }
 
     /// A new connection, ready for an exchange. Those who ask at once for a connection to share wait for one, else each
@@ -126,13 +148,28 @@ impl Connector {
     pub async fn open(&self, route: &Route, peer: Box<HttpPeer>, fresh: bool) -> Result<Exchange, Failure> {
         let connections = &route.connections;
         if !connections.shares(route.protocol) {
-            return self.open_alone(route, peer, None).await;
+            return match route.pool.is_counted() {
+                true => self.open_counted(route, peer, fresh).await,
+                false => self.open_alone(route, peer, None).await,
+            };
         }
         let since = Instant::now();
-        let turn = connections.sharing.clone().lock_owned().await;
-        if !fresh && let Some(exchange) = connections.reuse(route) {
-            return Ok(exchange);
-        }
+        let turn = match route.pool.max {
+            Some(max) => {
+                let limit = peer.options.total_connection_timeout;
+                match connections.stream_or_turn(route, (max, fresh), limit).await? {
+                    Ok(exchange) => return Ok(exchange),
+                    Err(turn) => turn,
+                }
+            }
+            None => {
+                let turn = connections.sharing.clone().lock_owned().await;
+                if !fresh && let Some(exchange) = connections.take(route) {
+                    return Ok(exchange);
+                }
+                turn
+            }
+        };
         if let Some((at, reason)) = *connections.failure()
             && at >= since
         {
@@ -166,10 +203,10 @@ impl Connector {
         }
         let connection = Http2Connection::begin(stream, &route.limits, turn).await?;
         let exchange = connection.stream();
-        let shared = Shared { key: route.key, idle_for: route.idle, used: Instant::now(), connection };
+        let shared = Shared::new(route, connection);
         let mut idle = route.connections.lock();
         // Past the bound it serves this one exchange.
-        if idle.http2.len() < MOST_SHARED {
+        if idle.http2.len() < MOST_SHARED && !shared.is_over(route) {
             idle.http2.push(shared);
         }
         drop(idle);
@@ -183,12 +220,20 @@ impl Connector {
         if !exchange.is_reusable() {
             return;
         }
+        let now = Instant::now();
+        if exchange.lifetime.is_over(&route.pool, now) {
+            return;
+        }
         exchange.rest();
+        // It is free when the connection is back, so that whoever waits finds it.
+        let place = exchange.place.take();
+        let until = now + route.pool.idle;
+        let until = exchange.lifetime.end(&route.pool).map_or(until, |end| end.min(until));
         let mut idle = route.connections.lock();
         let oldest = (idle.http1.len() >= MOST_IDLE).then(|| idle.http1.remove(0));
-        idle.http1.push((route.key, Instant::now() + route.idle, exchange));
+        idle.http1.push((route.key, until, exchange));
         drop(idle);
-        drop(oldest);
+        drop((place, oldest));
         self.sweeper.watch(&route.connections);
     }
 
@@ -203,6 +248,12 @@ impl Connector {
     }
 }
 
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
 // === impl Route ===
 
 impl Route {
@@ -212,17 +263,51 @@ impl Route {
     }
 }
 
+// === impl Shared ===
+
+impl Shared {
+    /// A connection that carries its first stream.
+    fn new(route: &Route, connection: Http2Connection) -> Self {
+        let now = Instant::now();
+        let mut lifetime = Lifetime::new(now);
+        lifetime.count();
+        Self { key: route.key, pool: route.pool, lifetime, used: now, connection }
+    }
+
+    /// Another stream.
+    fn stream(&mut self) -> Http2 {
+        self.used = Instant::now();
+        self.lifetime.count();
+        self.connection.stream()
+    }
+
+    /// Whether it is to get no further streams, by what holds now.
+    fn is_over(&self, route: &Route) -> bool {
+        let Pool { max_age, max_requests, .. } = route.pool;
+        (max_age.is_some() || max_requests.is_some()) && self.lifetime.is_over(&route.pool, Instant::now())
+    }
+}
+
 // === impl Connections ===
 
 impl Connections {
+    pub fn of(metrics: Arc<metrics::Endpoint>) -> Self {
+        Self { metrics: Some(metrics), ..Self::default() }
+    }
+
     /// A connection that is ready for another exchange.
     pub fn reuse(&self, route: &Route) -> Option<Exchange> {
+        if route.pool.is_counted() { self.reuse_counted(route) } else { self.take(route) }
+    }
+
+    fn take(&self, route: &Route) -> Option<Exchange> {
         // Those that are closed are dropped when the lock is free again.
         let mut closed = Vec::new();
         let mut idle = self.lock();
         while let Some(at) = idle.http1.iter().rposition(|(key, ..)| *key == route.key) {
             let (_, until, mut connection) = idle.http1.remove(at);
-            if until > Instant::now() && connection.is_open() {
+            let now = Instant::now();
+            if until > now && !connection.lifetime.is_over(&route.pool, now) && connection.is_open() {
                 connection.set_limits(route.limits);
                 return Some(Exchange::Http1(connection));
             }
@@ -231,15 +316,19 @@ impl Connections {
         if route.protocol == Protocol::H1 {
             return None;
         }
-        idle.http2.retain_mut(|shared| shared.connection.is_open());
+        // One that is over ends with its last stream.
+        idle.http2.retain_mut(|shared| shared.connection.is_open() && !shared.is_over(route));
         let fits = |shared: &Shared| shared.key == route.key && shared.connection.has_room();
         let first = if idle.turn < idle.http2.len() { idle.turn } else { 0 };
         let mut in_turn = (first..idle.http2.len()).chain(0..first);
         let at = in_turn.find(|at| fits(&idle.http2[*at]))?;
         idle.turn = at + 1;
-        let shared = &mut idle.http2[at];
-        shared.used = Instant::now();
-        Some(Exchange::Http2(Box::new(shared.connection.stream())))
+        let exchange = idle.http2[at].stream();
+        if idle.http2[at].is_over(route) {
+            idle.http2.remove(at);
+            idle.turn = at;
+        }
+        Some(Exchange::Http2(Box::new(exchange)))
     }
 
     /// Whether a new connection will carry several exchanges at once, as far as that is known.
@@ -267,7 +356,8 @@ impl Connections {
             if !shared.connection.is_idle() {
                 shared.used = now;
             }
-            shared.connection.is_open() && shared.used + shared.idle_for > now
+            let is_over = shared.lifetime.is_over(&shared.pool, now);
+            shared.connection.is_open() && !is_over && shared.used + shared.pool.idle > now
         });
         !idle.http1.is_empty() || !idle.http2.is_empty()
     }

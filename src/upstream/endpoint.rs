@@ -15,6 +15,7 @@ use super::{
     announce::{Announcing, Client},
     config::{Protocol, ProxyProtocol, Verify},
     connections::{Key, Route},
+    fill::{FillTask, Filler},
     guarded::Guarded,
     health::{Checker, HealthTask},
     key,
@@ -23,7 +24,7 @@ use super::{
     race::{Racing, Rivals},
     reach::Denied,
     registry::Registry,
-    settings::{Balance, EndpointSettings, Host, Settings},
+    settings::{Balance, EndpointSettings, Host, Pool, Settings},
     shared::Shared,
     state::{DRAINED, EJECTED, EndpointState, UNHEALTHY},
     tls::{Authorities, Identity, ServerName, Tls, name_for},
@@ -74,7 +75,9 @@ pub struct Endpoint {
     connecting: Connecting,
     protocol: Protocol,
     is_tls: bool,
-    pool_idle: Duration,
+    pool: Pool,
+    /// What keeps connections ready; none where none are.
+    filler: Option<Arc<Filler>>,
     response_limits: HeadLimits,
 }
 
@@ -105,6 +108,9 @@ impl Endpoint {
         let address = own.address.address();
         let key = (settings.name.clone(), address.clone(), identity);
         let (state, is_new) = registry.state(&key, &shared.changes);
+        if is_new {
+            state.connections().set_max(settings.pool.max);
+        }
         if is_new && serves {
             state.recovered();
         }
@@ -120,7 +126,7 @@ impl Endpoint {
         let checker = settings.health.as_ref().map(|health| {
             registry.checker(key, health, &state, || Target::new(settings, health, own, checked()))
         });
-        Self {
+        let mut endpoint = Self {
             shown: address.to_string().into(),
             address: address.clone(),
             weight: state.weight().unwrap_or(own.weight),
@@ -145,9 +151,14 @@ impl Endpoint {
             connecting,
             protocol: settings.protocol,
             is_tls: settings.tls.is_some(),
-            pool_idle: settings.pool_idle,
+            pool: settings.pool,
+            filler: None,
             response_limits: settings.response_limits,
+        };
+        if settings.pool.min > 0 {
+            endpoint.filler = Some(Arc::new(Filler::new(endpoint.clone(), registry.connector().clone())));
         }
+        endpoint
     }
 
     /// How a request to `host` (without its port) is connected, and which connections it can reuse. `client` is whose
@@ -165,7 +176,7 @@ impl Endpoint {
             key: Key(key),
             protocol: self.protocol,
             limits: self.response_limits,
-            idle: self.pool_idle,
+            pool: self.pool,
         }
     }
 
@@ -253,6 +264,15 @@ impl Endpoint {
     /// Its weight now, in parts of [`FULL`].
     pub(super) fn weight_now(&self) -> u64 {
         u64::from(self.weight) * self.share()
+    }
+
+    /// Its limits hold from now on.
+    pub(super) fn begin_to_serve(&self) {
+        self.state.connections().set_max(self.pool.max);
+    }
+
+    pub(super) fn fill_task(&self) -> Option<FillTask> {
+        self.filler.as_ref().and_then(FillTask::claim)
     }
 
     pub(super) fn health_task(&self) -> Option<HealthTask> {

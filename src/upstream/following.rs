@@ -13,7 +13,7 @@ use super::{
     config::Prefer,
     discovery::{Definition, Follower, FoundEndpoint, Source},
     endpoint::Endpoint,
-    registry::Registry,
+    registry::{EndpointTask, Registry},
     set::EndpointSet,
     settings::{EndpointSettings, Settings, SourceSettings},
     shared::Shared,
@@ -114,7 +114,10 @@ impl Following {
     pub fn changed(&self, before: &EndpointSet, after: &EndpointSet) {
         self.log(before, after);
         for task in after.iter().filter_map(|endpoint| endpoint.health_task()) {
-            self.registry.start(task);
+            self.registry.start(EndpointTask::Health(task));
+        }
+        for task in after.iter().filter_map(|endpoint| endpoint.fill_task()) {
+            self.registry.start(EndpointTask::Fill(task));
         }
     }
 

@@ -15,16 +15,21 @@ pub mod discovery;
 mod endpoint;
 pub mod exchange;
 mod failure;
+mod fill;
 mod following;
 mod guarded;
+mod handshake;
 mod health;
 mod key;
 mod latency;
+mod lifetime;
 mod outlier;
+mod overload;
 mod passive;
 mod penalty;
 mod pick;
 mod probe;
+mod queue;
 mod race;
 mod reach;
 mod registry;
@@ -51,15 +56,18 @@ pub use compile::{Context, EndpointsFile, ReadFile, settings};
 pub use config::Config;
 pub use connections::{Connections, Connector, Key, Route};
 pub use endpoint::Endpoint;
+pub use fill::FillTask;
 pub use health::HealthTask;
 pub use key::{Facts, PickKey};
 pub use outlier::Outlier;
+pub use overload::{Admission, InQueue, Overload};
 pub use pick::{Pick, Tried};
+pub use queue::Place;
 pub use reach::{AdminAddresses, Denial, Denied, DeniedAddress, Reachable};
-pub use registry::Registry;
+pub use registry::{EndpointTask, Registry};
 pub use set::EndpointSet;
 pub use settings::{
-    Balance, EndpointSettings, Health, Probe, Resilience, Settings, SourceSettings, Timeouts,
+    Balance, EndpointSettings, Health, InFlight, Pool, Probe, Resilience, Settings, SourceSettings, Timeouts,
 };
 pub use state::{EndpointState, is_failure};
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
@@ -93,6 +101,8 @@ pub struct Upstream {
     pub balance: Balance,
     /// Its endpoints at the moment.
     set: ArcSwap<EndpointSet>,
+    /// How many requests may be in flight, where that is limited.
+    in_flight: Option<InFlight>,
     /// How endpoints that fail are dealt with.
     pub resilience: Resilience,
     circuit: Option<Arc<Circuit>>,
@@ -142,6 +152,7 @@ impl Upstream {
             circuit: settings.resilience.circuit_breaker.map(|own| registry.circuit(&settings.name, own)),
             panic: settings.resilience.panic_threshold.map(Threshold::new),
             resilience: settings.resilience,
+            in_flight: settings.in_flight,
             shared,
             metrics: registry.upstream(&settings.name),
             budget: registry.budget(&settings.name),
@@ -190,7 +201,7 @@ impl Upstream {
     /// Shows whoever looks at the metrics how the endpoints do.
     pub fn show(&self) {
         let circuit = self.circuit.as_ref().map_or(State::Closed, |circuit| circuit.state());
-        self.metrics.show(circuit as i64, self.panics());
+        self.metrics.show(circuit as i64, self.panics(), self.shared.admission.waiting());
         for followed in self.followed() {
             let history = followed.source.history();
             followed.metrics.show(history.last_success, history.failures, followed.source.found().len());
@@ -321,6 +332,17 @@ impl Upstream {
         let endpoint = set.iter().find(|endpoint| endpoint.address == *address)?;
         let is_usable = endpoint.is_usable_despite(self.despite(&set)) && !tried.has(endpoint);
         is_usable.then(|| Pick::new(endpoint.clone()))
+    }
+
+    /// It serves from now on: its limits hold for requests of earlier snapshots too.
+    pub fn begin_to_serve(&self) {
+        self.shared.admission.set_limit(self.in_flight.map_or(u32::MAX, |limit| limit.most));
+        self.endpoints().iter().for_each(|endpoint| endpoint.begin_to_serve());
+    }
+
+    /// What keeps connections ready from now on, each once.
+    pub fn fill_tasks(&self) -> Vec<FillTask> {
+        self.endpoints().iter().filter_map(|endpoint| endpoint.fill_task()).collect()
     }
 
     /// The health checks to start now that this pool serves: those that do not run already. A task that is

@@ -12,7 +12,7 @@ use super::{
     config::Protocol,
     connections::{Connector, Key, Route},
     exchange::{Event, Failure, RequestHead},
-    settings::{EndpointSettings, Health, Host, Probe, Settings},
+    settings::{EndpointSettings, Health, Host, Pool, Probe, Settings},
     tls::{ServerName, name_for},
 };
 use crate::wire::h1::{body::BodyLength, response::HeadLimits};
@@ -92,7 +92,7 @@ impl Prober {
             key: Key::default(),
             protocol: target.protocol,
             limits: target.limits,
-            idle: Default::default(),
+            pool: Pool::of_idle(Default::default()),
         };
         let mut exchange = self.connector.open(&route, Box::new(target.peer.clone()), true).await?;
         let (mut parts, ()) = Request::new(()).into_parts();

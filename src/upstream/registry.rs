@@ -17,6 +17,7 @@ use super::{
     call::Caller,
     connections::Connector,
     discovery::{Definition, Resolver, Source},
+    fill::FillTask,
     health::{Checker, HealthTask},
     probe::{Prober, Target},
     retry::Budget,
@@ -64,7 +65,14 @@ struct Inner {
 /// What a source is known by over reloads: what is asked, how often, and the DNS servers.
 type SourceKey = (Definition, Option<Duration>, Arc<[SocketAddr]>);
 
-type Starter = Box<dyn Fn(HealthTask) + Send + Sync>;
+type Starter = Box<dyn Fn(EndpointTask) + Send + Sync>;
+
+/// What runs beside requests for an endpoint.
+#[derive(Debug)]
+pub enum EndpointTask {
+    Health(HealthTask),
+    Fill(FillTask),
+}
 
 // === impl Registry ===
 
@@ -195,11 +203,11 @@ impl Registry {
     }
 
     /// Says what starts health checks of endpoints that are found while a snapshot serves.
-    pub fn start_by(&self, starter: impl Fn(HealthTask) + Send + Sync + 'static) {
+    pub fn start_by(&self, starter: impl Fn(EndpointTask) + Send + Sync + 'static) {
         let _ = self.0.starter.set(Box::new(starter));
     }
 
-    pub(super) fn start(&self, task: HealthTask) {
+    pub(super) fn start(&self, task: EndpointTask) {
         if let Some(starter) = self.0.starter.get() {
             starter(task);
         }

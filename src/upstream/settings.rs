@@ -1,6 +1,6 @@
 //! An upstream's settings compiled: no text left to parse, no name to resolve, no default to fill in.
 
-use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
@@ -38,14 +38,40 @@ pub struct Settings {
     /// Health checks, where there are any.
     pub health: Option<Health>,
     pub timeouts: Timeouts,
-    /// How long an unused connection is kept.
-    pub pool_idle: Duration,
+    pub pool: Pool,
+    /// How many requests may be in flight, where that is limited.
+    pub in_flight: Option<InFlight>,
     /// The largest response heads that are accepted.
     pub response_limits: HeadLimits,
     /// The zone that this process is in.
     pub zone: Option<Name>,
     pub retry: Policy,
     pub resilience: Resilience,
+}
+
+/// How connections to an endpoint are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// How long an unused one is kept.
+    pub idle: Duration,
+    /// How old one becomes at most.
+    pub max_age: Option<Duration>,
+    /// How many requests one carries at most.
+    pub max_requests: Option<NonZeroU32>,
+    /// How many are kept ready.
+    pub min: u32,
+    /// How many are open at most.
+    pub max: Option<NonZeroU32>,
+}
+
+/// How many requests an upstream answers at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    pub most: u32,
+    /// How many further ones wait.
+    pub queue: u32,
+    /// How long they wait at most.
+    pub timeout: Duration,
 }
 
 /// How endpoints that fail are dealt with.
@@ -125,6 +151,18 @@ impl Resilience {
             self.slow_start.map(|time| format!("new and recovered endpoints start slowly, for {time:?}")),
         ];
         lines.into_iter().flatten().collect()
+    }
+}
+
+impl Pool {
+    /// Connections that are closed only where they were idle for so long.
+    pub const fn of_idle(idle: Duration) -> Self {
+        Self { idle, max_age: None, max_requests: None, min: 0, max: None }
+    }
+
+    /// Whether connections in use are counted.
+    pub fn is_counted(&self) -> bool {
+        self.max.is_some() || self.min > 0
     }
 }
 

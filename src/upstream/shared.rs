@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64},
 };
 
-use super::balance::Turns;
+use super::{balance::Turns, queue::Queue};
 
 /// Known by the upstream's name.
 #[derive(Debug, Default)]
@@ -20,4 +20,6 @@ pub struct Shared {
     pub changes: Arc<AtomicU64>,
     /// Whether all endpoints are used because too few are usable.
     pub panics: AtomicBool,
+    /// The requests in flight where they are limited, and those that wait.
+    pub admission: Arc<Queue>,
 }

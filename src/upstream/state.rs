@@ -72,8 +72,8 @@ impl EndpointState {
             weight: AtomicU32::new(0),
             suspected: Notify::new(),
             changes,
+            connections: Arc::new(Connections::of(metrics.clone())),
             metrics,
-            connections: Arc::default(),
         }
     }
 

@@ -65,6 +65,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     milliseconds!(line, "duration_ms", Some(record.duration));
     milliseconds!(line, "first_byte_ms", record.first_byte);
     milliseconds!(line, "connect_ms", record.connect);
+    milliseconds!(line, "queued_ms", record.queued);
     text!(word, line, "listener", Some(record.listener.as_str()));
     text!(word, line, "host", record.host.map(Name::as_str));
     text!(word, line, "tenant", record.tenant.map(Name::as_str));

@@ -40,6 +40,8 @@ pub struct Record<'a> {
     pub first_byte: Option<Duration>,
     /// What connecting took; absent on a connection that was there already.
     pub connect: Option<Duration>,
+    /// How long it waited for a place among an upstream's requests in flight; absent where it did not.
+    pub queued: Option<Duration>,
     pub listener: &'a Name,
     /// The host's name in the configuration.
     pub host: Option<&'a Name>,
@@ -113,6 +115,7 @@ impl Record<'static> {
             duration: Duration::from_micros(1_234_567),
             first_byte: Some(Duration::from_micros(900)),
             connect: None,
+            queued: None,
             listener: web,
             host: Some(www),
             tenant: None,

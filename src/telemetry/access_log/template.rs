@@ -48,6 +48,7 @@ logged! {
     Duration = "duration_ms";
     FirstByte = "first_byte_ms";
     Connect = "connect_ms";
+    Queued = "queued_ms";
     Listener = "listener";
     Host = "host";
     Tenant = "tenant";
@@ -205,6 +206,7 @@ impl Logged {
             Self::Duration => put::milliseconds(line, record.duration),
             Self::FirstByte => record.first_byte.into_iter().for_each(|time| put::milliseconds(line, time)),
             Self::Connect => record.connect.into_iter().for_each(|time| put::milliseconds(line, time)),
+            Self::Queued => record.queued.into_iter().for_each(|time| put::milliseconds(line, time)),
             Self::Observed => {
                 for (nth, reason) in record.observed.iter().enumerate() {
                     put::text(line, format_args!("{}{}", if nth > 0 { "," } else { "" }, reason.code()));

@@ -20,6 +20,9 @@ pub const EJECTION_CAUSES: [&str; 3] = ["consecutive_failures", "failure_ratio",
 /// Why requests are tried again.
 const RETRY_CAUSES: [&str; 4] = ["connect_failure", "reset", "timeout", "status"];
 
+/// Why requests are rejected at an upstream's limit.
+const OVERLOAD_CAUSES: [&str; 2] = ["queue_full", "queue_timeout"];
+
 /// What is sent to an upstream.
 #[derive(Debug)]
 pub struct Upstream {
@@ -31,6 +34,10 @@ pub struct Upstream {
     panics: IntGauge,
     retries: [IntCounter; RETRY_CAUSES.len()],
     retries_denied: IntCounter,
+    queued: IntGauge,
+    /// By cause.
+    overloaded: [IntCounter; OVERLOAD_CAUSES.len()],
+    queue_time: Histogram,
 }
 
 /// How a source of endpoints does for one upstream.
@@ -48,6 +55,7 @@ pub struct Endpoint {
     key: Key,
     attempts: IntCounter,
     connect_failures: IntCounter,
+    connection_wait: Histogram,
     /// By class of status.
     responses: [IntCounter; CLASSES.len()],
     first_byte: Histogram,
@@ -71,6 +79,10 @@ impl Upstream {
             panics: families.panics.with_label_values(&values),
             retries: RETRY_CAUSES.map(|cause| families.retries.with_label_values(&[name.as_str(), cause])),
             retries_denied: families.retries_denied.with_label_values(&values),
+            queued: families.queued.with_label_values(&values),
+            overloaded: OVERLOAD_CAUSES
+                .map(|cause| families.overloaded.with_label_values(&[values[0], cause])),
+            queue_time: families.queue_time.with_label_values(&values),
             name: name.clone(),
         }
     }
@@ -89,9 +101,22 @@ impl Upstream {
         self.rejected.inc();
     }
 
+    /// A request was rejected, for one of [`OVERLOAD_CAUSES`].
+    pub fn overloaded(&self, cause: &str) {
+        if let Some(place) = OVERLOAD_CAUSES.iter().position(|known| *known == cause) {
+            self.overloaded[place].inc();
+        }
+    }
+
+    /// A request waited for so long, whatever came of it.
+    pub fn queued(&self, waited: Duration) {
+        self.queue_time.observe(waited.as_secs_f64());
+    }
+
     /// How it does at the moment: the circuit is 0 (closed), 1 (half open) or 2 (open).
-    pub fn show(&self, circuit: i64, panics: bool) {
+    pub fn show(&self, circuit: i64, panics: bool, queued: u32) {
         self.circuit.set(circuit);
+        self.queued.set(queued.into());
         self.panics.set(i64::from(panics));
     }
 
@@ -114,6 +139,7 @@ impl Endpoint {
         Self {
             attempts: families.attempts.with_label_values(&values),
             connect_failures: families.connect_failures.with_label_values(&values),
+            connection_wait: families.connection_wait.with_label_values(&values),
             responses: CLASSES
                 .map(|class| families.responses.with_label_values(&[values[0], values[1], class])),
             first_byte: families.first_byte.with_label_values(&values),
@@ -130,6 +156,11 @@ impl Endpoint {
 
     pub fn tried(&self) {
         self.attempts.inc();
+    }
+
+    /// A request waited so long for a connection, whatever came of it.
+    pub fn waited_for_connection(&self, waited: Duration) {
+        self.connection_wait.observe(waited.as_secs_f64());
     }
 
     pub fn connect_failed(&self) {
@@ -208,6 +239,11 @@ impl Counts for Upstream {
         for cause in RETRY_CAUSES {
             let _ = families.retries.remove_label_values(&[values[0], cause]);
         }
+        let _ = families.queued.remove_label_values(&values);
+        for cause in OVERLOAD_CAUSES {
+            let _ = families.overloaded.remove_label_values(&[values[0], cause]);
+        }
+        let _ = families.queue_time.remove_label_values(&values);
     }
 }
 
@@ -216,6 +252,7 @@ impl Counts for Endpoint {
         let values = [self.key.0.as_str(), self.key.1.as_str()];
         let _ = families.attempts.remove_label_values(&values);
         let _ = families.connect_failures.remove_label_values(&values);
+        let _ = families.connection_wait.remove_label_values(&values);
         for class in CLASSES {
             let _ = families.responses.remove_label_values(&[values[0], values[1], class]);
         }

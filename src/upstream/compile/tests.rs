@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     diagnostic::Severity,
+    upstream::Pool,
     value::{Span, StatusRange},
 };
 
@@ -98,7 +99,7 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.balance, Balance::RoundRobin);
     assert_eq!(settings.protocol, Protocol::H1);
     assert_eq!(settings.retry.retries, 2);
-    assert_eq!(settings.pool_idle.as_secs(), 60);
+    assert_eq!(settings.pool, Pool::of_idle(time::Duration::from_secs(60)));
     let Timeouts { connect, first_byte, body_idle } = settings.timeouts;
     assert_eq!([connect, first_byte, body_idle].map(|time| time.as_secs()), [5, 30, 40]);
     assert!(settings.endpoints.iter().all(|endpoint| endpoint.weight == 1));

@@ -6,6 +6,7 @@ use std::{
     mem::MaybeUninit,
     pin::{Pin, pin},
     task::{Context, Poll, Waker, ready},
+    time::Instant,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -21,6 +22,7 @@ use super::{Event, Failure, Processed, RequestHead, TunnelRequest};
 use crate::{
     error::Reason,
     http::{hop_by_hop, target},
+    upstream::{lifetime::Lifetime, queue::Place},
     wire::h1::{
         body::{Body, BodyLength, Piece},
         response::{self, HeadLimits},
@@ -31,6 +33,9 @@ use crate::{
 /// A connection to an origin with the exchange that it carries.
 pub struct Http1 {
     stream: Stream,
+    pub lifetime: Lifetime,
+    /// Where connections in use are counted. It is free when the connection is closed.
+    pub place: Option<Place>,
     /// Received and not yet parsed.
     input: BytesMut,
     /// Queued: heads, framing, small pieces.
@@ -94,6 +99,8 @@ impl Http1 {
     pub fn new(stream: Stream, limits: HeadLimits) -> Self {
         Self {
             stream,
+            lifetime: Lifetime::new(Instant::now()),
+            place: None,
             input: BytesMut::new(),
             output: BytesMut::new(),
             piece: Bytes::new(),
@@ -161,6 +168,7 @@ impl Http1 {
             (BodyLength::Exact(length), _) => Sending::Exact(length),
             _ => Sending::Chunked,
         };
+        self.lifetime.count();
         self.receiving = Receiving::Head;
         self.method = head.parts.method.clone();
         self.asks_tunnel = head.tunnel == Some(TunnelRequest::Upgrade);

@@ -16,7 +16,7 @@ use h2::{
 };
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use pingora::protocols::Stream;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::{
     Event, Failure, Processed, RequestHead, TunnelRequest,
@@ -123,6 +123,11 @@ impl Connection {
     /// Whether another stream can be opened at once.
     pub fn has_room(&self) -> bool {
         self.shared.open_streams() < self.sender.current_max_send_streams().min(MOST_STREAMS)
+    }
+
+    /// Streams of it tell whoever waits when they end.
+    pub fn tell(&self, freed: &Arc<Notify>) {
+        self.shared.tell(freed);
     }
 
     /// Whether no stream is open.

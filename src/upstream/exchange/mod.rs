@@ -104,6 +104,14 @@ impl Exchange {
         }
     }
 
+    /// Whether its connection carried another exchange before, as far as that is known.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(exchange) => exchange.lifetime.is_used(),
+            Self::Http2(_) => false,
+        }
+    }
+
     /// Whether a piece of the body can be queued: one at a time.
     pub fn has_room(&self) -> bool {
         match self {

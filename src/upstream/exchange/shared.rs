@@ -14,7 +14,7 @@ use std::{
 
 use h2::{Ping, PingPong};
 use tokio::{
-    sync::{OwnedMutexGuard, watch},
+    sync::{Notify, OwnedMutexGuard, watch},
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     settings: watch::Sender<bool>,
     /// Ends the connection.
     driver: OnceLock<AbortHandle>,
+    /// Told when a stream ends, once somebody waits for that.
+    freed: OnceLock<Arc<Notify>>,
 }
 
 /// A reference that counts as a stream.
@@ -140,6 +142,10 @@ impl Shared {
         self.given_up.load(Ordering::Relaxed)
     }
 
+    pub(super) fn tell(&self, freed: &Arc<Notify>) {
+        self.freed.get_or_init(|| freed.clone());
+    }
+
     pub(super) fn open_streams(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -172,7 +178,10 @@ impl Deref for Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        if let Some(freed) = self.0.freed.get() {
+            freed.notify_one();
+        }
     }
 }
 
