@@ -72,14 +72,25 @@ impl Asked {
             return None;
         }
         let fields = log.filter(|_| chosen.is_some()).map_or(&[][..], AccessLog::fields);
+        let (mut authority, mut referer, mut user_agent) = (None, None, None);
+        // One look at all names costs less than a hash of each that is wanted. The first of several counts.
+        for (name, value) in headers {
+            let place = match *name {
+                header::HOST => &mut authority,
+                header::REFERER => &mut referer,
+                header::USER_AGENT => &mut user_agent,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
         let field = |name: &HeaderName| headers.get(name).cloned();
         Some(Self {
             method: None,
-            authority: field(&header::HOST),
+            authority: authority.cloned(),
             target,
             version: None,
-            referer: field(&header::REFERER),
-            user_agent: field(&header::USER_AGENT),
+            referer: referer.cloned(),
+            user_agent: user_agent.cloned(),
             fields: fields.iter().map(field).collect(),
             at: SystemTime::now(),
             chosen,

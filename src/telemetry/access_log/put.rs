@@ -67,7 +67,8 @@ fn ipv4(line: &mut Vec<u8>, ip: Ipv4Addr) {
 
 /// Three digits of a number below 1000.
 fn thousandths(line: &mut Vec<u8>, number: u64) {
-    line.extend([100, 10, 1].map(|unit| b'0' + (number / unit % 10) as u8));
+    let digits = [number / 100, number / 10 % 10, number % 10];
+    line.extend_from_slice(&digits.map(|digit| b'0' + digit as u8));
 }
 
 #[cfg(test)]
