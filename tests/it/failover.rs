@@ -64,6 +64,25 @@ fn a_backup_serves_while_no_other_can() {
 }
 
 #[test]
+fn addresses_of_a_name_have_its_priority() {
+    let status = Arc::new(AtomicU16::new(200));
+    let (main, backup) = (checked("main", &status), Origin::saying("backup"));
+    for rank in ["backup: true", "priority: 1", "zone: b"] {
+        let endpoints = format!(
+            "{{ dns: \"localhost:{}\", prefer: v4, {rank} }}, {{ address: \"{}\", zone: a }}",
+            backup.address().port(),
+            main.address()
+        );
+        let proxy = Proxy::start(&format!("zone: a\n{}", written(&endpoints, HEALTH)));
+        assert!(only(&proxy, "main"), "{rank}");
+        status.store(503, Ordering::Release);
+        until("the addresses of the name serve", || only(&proxy, "backup"));
+        status.store(200, Ordering::Release);
+        until("the main endpoint serves again", || only(&proxy, "main"));
+    }
+}
+
+#[test]
 fn the_next_priority_serves_below_the_failover_threshold() {
     let dead = free_port();
     let (first, second) = (Origin::saying("first"), Origin::saying("second"));

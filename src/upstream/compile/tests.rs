@@ -165,6 +165,16 @@ fn sources_are_checked() {
         (3, Some(time::Duration::from_secs(10)), config::Prefer::V6)
     );
     assert_eq!(good(&upstream(&["app:80", "10.0.0.1:80"])).sources.len(), 1);
+    for map in [dns(), srv()] {
+        let priority = Some(at(10, 2));
+        assert_eq!(good(&with(config::EndpointMap { priority, ..map.clone() })).sources[0].priority, 2);
+        let backup = Some(at(11, true));
+        assert_eq!(good(&with(config::EndpointMap { backup, ..map.clone() })).sources[0].priority, u32::MAX);
+        let both = config::EndpointMap { priority, backup, ..map.clone() };
+        assert_eq!(error(&with(both)), (Code::NoEffect, 10));
+        let zone = Some(at(12, text("a")));
+        assert_eq!(error(&with(config::EndpointMap { zone, ..map })), (Code::NoEffect, 12));
+    }
 
     assert_eq!(error(&with(config::EndpointMap::default())), (Code::MissingKey, 6));
     assert_eq!(error(&with(config::EndpointMap { dns: dns().dns, ..srv() })), (Code::BadValue, 6));
