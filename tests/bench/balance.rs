@@ -6,8 +6,8 @@ use divan::Bencher;
 use http::HeaderMap;
 use portolan::{
     upstream::{
-        Balance, Denied, EndpointSettings, Facts, Pick, PickKey, Registry, Resilience, Settings, Timeouts,
-        Tried, Upstream,
+        Balance, Denied, EndpointSettings, Facts, Pick, PickKey, Pool, Registry, Resilience, Settings,
+        Timeouts, Tried, Upstream,
     },
     value::Clock,
 };
@@ -58,7 +58,8 @@ fn upstream(name: &str, weight: impl Fn(u32) -> u16) -> Arc<Upstream> {
         proxy_protocol: None,
         health: None,
         timeouts: Timeouts { connect: long, first_byte: long, body_idle: long },
-        pool_idle: long,
+        pool: Pool::of_idle(long),
+        in_flight: None,
         response_limits: Default::default(),
         retry: Default::default(),
         zone: None,
