@@ -343,7 +343,8 @@ impl Pool {
                 Ok(None)
             }
             Ok(Admission::Queued(queued)) => {
-                // Nobody waits for what an open circuit rejects. A circuit may open meanwhile: it is asked again then.
+                // A request that an open circuit rejects does not queue. The circuit is asked again after the wait: it may have
+                // opened meanwhile.
                 self.pass_circuit()?;
                 if !matches!(&self.circuit, Circuit::Passed(Some(permit)) if permit.is_probe()) {
                     self.circuit = Circuit::Unasked;

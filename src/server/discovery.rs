@@ -20,7 +20,7 @@ use crate::{
 /// How long a configuration waits for the first answers, so that its first requests find endpoints.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Asks the sources that nobody asks yet, and waits a while for their first answers.
+/// Starts the tasks of new sources, and waits a while for their first answers.
 pub async fn begin(registry: &upstream::Registry, tasks: &Tasks) {
     let sources = registry.sources();
     for task in sources.iter().filter_map(Source::task) {

@@ -63,7 +63,7 @@ pub struct Bounds {
     pub body: usize,
 }
 
-/// What is left of a call's bounds.
+/// The remaining time and size of a call.
 #[derive(Clone, Copy)]
 struct Limits {
     until: Instant,
@@ -516,7 +516,7 @@ mod tests {
             let bounds = Bounds { deadline, body: 0 };
             registry.caller().call(&to, &Request::new(Bytes::new()), bounds).await
         };
-        // A call that nobody waits for any more says nothing of the endpoint.
+        // A call that its caller gives up does not count as a failure of the endpoint.
         let given_up = tokio::time::timeout(Duration::from_millis(20), call(Duration::from_secs(20))).await;
         assert!(given_up.is_err() && failures() == 0);
         let late = call(Duration::from_millis(20)).await.unwrap_err();

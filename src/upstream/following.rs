@@ -38,7 +38,7 @@ pub(super) struct Following {
     building: Mutex<()>,
 }
 
-/// A source, and what this upstream makes of what it finds.
+/// A source, and how this upstream uses the endpoints that it finds.
 pub(super) struct Followed {
     pub source: Arc<Source>,
     pub metrics: Arc<metrics::Discovery>,

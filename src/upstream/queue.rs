@@ -1,6 +1,6 @@
 //! A limit of what runs at once, and the queue of those that wait for a place: first in, first out.
 //!
-//! One word counts both, so that nobody takes a lock while nobody waits. The limit may change at any time: more places are
+//! One atomic word counts both: while the queue is empty, no lock is taken. The limit may change at any time: more places are
 //! given away at once, fewer as soon as enough are free.
 
 use std::{
@@ -112,7 +112,7 @@ impl Queue {
         self.limit.load(Ordering::Acquire)
     }
 
-    /// Takes a place if one is free that nobody waits for.
+    /// Takes a free place, unless the queue has others before.
     fn take(&self) -> bool {
         let mut word = self.word.load(Ordering::Relaxed);
         while waiting(word) == 0 && taken(word) < self.limit() {
