@@ -140,6 +140,7 @@ async fn run<S: Session>(
                 if exchange.discard() {
                     connector.release(&route, exchange);
                 }
+                downstream.session.restart_wait();
             }
             Err(Broken::Upstream(failure)) => {
                 let can_repeat = request.can_be_repeated(failure.processed, call.methods())

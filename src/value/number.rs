@@ -22,13 +22,7 @@ impl FromStr for Percent {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text
-            .strip_suffix('%')
-            .ok_or_else(|| format!("a percentage is written with its sign, as {text}%"))?;
-        match number.parse() {
-            Ok(value @ 0..=100) if !number.starts_with('+') => Ok(Self(value)),
-            _ => Err(format!("{text:?} is no percentage from 0% to 100%")),
-        }
+        percentage(text, 0..=100).map(|value| Self(value as u8))
     }
 }
 
@@ -36,13 +30,7 @@ impl FromStr for PercentAbove {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text
-            .strip_suffix('%')
-            .ok_or_else(|| format!("a percentage is written with its sign, as {text}%"))?;
-        match number.parse() {
-            Ok(value @ 101..=10_000) if !number.starts_with('+') => Ok(Self(value)),
-            _ => Err(format!("{text:?} is no percentage from 101% to 10000%")),
-        }
+        percentage(text, 101..=10_000).map(Self)
     }
 }
 
@@ -62,6 +50,13 @@ impl FromStr for StatusRange {
             _ => Err(format!("{text:?} is no status code (100 to 599) or range of them, as 200-299")),
         }
     }
+}
+
+fn percentage(text: &str, allowed: RangeInclusive<u32>) -> Result<u32, String> {
+    let number =
+        text.strip_suffix('%').ok_or_else(|| format!("a percentage is written with its sign, as {text}%"))?;
+    let value = number.parse().ok().filter(|value| !number.starts_with('+') && allowed.contains(value));
+    value.ok_or_else(|| format!("{text:?} is no percentage from {}% to {}%", allowed.start(), allowed.end()))
 }
 
 fn status(text: &str) -> Option<u16> {
