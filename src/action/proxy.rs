@@ -302,6 +302,7 @@ mod tests {
             zone: None,
             resilience: Default::default(),
             retry: Default::default(),
+            sticky: None,
         };
         let upstream = Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default()));
         let timeouts = Timeouts { total: None, first_byte: long, body_idle: long, tunnel_idle: long };

@@ -14,8 +14,10 @@ pub struct Order {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It gets no new requests.
+    /// It gets no new requests but those of its sticky clients.
     Drain,
+    /// It gets no new requests.
+    DrainWholly,
     /// It gets requests again.
     Undrain,
     /// Its weight is another; `None`: the configuration's again.
@@ -38,12 +40,15 @@ impl Order {
         let endpoint = value("endpoint")?;
         let change = match value("change")?.as_str() {
             "drain" => Change::Drain,
+            "drain-wholly" => Change::DrainWholly,
             "undrain" => Change::Undrain,
             "weight" => Change::Weight(match value("weight")?.as_str() {
                 "configured" => None,
                 weight => Some(self::weight(weight)?),
             }),
-            other => return Err(format!("change must be drain, undrain or weight (got {other:?})")),
+            other => {
+                return Err(format!("change must be drain, drain-wholly, undrain or weight (got {other:?})"));
+            }
         };
         Ok(Self {
             upstream: upstream.parse().map_err(|error| format!("upstream: {error}"))?,
@@ -57,6 +62,7 @@ impl Order {
         let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let change = match self.change {
             Change::Drain => "drain".to_owned(),
+            Change::DrainWholly => "drain-wholly".to_owned(),
             Change::Undrain => "undrain".to_owned(),
             Change::Weight(None) => "weight&weight=configured".to_owned(),
             Change::Weight(Some(weight)) => format!("weight&weight={weight}"),
@@ -82,7 +88,13 @@ mod tests {
     #[test]
     fn what_is_said_is_read() {
         for endpoint in ["10.0.0.1:80", "[::1]:80", "unix:/run/a b&c.sock"] {
-            for change in [Change::Drain, Change::Undrain, Change::Weight(Some(7)), Change::Weight(None)] {
+            for change in [
+                Change::Drain,
+                Change::DrainWholly,
+                Change::Undrain,
+                Change::Weight(Some(7)),
+                Change::Weight(None),
+            ] {
                 let order =
                     Order { upstream: "app".parse().unwrap(), endpoint: endpoint.parse().unwrap(), change };
                 assert_eq!(Order::parse(&order.query()), Ok(order));

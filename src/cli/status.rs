@@ -111,12 +111,18 @@ fn state_of_upstream(upstream: &Value) -> String {
     let circuit = upstream["circuit"].as_str().filter(|circuit| *circuit != "closed");
     let circuit = circuit.map(|circuit| format!("circuit {}", circuit.replace('_', " ")));
     let panic = (upstream["panic"] == true).then(|| "panic: all endpoints are used".to_owned());
-    circuit.into_iter().chain(panic).collect::<Vec<_>>().join(", ")
+    let sticky = upstream["sticky"]["cookie"].as_str().map(|cookie| format!("sticky by cookie {cookie}"));
+    circuit.into_iter().chain(panic).chain(sticky).collect::<Vec<_>>().join(", ")
 }
 
 fn state_of_endpoint(endpoint: &Value) -> String {
     let health = if endpoint["healthy"] == true { "healthy" } else { "unhealthy" };
-    let drained = if endpoint["drained"] == true { ", drained" } else { "" };
+    let drained = match (&endpoint["drained"], &endpoint["drained_of_sticky_clients"]) {
+        (_, Value::Bool(true)) => ", drained of sticky clients too",
+        (Value::Bool(true), Value::Bool(false)) => ", drained, keeps sticky clients",
+        (Value::Bool(true), _) => ", drained",
+        _ => "",
+    };
     let ejected = endpoint["ejected_seconds"].as_u64();
     let ejected = ejected.map(|left| format!(", ejected for {left}s")).unwrap_or_default();
     format!("{health}{drained}{ejected}, weight {}", endpoint["weight"])

@@ -21,8 +21,8 @@ pub struct Upstream {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Sends no new requests to an endpoint; those in flight end
-    Drain(Endpoint),
+    /// Sends no new requests to an endpoint; those in flight end. Clients of sticky sessions keep it until their cookie expires
+    Drain(Drain),
     /// Sends requests to a drained endpoint again
     Undrain(Endpoint),
     /// Gives an endpoint another weight
@@ -53,6 +53,16 @@ struct Weight {
     process: Process,
 }
 
+/// An endpoint that is drained.
+#[derive(Debug, Args)]
+struct Drain {
+    /// Moves clients of sticky sessions to other endpoints at once
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    endpoint: Endpoint,
+}
+
 /// A weight, or none for the configuration's.
 #[derive(Clone, Copy, Debug)]
 struct Written(Option<u16>);
@@ -60,8 +70,9 @@ struct Written(Option<u16>);
 impl Upstream {
     pub fn run(self) -> Exit {
         let (order, process, said) = match self.what {
-            What::Drain(Endpoint { upstream, endpoint, process }) => {
-                (Order { upstream, endpoint, change: Change::Drain }, process, "is drained".to_owned())
+            What::Drain(Drain { all, endpoint: Endpoint { upstream, endpoint, process } }) => {
+                let change = if all { Change::DrainWholly } else { Change::Drain };
+                (Order { upstream, endpoint, change }, process, "is drained".to_owned())
             }
             What::Undrain(Endpoint { upstream, endpoint, process }) => {
                 (Order { upstream, endpoint, change: Change::Undrain }, process, "is used again".to_owned())

@@ -1,7 +1,8 @@
 //! What would become of a request, and why not something else.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
+use http::HeaderMap;
 use serde::Serialize;
 
 use super::{
@@ -9,9 +10,10 @@ use super::{
     routes,
 };
 use crate::{
+    http::cookie,
     routing::NearMiss,
     snapshot::{Action, Snapshot},
-    upstream::Upstream,
+    upstream::{self, Upstream},
 };
 
 /// What would become of a request.
@@ -67,9 +69,22 @@ pub struct Pool {
     pub name: String,
     /// How endpoints that fail are dealt with, a line for each setting.
     pub resilience: Vec<String>,
+    /// How clients stay at an endpoint, where they do.
+    pub sticky: Option<Sticky>,
     pub endpoints: Vec<Endpoint>,
     /// Where others are found while it serves.
     pub sources: Vec<String>,
+}
+
+/// How clients stay at an endpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sticky {
+    pub cookie: String,
+    pub ttl_seconds: u64,
+    /// Whether the key is configured. A generated one is not that of another process.
+    pub has_configured_key: bool,
+    /// The endpoint that the request's cookie names, or why it names none; nothing where it has no cookie.
+    pub named: Option<String>,
 }
 
 /// An endpoint that could be chosen.
@@ -97,7 +112,7 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryE
     let route = answered.route;
     let host = route.names.host.as_ref();
     let upstream = match &route.action {
-        Action::Proxy(proxy) => Some(pool(&proxy.upstream)),
+        Action::Proxy(proxy) => Some(pool(&proxy.upstream, &query.headers)),
         _ => None,
     };
     Ok(Explanation {
@@ -141,11 +156,11 @@ fn field(name: &http::HeaderName, value: &http::HeaderValue) -> (String, String)
     (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-fn pool(upstream: &Upstream) -> Pool {
+fn pool(upstream: &Upstream, headers: &HeaderMap) -> Pool {
     let set = upstream.endpoints();
     let endpoints = set.iter().map(|endpoint| Endpoint {
         address: endpoint.address.to_string(),
-        weight: endpoint.weight,
+        weight: endpoint.shown_weight(),
         healthy: endpoint.is_healthy(),
         priority: endpoint.priority,
         zone: endpoint.zone.as_ref().map(ToString::to_string),
@@ -156,8 +171,26 @@ fn pool(upstream: &Upstream) -> Pool {
     Pool {
         name: upstream.name.to_string(),
         resilience,
+        sticky: upstream.sticky.as_ref().map(|sticky| self::sticky(sticky, upstream, headers)),
         endpoints: endpoints.collect(),
         sources: sources.collect(),
+    }
+}
+
+fn sticky(sticky: &upstream::Sticky, upstream: &Upstream, headers: &HeaderMap) -> Sticky {
+    let now = SystemTime::now();
+    let named = |value: &[u8]| match sticky.read(value, now) {
+        Ok(ticket) => match upstream.endpoints().of_code(ticket.endpoint) {
+            Some(endpoint) => endpoint.shown.to_string(),
+            None => "an endpoint that is not there".to_owned(),
+        },
+        Err(rejected) => format!("no endpoint ({})", rejected.cause()),
+    };
+    Sticky {
+        cookie: sticky.cookie().to_owned(),
+        ttl_seconds: sticky.ttl().as_secs(),
+        has_configured_key: sticky.has_configured_key(),
+        named: cookie::values(headers, sticky.cookie()).next().map(named),
     }
 }
 
@@ -221,6 +254,9 @@ impl fmt::Display for Explanation {
         for (place, said) in self.upstream.iter().flat_map(|pool| &pool.resilience).enumerate() {
             line(if place == 0 { "failures" } else { "" }, said)?;
         }
+        if let Some(sticky) = self.upstream.as_ref().and_then(|pool| pool.sticky.as_ref()) {
+            line("sticky", &sticky.to_string())?;
+        }
         for (place, source) in self.upstream.iter().flat_map(|pool| &pool.sources).enumerate() {
             line(if place == 0 { "discovery" } else { "" }, source)?;
         }
@@ -232,9 +268,24 @@ impl fmt::Display for Explanation {
     }
 }
 
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cookie {} for {}s", self.cookie, self.ttl_seconds)?;
+        if let Some(named) = &self.named {
+            write!(f, ", names {named}")?;
+        }
+        match self.has_configured_key {
+            true => Ok(()),
+            false => {
+                f.write_str("; the key is generated at start: several instances, and a restart, need `key`")
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method};
+    use http::Method;
 
     use super::*;
     use crate::compile::{cases::sound, routes::rows};

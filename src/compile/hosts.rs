@@ -11,6 +11,7 @@ use super::{
     delegated::{self, Allowed},
     handshake, listeners,
     route::{self, Draft as Route},
+    sticky,
     upstreams::Upstreams,
 };
 use crate::{
@@ -71,6 +72,8 @@ pub(super) fn draft<'a>(
         chains::check_kinds(cx, &config.without);
         let own = answers::errors(cx, config.errors.as_ref());
         let tls = config.tls.as_deref().inspect(|tls| check_tls(cx, tls, &listeners));
+        let routes = all_routes(cx, config, own_routes(name, &config.routes), &sets, name);
+        sticky::warn_of_one_cookie(cx, name, &routes);
         Draft {
             name,
             patterns,
@@ -88,7 +91,7 @@ pub(super) fn draft<'a>(
                 .and_then(|written| handshake::client_auth(cx, written)),
             errors: OwnErrors::within(own.as_ref(), errors),
             access_log: access_log::access_log(cx, config.access_log.as_deref()),
-            routes: all_routes(cx, config, own_routes(name, &config.routes), &sets, name),
+            routes,
             listeners,
         }
     };

@@ -21,6 +21,7 @@ mod route;
 pub mod routes;
 mod settings;
 mod spans;
+mod sticky;
 mod tables;
 mod tests_section;
 mod upstreams;

@@ -16,8 +16,9 @@ use crate::{
         retry::config::{Condition, MethodWord},
     },
     value::{
-        Address, Bandwidth, Bind, Cidr, DnsName, Duration, FieldName, FilePath, HostPort, LeastRate, Method,
-        Name, NameServer, Percent, PercentAbove, Rate, Size, Status, StatusRange, Subject, Url,
+        Address, Bandwidth, Bind, Cidr, CookieName, CookiePath, DnsName, Duration, FieldName, FilePath,
+        HostPort, LeastRate, Method, Name, NameServer, Percent, PercentAbove, Rate, Size, Status,
+        StatusRange, Subject, Url,
     },
 };
 
@@ -32,6 +33,8 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:bind", parses::<Bind>),
     ("portolan:cidr", parses::<Cidr>),
     ("portolan:certificate-fingerprint", parses::<Fingerprint>),
+    ("portolan:cookie-name", parses::<CookieName>),
+    ("portolan:cookie-path", parses::<CookiePath>),
     ("portolan:credential-source", parses::<Source>),
     ("portolan:denied-address", parses::<DeniedAddress>),
     ("portolan:forward-target", parses::<crate::action::forward::Target>),

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod coding;
 pub mod connection;
 pub mod connection_auth;
+pub mod cookie;
 pub mod cors;
 pub mod date;
 pub mod errors;

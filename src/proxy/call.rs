@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request, response};
 use pingora::upstreams::peer::HttpPeer;
 
 use super::{destination::Destination, downstream::Exchanged, spans::Traced, tunnel::Tunnel};
@@ -92,6 +92,11 @@ impl Call {
     /// How a circuit breaker that is not closed dealt with it.
     pub fn circuit(&self) -> Option<&'static str> {
         self.to.circuit().map(|(state, _)| state)
+    }
+
+    /// What became of a sticky session, where the endpoint answered.
+    pub fn sticky(&self) -> Option<&'static str> {
+        self.to.sticky()
     }
 
     /// When it may be tried again, where a circuit breaker or a queue knows.
@@ -243,6 +248,13 @@ impl Call {
         }
         self.count_answer(head.status);
         Ok(())
+    }
+
+    /// Adds to a response that is passed on what keeps the client at its endpoint.
+    pub(super) fn set_cookies(&mut self, headers: &mut HeaderMap) {
+        if let Some(cookie) = self.to.sticky_cookie() {
+            headers.append(header::SET_COOKIE, cookie);
+        }
     }
 
     fn count_answer(&mut self, status: StatusCode) {

@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode, header, request};
 use pingora::{protocols::ALPN, upstreams::peer::HttpPeer};
 use tokio::time::Instant;
 
+use super::sticky::StickySession;
 use crate::{
     action::{
         forward::Forward,
@@ -52,6 +53,8 @@ pub(super) struct Pool {
     queued: Option<Duration>,
     /// Why it got none.
     overload: Option<Overload>,
+    /// Whether the client stays at an endpoint, where clients do.
+    sticky: Option<Box<StickySession>>,
 }
 
 /// A request before a circuit breaker.
@@ -245,6 +248,22 @@ impl Destination {
         }
     }
 
+    /// What became of a sticky session.
+    pub fn sticky(&self) -> Option<&'static str> {
+        match self {
+            Self::Pool(pool) => pool.sticky.as_ref().and_then(|session| session.outcome()),
+            Self::Target(_) => None,
+        }
+    }
+
+    /// The response of the last attempt goes to the client: the cookie that it is to get with it.
+    pub fn sticky_cookie(&mut self) -> Option<HeaderValue> {
+        let Self::Pool(Pool { sticky: Some(session), pick: Some(pick), proxy, .. }) = self else {
+            return None;
+        };
+        session.answered(&proxy.upstream, &pick.endpoint)
+    }
+
     /// Where the last attempt went.
     pub fn address(&self) -> Option<Cow<'_, Address>> {
         match self {
@@ -274,7 +293,13 @@ impl Destination {
 // === impl Pool ===
 
 impl Pool {
-    pub fn new(proxy: Arc<Proxy>, key: PickKey, host: String, client: Option<upstream::Client>) -> Self {
+    pub fn new(
+        proxy: Arc<Proxy>,
+        key: PickKey,
+        host: String,
+        client: Option<upstream::Client>,
+        sticky: Option<Box<StickySession>>,
+    ) -> Self {
         Self {
             proxy,
             key,
@@ -287,6 +312,7 @@ impl Pool {
             place: None,
             queued: None,
             overload: None,
+            sticky,
         }
     }
 
@@ -297,7 +323,7 @@ impl Pool {
     fn next(&mut self, again: bool) -> Result<(), Reason> {
         self.pass_circuit()?;
         let same = if again { self.pick.take() } else { None };
-        let pick = same.or_else(|| self.reserved());
+        let pick = same.or_else(|| self.reserved()).or_else(|| self.own());
         let Some(pick) = pick.or_else(|| self.untried()).or_else(|| self.tried_before()) else {
             return Err(self.proxy.upstream.lack());
         };
@@ -371,6 +397,11 @@ impl Pool {
     fn reserved(&self) -> Option<Pick> {
         let endpoint = self.lease.as_ref()?.endpoint()?;
         self.proxy.upstream.pick_at(&endpoint, &self.tried)
+    }
+
+    /// The endpoint that a sticky client has.
+    fn own(&self) -> Option<Pick> {
+        self.sticky.as_ref()?.pick(&self.proxy.upstream, &self.tried)
     }
 
     fn host(&self, head: &request::Parts) -> HeaderValue {

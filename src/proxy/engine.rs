@@ -26,6 +26,7 @@ use super::{
     record, recover,
     session::{Handler, Session},
     spans::{self, Traced},
+    sticky::StickySession,
 };
 use crate::{
     action::{
@@ -179,7 +180,11 @@ impl Engine {
             true => announced(&exchange.connection, exchange.client_ip),
             false => None,
         };
-        let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client);
+        let sticky = proxy.upstream.sticky.as_ref().map(|_| {
+            let is_https = exchange.scheme == "https";
+            StickySession::begin(&proxy.upstream, &mut exchange.head.headers, is_https)
+        });
+        let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client, sticky);
         let call = Call::new(Destination::Pool(pool), traced);
         if exchange.reason.is_none() {
             proxy.upstream.asked(call.began());

@@ -24,6 +24,7 @@ mod reserved;
 pub mod session;
 pub mod signal;
 mod spans;
+mod sticky;
 mod tunnel;
 
 pub use engine::Engine;

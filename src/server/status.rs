@@ -25,7 +25,7 @@ use crate::{
     listen::Live,
     snapshot::{Action, Snapshot},
     telemetry::metrics::Present,
-    upstream::Upstream,
+    upstream::{Drained, Upstream},
     value::{Bind, Name, Secret, Timestamp},
 };
 
@@ -179,8 +179,9 @@ impl Status {
         };
         let upstream = upstream.ok_or(format!("there is no upstream {}", order.upstream))?;
         let found = match order.change {
-            Change::Drain => upstream.drain(&order.endpoint, true),
-            Change::Undrain => upstream.drain(&order.endpoint, false),
+            Change::Drain => upstream.drain(&order.endpoint, Drained::OfNewClients),
+            Change::DrainWholly => upstream.drain(&order.endpoint, Drained::Wholly),
+            Change::Undrain => upstream.drain(&order.endpoint, Drained::No),
             Change::Weight(weight) => upstream.set_weight(&order.endpoint, weight),
         };
         match found {
@@ -274,14 +275,18 @@ fn protocols(live: &Live) -> Vec<&'static str> {
 
 fn upstream(upstream: &Arc<Upstream>) -> Value {
     let endpoint = |endpoint: &Arc<crate::upstream::Endpoint>| {
-        json!({
+        let mut shown = json!({
             "address": endpoint.address.to_string(),
-            "weight": endpoint.weight,
+            "weight": endpoint.shown_weight(),
             "healthy": endpoint.is_healthy(),
-            "drained": endpoint.state.is_drained(),
+            "drained": endpoint.state.drained() != Drained::No,
             "ejected_seconds": endpoint.ejected_for().map(|left| left.as_secs_f64().ceil() as u64),
             "in_flight": endpoint.state.in_flight(),
-        })
+        });
+        if upstream.sticky.is_some() {
+            shown["drained_of_sticky_clients"] = (endpoint.state.drained() == Drained::Wholly).into();
+        }
+        shown
     };
     let mut shown = json!({
         "name": upstream.name.as_str(),
@@ -289,6 +294,13 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
         "panic": upstream.panics(),
         "endpoints": upstream.endpoints().iter().map(endpoint).collect::<Value>(),
     });
+    if let Some(sticky) = &upstream.sticky {
+        shown["sticky"] = json!({
+            "cookie": sticky.cookie(),
+            "ttl_seconds": sticky.ttl().as_secs(),
+            "key": if sticky.has_configured_key() { "configured" } else { "generated" },
+        });
+    }
     if !upstream.sources().is_empty() {
         shown["discovery"] = discovery::json(upstream);
         shown["denied"] = discovery::denied(upstream);

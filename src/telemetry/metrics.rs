@@ -22,7 +22,7 @@ use std::{
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
-pub use endpoint::{Discovery, EJECTION_CAUSES, Endpoint, Upstream};
+pub use endpoint::{Discovery, EJECTION_CAUSES, Endpoint, STICKY_OUTCOMES, Upstream};
 pub use listener::{Limit, Listener, Open, Protocol, ProxyHeader};
 pub use redis::Redis;
 pub use route::{ByListener, InFlight, Outcome, Route};
@@ -112,6 +112,10 @@ metrics! {
         "Time that requests waited because limits.in_flight was reached. Requests that did not wait are not counted.";
     panics: IntGaugeVec = "portolan_upstream_panic" ["upstream"],
         "1 while fewer endpoints than panic_threshold are usable, so that all are used.";
+    sticky: IntCounterVec = "portolan_upstream_sticky_requests_total" ["upstream", "outcome"],
+        "Requests of sticky sessions that an endpoint answered: hit (the cookie's endpoint), moved (another one) or new (no valid cookie).";
+    sticky_rejected: IntCounterVec = "portolan_upstream_sticky_cookies_rejected_total" ["upstream", "cause"],
+        "Cookies of sticky sessions that were ignored, by cause: malformed, signature (changed, or of another key or upstream) or expired.";
     attempts: IntCounterVec = "portolan_upstream_attempts_total" ["upstream", "endpoint"],
         "Tries of an endpoint.";
     retries: IntCounterVec = "portolan_upstream_retries_total" ["upstream", "cause"],

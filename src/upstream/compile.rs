@@ -3,6 +3,7 @@
 mod endpoints;
 mod limits;
 mod resilience;
+mod sticky;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time};
 
@@ -73,7 +74,10 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let response_limits = limits::response_limits(&config.limits, cx.out);
     let resilience = resilience::resilience(config, cx.out);
     let retry = retry::policy(&config.retry, cx.out);
+    let sticky = config.sticky.as_ref().map(|sticky| sticky::sticky(sticky, cx.out));
+    let weights = sticky::check_weights(config, cx.out);
     let endpoints = endpoints?;
+    weights?;
     Some(Settings {
         name: name.value.clone(),
         endpoints: endpoints.listed,
@@ -92,6 +96,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
         zone: cx.zone.cloned(),
         resilience: resilience?,
         retry: retry?,
+        sticky: given(sticky)?,
     })
 }
 

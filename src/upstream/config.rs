@@ -1,6 +1,7 @@
 //! An upstream's settings as written.
 
 pub mod resilience;
+pub mod sticky;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use crate::value::{
     StatusRange, TextOr,
 };
 use resilience::{CircuitBreaker, OutlierSetting};
+use sticky::Sticky;
 
 /// A pool of endpoints that requests are proxied to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -50,6 +52,9 @@ pub struct Config {
     /// all at once.
     #[serde(default)]
     pub slow_start: Option<Spanned<Duration>>,
+    /// Sticky sessions: a signed cookie keeps each client at the endpoint that answered it first. Default: none.
+    #[serde(default)]
+    pub sticky: Option<Spanned<Sticky>>,
     /// The pool of connections to each endpoint.
     #[serde(default)]
     pub pool: Pool,
@@ -235,8 +240,9 @@ pub struct EndpointMap {
     pub srv: Option<Spanned<DnsName>>,
     /// A YAML or JSON file that lists addresses: "10.0.0.1:8080" or { address, weight }. It is read again when it changes.
     pub file: Option<Spanned<FilePath>>,
-    /// Its share of the requests beside the others' weights, 1 to 1000. Default 1. Each address of a name has it.
-    pub weight: Option<Spanned<std::num::NonZeroU16>>,
+    /// Its share of the requests beside the others' weights, 1 to 1000. Default 1. Each address of a name has it. With `sticky`,
+    /// 0 means that it keeps its clients and gets no new ones.
+    pub weight: Option<Spanned<u16>>,
     /// Endpoints of a higher number are used where too few of the lower ones are usable. 0 to 100, default 0. The priorities of
     /// SRV records are added to it.
     pub priority: Option<Spanned<u8>>,

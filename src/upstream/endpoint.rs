@@ -26,7 +26,8 @@ use super::{
     registry::Registry,
     settings::{Balance, EndpointSettings, Host, Pool, Settings},
     shared::Shared,
-    state::{DRAINED, EJECTED, EndpointState, UNHEALTHY},
+    state::{DRAINED, DRAINED_WHOLLY, EJECTED, EVERY, EndpointState, UNHEALTHY},
+    sticky::EndpointCode,
     tls::{Authorities, Identity, ServerName, Tls, name_for},
     window::Window,
 };
@@ -41,7 +42,7 @@ pub struct Endpoint {
     pub address: Address,
     /// The address as logs show it.
     pub shown: Box<str>,
-    /// An operator's, or the configuration's.
+    /// An operator's, or the configuration's: 1 to 1000. Balancers do not choose an endpoint with weight 0, for which it is 1.
     pub weight: u16,
     configured_weight: u16,
     /// Lower ones are chosen first.
@@ -52,6 +53,8 @@ pub struct Endpoint {
     pub is_second: bool,
     /// Its zone, where one is named.
     pub zone: Option<Name>,
+    /// What it is known by in the cookies of sticky sessions.
+    pub code: Option<EndpointCode>,
     pub state: Arc<EndpointState>,
     /// When requests that fail eject it.
     pub(super) outlier: Option<Outlier>,
@@ -129,14 +132,16 @@ impl Endpoint {
         let mut endpoint = Self {
             shown: address.to_string().into(),
             address: address.clone(),
-            weight: state.weight().unwrap_or(own.weight),
+            weight: own.weight,
             configured_weight: own.weight,
             priority: own.priority,
             is_second: own.is_second,
             is_far: settings.zone.is_some() && own.zone != settings.zone,
             zone: own.zone.clone(),
+            code: settings.sticky.as_ref().map(|sticky| sticky.signer(&settings.name, shared).code(address)),
             state,
             out: DRAINED
+                | DRAINED_WHOLLY
                 | if checker.is_some() { UNHEALTHY } else { 0 }
                 | if outlier.is_some() { EJECTED } else { 0 },
             outlier,
@@ -155,6 +160,7 @@ impl Endpoint {
             filler: None,
             response_limits: settings.response_limits,
         };
+        endpoint.weigh();
         if settings.pool.min > 0 {
             endpoint.filler = Some(Arc::new(Filler::new(endpoint.clone(), registry.connector().clone())));
         }
@@ -214,7 +220,17 @@ impl Endpoint {
 
     /// The same where these flags do not keep requests away.
     pub(super) fn is_usable_despite(&self, flags: u8) -> bool {
-        match self.state.flags() & self.out & !flags {
+        self.lets_pass(self.out & !flags)
+    }
+
+    /// Whether its sticky clients' requests may be sent to it: it may be drained, or have weight 0.
+    pub(super) fn is_usable_for_its_clients(&self, flags: u8) -> bool {
+        self.lets_pass(self.out & !(flags | DRAINED | EVERY))
+    }
+
+    /// Whether its state has none of these flags.
+    fn lets_pass(&self, out: u8) -> bool {
+        match self.state.flags() & out {
             0 => true,
             // Its time may be over.
             EJECTED => self.state.end_ejection(false),
@@ -229,7 +245,20 @@ impl Endpoint {
 
     /// The same endpoint with the weight that its state says.
     pub(super) fn reweighed(&self) -> Self {
-        Self { weight: self.state.weight().unwrap_or(self.configured_weight), ..self.clone() }
+        let mut endpoint = self.clone();
+        endpoint.weigh();
+        endpoint
+    }
+
+    /// The weight that was ordered, or is configured: 0 where no balancer chooses it.
+    pub fn shown_weight(&self) -> u16 {
+        if self.out & EVERY == 0 { self.weight } else { 0 }
+    }
+
+    fn weigh(&mut self) {
+        let weight = self.state.weight().unwrap_or(self.configured_weight);
+        self.weight = weight.max(1);
+        self.out = if weight == 0 { self.out | EVERY } else { self.out & !EVERY };
     }
 
     /// A request is sent to it.

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use super::config::BalanceKey;
+use crate::http::cookie;
 
 /// What a key may be taken from. Host and path are those that were routed by.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ impl PickKey {
             BalanceKey::Host => Some(hash(facts.host.as_bytes())),
             BalanceKey::Path => Some(hash(facts.path.as_bytes())),
             BalanceKey::Header(name) => facts.headers.get(name).map(|value| hash(value.as_bytes())),
-            BalanceKey::Cookie(name) => cookie(facts.headers, name).map(hash),
+            BalanceKey::Cookie(name) => cookie::values(facts.headers, name).next().map(hash),
             BalanceKey::Query(name) => {
                 facts.query.and_then(|query| parameter(query, name)).map(|value| hash(value.as_bytes()))
             }
@@ -53,16 +54,6 @@ pub fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
-}
-
-/// The first cookie of that name (RFC 6265 section 4.2.1).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs =
-        headers.get_all(header::COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
-    pairs.into_iter().find_map(|pair| {
-        let at = pair.iter().position(|b| *b == b'=')?;
-        (pair[..at].trim_ascii() == name.as_bytes()).then(|| pair[at + 1..].trim_ascii())
-    })
 }
 
 /// The first parameter of that name, as encoded as it came.

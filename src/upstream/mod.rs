@@ -38,6 +38,7 @@ mod set;
 mod settings;
 mod shared;
 mod state;
+pub mod sticky;
 mod threshold;
 mod tls;
 mod window;
@@ -69,7 +70,8 @@ pub use set::EndpointSet;
 pub use settings::{
     Balance, EndpointSettings, Health, InFlight, Pool, Probe, Resilience, Settings, SourceSettings, Timeouts,
 };
-pub use state::{EndpointState, is_failure};
+pub use state::{Drained, EndpointState, is_failure};
+pub use sticky::Sticky;
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
 
 use following::Following;
@@ -82,6 +84,7 @@ use crate::{
 use breaker::{Circuit, State};
 use shared::Shared;
 use state::{EJECTED, UNHEALTHY};
+use sticky::EndpointCode;
 use threshold::Threshold;
 
 /// A pool of endpoints, ready to be picked from.
@@ -97,6 +100,8 @@ pub struct Upstream {
     /// Which requests are tried again.
     pub retry: retry::Policy,
     budget: Arc<retry::Budget>,
+    /// Sticky sessions, where there are any.
+    pub sticky: Option<Box<Sticky>>,
     /// How endpoints are chosen.
     pub balance: Balance,
     /// Its endpoints at the moment.
@@ -146,6 +151,7 @@ impl Upstream {
         following: Option<Box<Following>>,
         (registry, shared): (&Registry, Arc<Shared>),
     ) -> Self {
+        let sticky = settings.sticky.map(|sticky| Sticky::new(sticky, &settings.name, &shared));
         Self {
             set: ArcSwap::from_pointee(set),
             following,
@@ -156,6 +162,7 @@ impl Upstream {
             shared,
             metrics: registry.upstream(&settings.name),
             budget: registry.budget(&settings.name),
+            sticky: sticky.map(Box::new),
             name: settings.name,
             protocol: settings.protocol,
             announces: settings.proxy_protocol.is_some(),
@@ -251,13 +258,13 @@ impl Upstream {
     }
 
     /// Drains an endpoint, or uses it again. Says whether there is one of this address.
-    pub fn drain(&self, address: &Address, drained: bool) -> bool {
+    pub fn drain(&self, address: &Address, drained: Drained) -> bool {
         let set = self.endpoints();
         let endpoint = set.iter().find(|endpoint| endpoint.address == *address);
         if let Some(endpoint) = endpoint {
             endpoint.state.set_drained(drained);
             let (upstream, endpoint) = (self.name.as_str(), &*endpoint.shown);
-            tracing::info!(upstream, endpoint, drained, "endpoint is drained or used again by order");
+            tracing::info!(upstream, endpoint, ?drained, "endpoint is drained or used again by order");
         }
         endpoint.is_some()
     }
@@ -332,6 +339,18 @@ impl Upstream {
         let endpoint = set.iter().find(|endpoint| endpoint.address == *address)?;
         let is_usable = endpoint.is_usable_despite(self.despite(&set)) && !tried.has(endpoint);
         is_usable.then(|| Pick::new(endpoint.clone()))
+    }
+
+    /// Chooses the endpoint that a sticky client has, if its clients may use it and it was not tried yet.
+    pub fn pick_for(&self, client: EndpointCode, tried: &Tried) -> Option<Pick> {
+        let set = self.set.load();
+        let endpoint = set.of_code(client)?;
+        let is_usable = endpoint.is_usable_for_its_clients(self.despite(&set)) && !tried.has(endpoint);
+        is_usable.then(|| Pick::new(endpoint.clone()))
+    }
+
+    pub fn metrics(&self) -> &metrics::Upstream {
+        &self.metrics
     }
 
     /// It serves from now on: its limits hold for requests of earlier snapshots too.

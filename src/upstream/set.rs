@@ -13,6 +13,7 @@ use super::{
     pick::Tried,
     settings::Balance,
     shared::Shared,
+    sticky::EndpointCode,
     threshold::Threshold,
 };
 
@@ -22,6 +23,8 @@ use super::{
 pub struct EndpointSet {
     endpoints: Box<[Arc<Endpoint>]>,
     tiers: Box<[Tier]>,
+    /// By what they are known by in cookies, sorted; none without sticky sessions.
+    codes: Box<[(EndpointCode, usize)]>,
     changes: Arc<AtomicU64>,
 }
 
@@ -64,7 +67,17 @@ impl EndpointSet {
             start = end;
             Tier { start: end - tier.len(), end, balancer, threshold }
         });
-        Self { tiers: tiers.collect(), endpoints: endpoints.into(), changes: shared.changes.clone() }
+        let tiers = tiers.collect();
+        let codes = endpoints.iter().zip(0..).filter_map(|(endpoint, place)| Some((endpoint.code?, place)));
+        let mut codes: Box<[_]> = codes.collect();
+        codes.sort_unstable();
+        Self { tiers, codes, endpoints: endpoints.into(), changes: shared.changes.clone() }
+    }
+
+    /// The endpoint that is known by this code.
+    pub fn of_code(&self, code: EndpointCode) -> Option<&Arc<Endpoint>> {
+        let found = self.codes.binary_search_by_key(&code, |(code, _)| *code).ok()?;
+        self.endpoints.get(self.codes[found].1)
     }
 
     /// A usable endpoint that was not tried yet; these flags keep no requests away.

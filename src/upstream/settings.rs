@@ -11,6 +11,7 @@ use super::{
     outlier::Outlier,
     reach::{Denied, Reachable},
     retry::Policy,
+    sticky,
     tls::{ServerName, Tls},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub struct Settings {
     /// The zone that this process is in.
     pub zone: Option<Name>,
     pub retry: Policy,
+    /// Sticky sessions, where there are any.
+    pub sticky: Option<sticky::Settings>,
     pub resilience: Resilience,
 }
 
@@ -91,7 +94,7 @@ pub struct Resilience {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSettings {
     pub address: Reachable,
-    /// 1 to 1000.
+    /// 0 to 1000.
     pub weight: u16,
     /// Endpoints of a lower number are chosen while one of them can be.
     pub priority: u32,

@@ -1,9 +1,11 @@
 //! What the snapshots of one upstream share beside its endpoints' states.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, OnceLock,
     atomic::{AtomicBool, AtomicU64},
 };
+
+use ring::hmac;
 
 use super::{balance::Turns, queue::Queue};
 
@@ -22,4 +24,6 @@ pub struct Shared {
     pub panics: AtomicBool,
     /// The requests in flight where they are limited, and those that wait.
     pub admission: Arc<Queue>,
+    /// What signs the cookies of sticky sessions where no key is configured.
+    pub sticky_key: OnceLock<Arc<hmac::Key>>,
 }

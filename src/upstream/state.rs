@@ -49,10 +49,23 @@ pub struct EndpointState {
 pub const UNHEALTHY: u8 = 1;
 /// Requests to it failed, and it gets none for a while.
 pub const EJECTED: u8 = 2;
-/// An operator drains it.
+/// An operator drains it: it gets no requests but those of its sticky clients.
 pub const DRAINED: u8 = 4;
 /// It serves again or is new: `slow_start` counts from then on.
 pub const WARMING: u8 = 8;
+/// An operator drains it of its sticky clients too.
+pub const DRAINED_WHOLLY: u8 = 16;
+/// Every state has it: it keeps requests away from endpoints with weight 0.
+pub const EVERY: u8 = 32;
+
+/// Which requests an operator keeps away from an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    No,
+    /// All but those of its sticky clients.
+    OfNewClients,
+    Wholly,
+}
 
 impl EndpointState {
     /// An endpoint is taken for healthy until checks say otherwise.
@@ -63,7 +76,7 @@ impl EndpointState {
             latency: Latency::new(start),
             start,
             clock,
-            flags: AtomicU8::new(0),
+            flags: AtomicU8::new(EVERY),
             in_flight: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             penalty: Penalty::default(),
@@ -152,16 +165,24 @@ impl EndpointState {
         }
     }
 
-    /// Whether an operator drains it.
-    pub fn is_drained(&self) -> bool {
-        self.flags() & DRAINED != 0
+    /// Which requests an operator keeps away.
+    pub fn drained(&self) -> Drained {
+        match (self.flags() & DRAINED_WHOLLY != 0, self.flags() & DRAINED != 0) {
+            (true, _) => Drained::Wholly,
+            (false, true) => Drained::OfNewClients,
+            (false, false) => Drained::No,
+        }
     }
 
-    pub(super) fn set_drained(&self, drained: bool) {
+    pub(super) fn set_drained(&self, drained: Drained) {
         match drained {
-            true => self.set(DRAINED),
-            false if self.unset(DRAINED) => self.recovered(),
-            false => {}
+            Drained::Wholly => self.set(DRAINED | DRAINED_WHOLLY),
+            Drained::OfNewClients => {
+                self.set(DRAINED);
+                self.unset(DRAINED_WHOLLY);
+            }
+            Drained::No if self.unset(DRAINED | DRAINED_WHOLLY) => self.recovered(),
+            Drained::No => {}
         }
     }
 

@@ -55,6 +55,7 @@ pub fn settings(weights: &[u16]) -> Settings {
         zone: None,
         resilience: Resilience::default(),
         retry: Default::default(),
+        sticky: None,
     }
 }
 

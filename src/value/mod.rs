@@ -3,6 +3,7 @@
 
 mod address;
 mod clock;
+mod cookie;
 mod dns;
 pub mod encoding;
 mod field;
@@ -22,6 +23,7 @@ mod weaks;
 
 pub use address::{Address, Bind, Cidr, fits_a_socket};
 pub use clock::Clock;
+pub use cookie::{CookieName, CookiePath};
 pub use dns::{DnsName, HostPort, NameServer};
 pub use field::{FieldName, FilePath, Method, Status};
 pub use name::Name;

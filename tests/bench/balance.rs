@@ -62,6 +62,7 @@ fn upstream(name: &str, weight: impl Fn(u32) -> u16) -> Arc<Upstream> {
         in_flight: None,
         response_limits: Default::default(),
         retry: Default::default(),
+        sticky: None,
         zone: None,
         resilience: Resilience::default(),
     };

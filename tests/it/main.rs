@@ -80,6 +80,7 @@ mod shared_limits;
 mod slow_readers;
 mod smuggling;
 mod spans;
+mod sticky;
 mod streaming;
 mod strictness;
 mod support;

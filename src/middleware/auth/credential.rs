@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, str::FromStr};
 
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderName, Uri, header};
 use percent_encoding::percent_decode;
 
 use super::authorization;
 use crate::{
-    http::{field_name::Field, target},
+    http::{cookie, field_name::Field, target},
     middleware::Exchange,
     value::FieldName,
 };
@@ -44,11 +44,7 @@ impl Source {
                 let name = for_whom(name, exchange);
                 Found::of(headers.get_all(name).iter().map(|value| Cow::Borrowed(value.as_bytes())))
             }
-            Self::Cookie(name) => {
-                let lines = headers.get_all(header::COOKIE).iter();
-                let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-                Found::of(pairs.filter_map(|pair| cookie(pair, name)).map(Cow::Borrowed))
-            }
+            Self::Cookie(name) => Found::of(cookie::values(headers, name).map(Cow::Borrowed)),
             Self::Query(name) => {
                 let pairs = exchange.query.iter().flat_map(|query| query.split('&'));
                 Found::of(pairs.filter_map(|pair| parameter(pair, name)).map(decoded))
@@ -73,7 +69,7 @@ impl Source {
                 let field = Field::new(for_whom(name, exchange).clone());
                 field.remove(&mut exchange.head.headers, exchange.lookalikes);
             }
-            Self::Cookie(name) => take_cookie(name, exchange),
+            Self::Cookie(name) => cookie::remove(&mut exchange.head.headers, name),
             Self::Query(name) => take_parameter(name, exchange),
         }
     }
@@ -130,23 +126,6 @@ pub fn conceal<'a>(url: &'a [u8], parameters: &[Box<str>]) -> Cow<'a, [u8]> {
         }
     }
     Cow::Owned(shown)
-}
-
-/// The value of a pair that has this name (RFC 6265 section 5.4).
-fn cookie<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let at = pair.iter().position(|byte| *byte == b'=')?;
-    (pair[..at].trim_ascii() == name.as_bytes()).then(|| pair[at + 1..].trim_ascii())
-}
-
-fn take_cookie(name: &str, exchange: &mut Exchange) {
-    let header::Entry::Occupied(mut lines) = exchange.head.headers.entry(header::COOKIE) else { return };
-    let pairs = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let rest: Vec<&[u8]> =
-        pairs.filter(|pair| cookie(pair, name).is_none()).map(<[u8]>::trim_ascii).collect();
-    match HeaderValue::from_bytes(&rest.join(&b"; "[..])) {
-        Ok(rest) if !rest.is_empty() => drop(lines.insert(rest)),
-        _ => drop(lines.remove_entry_mult()),
-    }
 }
 
 /// The value, as it came, of a parameter that has this name.

@@ -76,6 +76,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
         number!(line, "attempts", record.attempts.into());
     }
     text!(word, line, "circuit", record.circuit);
+    text!(word, line, "sticky", record.sticky);
     text!(word, line, "reason", record.reason);
     text!(foreign, line, "cause", record.cause);
     if !record.observed.is_empty() {

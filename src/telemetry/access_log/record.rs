@@ -53,6 +53,8 @@ pub struct Record<'a> {
     pub attempts: u32,
     /// How a circuit breaker that is not closed dealt with it: open or half_open.
     pub circuit: Option<&'a str>,
+    /// What became of a sticky session: hit, moved or new.
+    pub sticky: Option<&'static str>,
     /// The stable code of an answer that Portolan made itself.
     pub reason: Option<&'static str>,
     /// What made a part of the chain refuse it, more closely than the client is told.
@@ -124,6 +126,7 @@ impl Record<'static> {
             endpoint: Some("10.0.0.1:80"),
             attempts: 1,
             circuit: None,
+            sticky: None,
             reason: None,
             cause: None,
             observed: &[],

@@ -57,6 +57,7 @@ logged! {
     Endpoint = "endpoint";
     Attempts = "attempts";
     Circuit = "circuit";
+    Sticky = "sticky";
     TraceId = "trace_id";
     Reason = "reason";
     Cause = "cause";
@@ -203,6 +204,7 @@ impl Logged {
             Self::Sent => put::number(line, record.sent),
             Self::Attempts => put::number(line, record.attempts.into()),
             Self::Circuit => text(record.circuit),
+            Self::Sticky => text(record.sticky),
             Self::Duration => put::milliseconds(line, record.duration),
             Self::FirstByte => record.first_byte.into_iter().for_each(|time| put::milliseconds(line, time)),
             Self::Connect => record.connect.into_iter().for_each(|time| put::milliseconds(line, time)),

@@ -23,6 +23,11 @@ const RETRY_CAUSES: [&str; 4] = ["connect_failure", "reset", "timeout", "status"
 /// Why requests are rejected at an upstream's limit.
 const OVERLOAD_CAUSES: [&str; 2] = ["queue_full", "queue_timeout"];
 
+/// What becomes of requests where clients stay at an endpoint.
+pub const STICKY_OUTCOMES: [&str; 3] = ["hit", "moved", "new"];
+/// Why cookies of sticky sessions are ignored.
+const STICKY_CAUSES: [&str; 3] = ["malformed", "signature", "expired"];
+
 /// What is sent to an upstream.
 #[derive(Debug)]
 pub struct Upstream {
@@ -38,6 +43,10 @@ pub struct Upstream {
     /// By cause.
     overloaded: [IntCounter; OVERLOAD_CAUSES.len()],
     queue_time: Histogram,
+    /// By outcome.
+    sticky: [IntCounter; STICKY_OUTCOMES.len()],
+    /// By cause.
+    sticky_rejected: [IntCounter; STICKY_CAUSES.len()],
 }
 
 /// How a source of endpoints does for one upstream.
@@ -83,6 +92,9 @@ impl Upstream {
             overloaded: OVERLOAD_CAUSES
                 .map(|cause| families.overloaded.with_label_values(&[values[0], cause])),
             queue_time: families.queue_time.with_label_values(&values),
+            sticky: STICKY_OUTCOMES.map(|outcome| families.sticky.with_label_values(&[values[0], outcome])),
+            sticky_rejected: STICKY_CAUSES
+                .map(|cause| families.sticky_rejected.with_label_values(&[values[0], cause])),
             name: name.clone(),
         }
     }
@@ -99,6 +111,20 @@ impl Upstream {
     /// Its open circuit rejected a request.
     pub fn rejected(&self) {
         self.rejected.inc();
+    }
+
+    /// A request of a sticky session was answered, with one of [`STICKY_OUTCOMES`].
+    pub fn sticky(&self, outcome: &str) {
+        if let Some(place) = STICKY_OUTCOMES.iter().position(|known| *known == outcome) {
+            self.sticky[place].inc();
+        }
+    }
+
+    /// A cookie of a sticky session was ignored, for one of [`STICKY_CAUSES`].
+    pub fn sticky_rejected(&self, cause: &str) {
+        if let Some(place) = STICKY_CAUSES.iter().position(|known| *known == cause) {
+            self.sticky_rejected[place].inc();
+        }
     }
 
     /// A request was rejected, for one of [`OVERLOAD_CAUSES`].
@@ -244,6 +270,12 @@ impl Counts for Upstream {
             let _ = families.overloaded.remove_label_values(&[values[0], cause]);
         }
         let _ = families.queue_time.remove_label_values(&values);
+        for outcome in STICKY_OUTCOMES {
+            let _ = families.sticky.remove_label_values(&[values[0], outcome]);
+        }
+        for cause in STICKY_CAUSES {
+            let _ = families.sticky_rejected.remove_label_values(&[values[0], cause]);
+        }
     }
 }
 

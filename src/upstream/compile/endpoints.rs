@@ -226,13 +226,13 @@ fn admit(address: &Address, denied: &Denied, span: Span, out: &mut Diagnostics) 
     }
 }
 
-fn weight(written: Option<Spanned<std::num::NonZeroU16>>, out: &mut Diagnostics) -> Option<u16> {
-    match written.map(|weight| (weight.get(), weight.span)) {
+fn weight(written: Option<Spanned<u16>>, out: &mut Diagnostics) -> Option<u16> {
+    match written.map(|weight| (weight.value, weight.span)) {
         None => Some(1),
         Some((weight, _)) if weight <= HEAVIEST => Some(weight),
         Some((weight, span)) => {
-            let message = format!("a weight is a number from 1 to {HEAVIEST}");
-            refuse(out, Diagnostic::error(Code::BadValue, span, message).reason(format!("{weight} is more")))
+            let message = format!("weight must be from 1 to {HEAVIEST} (got {weight})");
+            refuse(out, Diagnostic::error(Code::BadValue, span, message))
         }
     }
 }

@@ -32,6 +32,7 @@ fn upstream(endpoints: &[&str]) -> Config {
         timeouts: config::Timeouts::default(),
         limits: config::Limits::default(),
         retry: Default::default(),
+        sticky: None,
     }
 }
 
