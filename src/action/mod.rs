@@ -1,6 +1,7 @@
 //! What a route does with a request: one file per action.
 
 pub mod forward;
+pub mod mirror;
 pub mod proxy;
 pub mod redirect;
 pub mod respond;

@@ -6,12 +6,16 @@ use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{rewrite::RegexRewrite, target};
+use super::{
+    mirror::{self, Mirror},
+    rewrite::RegexRewrite,
+    target,
+};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     http::{authority::Authority, path},
     upstream::Upstream,
-    value::{Name, Span, Spanned, Template, TextOr, Variables},
+    value::{Name, OneOrMany, Span, Spanned, Template, TextOr, Variables},
 };
 
 /// Sends the request to an upstream.
@@ -28,6 +32,9 @@ pub struct Config {
     /// The Host sent: original (default), upstream (the endpoint's own), or a text.
     #[serde(default)]
     pub host_header: Option<Spanned<String>>,
+    /// Sends copies of requests to another upstream, or to several.
+    #[serde(default)]
+    pub mirror: Option<Box<Spanned<OneOrMany<Spanned<mirror::Config>>>>>,
 }
 
 /// How the path is rewritten.
@@ -53,6 +60,8 @@ pub struct Proxy {
     pub rewrite: PathRewrite,
     pub host_header: HostHeader,
     pub timeouts: Timeouts,
+    /// Where copies of requests go.
+    pub mirrors: Box<[Mirror]>,
 }
 
 /// What the path sent upstream is made of.
@@ -92,7 +101,7 @@ pub struct Timeouts {
 pub fn compile(
     config: &Config,
     captures: &[&str],
-    upstream: Arc<Upstream>,
+    (upstream, mirrors): (Arc<Upstream>, Box<[Mirror]>),
     timeouts: Timeouts,
     diagnostics: &mut Diagnostics,
 ) -> Option<Proxy> {
@@ -104,7 +113,7 @@ pub fn compile(
         None => Some(HostHeader::Original),
         Some(written) => host_header(written, diagnostics),
     };
-    Some(Proxy { upstream, rewrite: rewrite?, host_header: host_header?, timeouts })
+    Some(Proxy { upstream, rewrite: rewrite?, host_header: host_header?, timeouts, mirrors })
 }
 
 impl Proxy {
@@ -113,6 +122,8 @@ impl Proxy {
         Arc::ptr_eq(&self.upstream, &other.upstream)
             && matches!((&self.rewrite, &other.rewrite), (PathRewrite::Keep, PathRewrite::Keep))
             && (&self.host_header, self.timeouts) == (&other.host_header, other.timeouts)
+            && self.mirrors.len() == other.mirrors.len()
+            && self.mirrors.iter().zip(&other.mirrors).all(|(own, others)| own.does_the_same(others))
     }
 
     /// Whether what is sent upstream may differ from what was routed.
@@ -277,6 +288,7 @@ mod tests {
             upstream: spanned("u".parse().unwrap()),
             rewrite: rewrite.map(|rewrite| Box::new(spanned(rewrite))),
             host_header: host_header.map(|text| spanned(text.to_owned())),
+            mirror: None,
         }
     }
 
@@ -307,7 +319,7 @@ mod tests {
         let upstream = Upstream::build(settings, &Registry::new(Clock::manual(), None, Arc::default()));
         let timeouts = Timeouts { total: None, first_byte: long, body_idle: long, tunnel_idle: long };
         let mut diagnostics = Diagnostics::default();
-        let proxy = compile(config, &["id", "rest"], upstream, timeouts, &mut diagnostics);
+        let proxy = compile(config, &["id", "rest"], (upstream, Box::default()), timeouts, &mut diagnostics);
         proxy.ok_or(diagnostics)
     }
 

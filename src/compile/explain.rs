@@ -34,6 +34,8 @@ pub struct Explanation {
     /// The status and fields of a local answer.
     pub answer: Option<Answer>,
     pub upstream: Option<Pool>,
+    /// Where copies of it go.
+    pub mirrors: Vec<String>,
     /// The path and query sent upstream.
     pub sent: Option<String>,
     /// Routes that nearly matched.
@@ -115,6 +117,10 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryE
         Action::Proxy(proxy) => Some(pool(&proxy.upstream, &query.headers)),
         _ => None,
     };
+    let mirrors = match &route.action {
+        Action::Proxy(proxy) => proxy.mirrors.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
     Ok(Explanation {
         request: format!("{} {}://{}{}", query.method, query.scheme.as_str(), query.host, query.path),
         listener: answered.listener.name.to_string(),
@@ -130,6 +136,7 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryE
             fields: answer.headers().iter().map(|(name, value)| field(name, value)).collect(),
         }),
         upstream,
+        mirrors,
         sent: answered.sent(),
         near_misses: near_misses(&answered),
     })
@@ -259,6 +266,9 @@ impl fmt::Display for Explanation {
         }
         for (place, source) in self.upstream.iter().flat_map(|pool| &pool.sources).enumerate() {
             line(if place == 0 { "discovery" } else { "" }, source)?;
+        }
+        for (place, mirror) in self.mirrors.iter().enumerate() {
+            line(if place == 0 { "mirror" } else { "" }, mirror)?;
         }
         for (place, miss) in self.near_misses.iter().enumerate() {
             let text = format!("{} {}: not {}", miss.route, miss.pattern, miss.failed.join(", "));

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     action::{
-        forward,
+        forward, mirror,
         proxy::{self, Proxy},
         redirect, respond,
     },
@@ -194,9 +194,15 @@ fn proxy(
         body_idle: timeout(cx, own.body_idle).unwrap_or(upstream.timeouts.body_idle),
         tunnel_idle: timeout(cx, tunnel_idle).unwrap_or(TUNNEL_IDLE),
     };
-    let made = cx
-        .report
-        .collect(|diagnostics| proxy::compile(written, captures, upstream.clone(), timeouts, diagnostics));
+    let mirrors = match written.mirror.as_deref() {
+        None => Box::default(),
+        Some(written) => {
+            let (find, registry) = (|name: &_| upstreams.find(cx, name), &cx.registries.upstreams);
+            cx.report.collect(|diagnostics| mirror::compile(written, find, registry, diagnostics))?
+        }
+    };
+    let to = (upstream, mirrors);
+    let made = cx.report.collect(|diagnostics| proxy::compile(written, captures, to, timeouts, diagnostics));
     made.map(|proxy| Action::Proxy(cx.alike.proxies.share(Arc::new(proxy), Proxy::does_the_same)))
 }
 

@@ -11,7 +11,7 @@ const LATER: &[(&str, &[&str])] = &[
     ("Tenant", &["cache"]),
     ("UpstreamHealth", &["grpc"]),
     ("Route", &["cache", "grpc", "grpc_json", "files", "hub"]),
-    ("Proxy", &["split", "mirror"]),
+    ("Proxy", &["split"]),
 ];
 
 /// Whether a definition will have the word.

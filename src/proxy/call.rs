@@ -11,6 +11,7 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::{destination::Destination, downstream::Exchanged, spans::Traced, tunnel::Tunnel};
 use crate::{
+    action::proxy::Proxy,
     error::{Blame, Reason},
     http::connection_auth::{self, Lease},
     upstream::{
@@ -87,6 +88,11 @@ impl Call {
     /// The upstream that is asked, where it is one.
     pub fn upstream(&self) -> Option<&Upstream> {
         self.to.upstream()
+    }
+
+    /// The action that it is for, where its endpoints are those of an upstream.
+    pub(super) fn proxy(&self) -> Option<&Arc<Proxy>> {
+        self.to.proxy()
     }
 
     /// How a circuit breaker that is not closed dealt with it.

@@ -201,8 +201,13 @@ impl Destination {
     }
 
     pub fn upstream(&self) -> Option<&Upstream> {
+        self.proxy().map(|proxy| &*proxy.upstream)
+    }
+
+    /// The action that endpoints of an upstream are asked for.
+    pub fn proxy(&self) -> Option<&Arc<Proxy>> {
         match self {
-            Self::Pool(pool) => Some(&pool.proxy.upstream),
+            Self::Pool(pool) => Some(&pool.proxy),
             Self::Target(_) => None,
         }
     }

@@ -12,6 +12,7 @@ mod downstream;
 mod engine;
 mod farewell;
 mod meanwhile;
+mod mirroring;
 mod outgoing;
 mod patience;
 mod prepare;

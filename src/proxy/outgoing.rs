@@ -2,7 +2,12 @@
 
 use http::{HeaderMap, HeaderName, Version, header, request};
 
-use super::{call::Call, downstream::Downstream, replay::Replay, session::Session, tunnel::Tunnel};
+use bytes::Bytes;
+
+use super::{
+    call::Call, downstream::Downstream, mirroring::Mirroring, replay::Replay, session::Session,
+    tunnel::Tunnel,
+};
 use crate::{
     http::{connection::Protocol, connection_auth},
     upstream::{exchange::Processed, retry::Methods},
@@ -26,6 +31,8 @@ pub(super) struct Request {
     pub takes_trailers: bool,
     /// Whether credentials sign in the connection.
     pub signs_in: bool,
+    /// Copies of it that are sent when it is complete.
+    mirroring: Option<Box<Mirroring>>,
 }
 
 // === impl Request ===
@@ -56,7 +63,9 @@ impl Request {
             true => BodyLength::Empty,
             false => content_length(&head.headers).map_or(BodyLength::Chunked, BodyLength::Exact),
         };
+        let mirroring = Mirroring::of(call, &downstream.exchange, &head, body);
         Self {
+            mirroring,
             head,
             body,
             replay: Replay::default(),
@@ -80,10 +89,28 @@ impl Request {
             }
     }
 
-    /// Keeps a piece of the body, or its end with the trailers that may go on: none says again what the head says, as who
-    /// the user is. There are servers that put the two together.
+    /// An endpoint is tried: where the request is complete, its copies are sent.
+    pub fn begins(&mut self) {
+        if self.is_whole
+            && let Some(mirroring) = self.mirroring.take()
+        {
+            mirroring.send();
+        }
+    }
+
+    /// Keeps a piece of the body.
+    pub fn keep(&mut self, piece: &Bytes) {
+        self.replay.keep(piece);
+        if let Some(mirroring) = &mut self.mirroring {
+            mirroring.keep(piece);
+        }
+    }
+
+    /// The body is complete. Keeps the trailers that may go on: none says again what the head says, as who the user is.
+    /// There are servers that put the two together.
     pub fn ended(&mut self, trailers: Option<HeaderMap>) {
         self.is_whole = true;
+        self.begins();
         self.trailers = trailers.map(|mut trailers| {
             let named = |name: &&HeaderName| self.head.headers.contains_key(*name);
             let said: Vec<_> = trailers.keys().filter(named).cloned().collect();

@@ -99,6 +99,7 @@ async fn run<S: Session>(
             patiently(Box::pin(tokio::time::sleep(pause)), &mut downstream.session, None).await?;
         }
         let Some((route, is_repeat)) = call.next() else { return call.failure.map_or(Ok(()), Err) };
+        request.begins();
         let reused = if is_repeat { None } else { route.connections.reuse(&route) };
         let (mut exchange, reused) = match reused {
             Some(exchange) => (exchange, true),
@@ -413,7 +414,7 @@ impl Upload<'_> {
     ) -> Result<(), Failure> {
         match piece {
             Some(piece) => {
-                self.request.replay.keep(&piece);
+                self.request.keep(&piece);
                 self.exchange.send_data(piece)
             }
             None => {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinHandle, spawn_blocking},
+    time::timeout_at,
 };
 
 use super::{
@@ -92,6 +93,8 @@ impl Reloader {
                         self.status.draining();
                         let end = Instant::now() + limit;
                         let clean = self.sockets.drain(limit).await;
+                        // Copies of requests end by their own timeouts.
+                        let _ = timeout_at(end.into(), self.tasks.ended(Kind::Mirror)).await;
                         self.registries.spans.flush(end.max(Instant::now() + LAST_SPANS)).await;
                         let _ = done.send(clean);
                     }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 
 /// What a task is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,8 @@ pub enum Kind {
     Redis,
     /// Closes a socket and sees its connections off.
     Drain,
+    /// Sends a copy of a request.
+    Mirror,
     /// Closes idle connections to endpoints, and keeps some ready.
     Connections,
 }
@@ -35,7 +37,12 @@ pub struct Tasks {
     living: Arc<Living>,
 }
 
-type Living = Mutex<BTreeMap<Kind, usize>>;
+#[derive(Debug, Default)]
+struct Living {
+    count: Mutex<BTreeMap<Kind, usize>>,
+    /// One ended.
+    ended: Notify,
+}
 
 /// A task's place in the count, given back when it ends, be it by a panic.
 struct Counted(Kind, Arc<Living>);
@@ -51,6 +58,7 @@ impl Kind {
             Self::Spans => "spans",
             Self::Redis => "redis",
             Self::Drain => "drain",
+            Self::Mirror => "mirror",
             Self::Connections => "connections",
         }
     }
@@ -64,7 +72,7 @@ impl Tasks {
     }
 
     pub fn spawn(&self, kind: Kind, task: impl Future<Output = ()> + Send + 'static) {
-        *living(&self.living).entry(kind).or_default() += 1;
+        *self.living.count().entry(kind).or_default() += 1;
         let counted = Counted(kind, self.living.clone());
         self.runtime.spawn(async move {
             let _counted = counted;
@@ -74,21 +82,37 @@ impl Tasks {
 
     /// How many live, by kind.
     pub fn count(&self) -> BTreeMap<Kind, usize> {
-        living(&self.living).clone()
+        self.living.count().clone()
+    }
+
+    /// Waits until none of a kind lives.
+    pub async fn ended(&self, kind: Kind) {
+        loop {
+            let ended = self.living.ended.notified();
+            if self.living.count().get(&kind).is_none_or(|count| *count == 0) {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let Self(kind, list) = self;
-        if let Some(count) = living(list).get_mut(kind) {
+        if let Some(count) = list.count().get_mut(kind) {
             *count -= 1;
         }
+        list.ended.notify_waiters();
     }
 }
 
-fn living(list: &Living) -> MutexGuard<'_, BTreeMap<Kind, usize>> {
-    list.lock().unwrap_or_else(PoisonError::into_inner)
+// === impl Living ===
+
+impl Living {
+    fn count(&self) -> MutexGuard<'_, BTreeMap<Kind, usize>> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod endpoint;
 mod family;
 mod kept;
 mod listener;
+mod mirror;
 mod process;
 mod redis;
 mod route;
@@ -24,6 +25,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 pub use endpoint::{Discovery, EJECTION_CAUSES, Endpoint, STICKY_OUTCOMES, Upstream};
 pub use listener::{Limit, Listener, Open, Protocol, ProxyHeader};
+pub use mirror::Mirror;
 pub use redis::Redis;
 pub use route::{ByListener, InFlight, Outcome, Route};
 
@@ -148,6 +150,12 @@ metrics! {
         "Questions to a source of endpoints (DNS, file) without an answer that could be used: the last endpoints stay.";
     discovery_endpoints: IntGaugeVec = "portolan_upstream_discovery_endpoints" ["upstream", "source"],
         "Endpoints that a source gave last.";
+    mirror_sent: IntCounterVec = "portolan_mirror_sent_total" ["upstream"],
+        "Copies of requests that a mirror sent to an upstream.";
+    mirror_failed: IntCounterVec = "portolan_mirror_failed_total" ["upstream"],
+        "Copies of these that got no response: no endpoint could be used, the exchange failed, or timeout passed.";
+    mirror_dropped: IntCounterVec = "portolan_mirror_dropped_total" ["upstream", "cause"],
+        "Copies that were not sent, by cause: in_flight (too many at once), body_too_large, or incomplete (the request ended before its body was complete or an endpoint was chosen).";
     // connections
     open: IntGaugeVec = "portolan_connections_open" ["listener", "protocol"],
         "Connections of clients, by what they speak (h1, h2, h3).";
@@ -216,6 +224,7 @@ pub struct Metrics {
     upstreams: Kept<Name, Upstream>,
     endpoints: Kept<endpoint::Key, Endpoint>,
     discoveries: Kept<endpoint::Key, Discovery>,
+    mirrors: Kept<Name, Mirror>,
     /// One at a time: what is looked up when asked for is set and read in one go.
     rendering: Mutex<()>,
 }
@@ -299,6 +308,11 @@ impl Metrics {
         self.discoveries.find_or(key, |key| Discovery::new(key, &self.families))
     }
 
+    /// The copies of requests that an upstream gets.
+    pub fn mirror(&self, upstream: &Name) -> Arc<Mirror> {
+        self.mirrors.find_or(upstream.clone(), |name| Mirror::new(name, &self.families))
+    }
+
     /// For a kind of middleware.
     pub fn decisions(&self, kind: &'static str) -> Decisions {
         let of = |decision| self.families.decisions.with_label_values(&[kind, decision]);
@@ -342,6 +356,7 @@ impl Metrics {
         self.upstreams.sweep();
         self.endpoints.sweep();
         self.discoveries.sweep();
+        self.mirrors.sweep();
         text.expect("a String takes all that is written")
     }
 
@@ -402,6 +417,7 @@ impl Default for Metrics {
             upstreams: Kept::new(&families),
             endpoints: Kept::new(&families),
             discoveries: Kept::new(&families),
+            mirrors: Kept::new(&families),
             families,
             rendering: Mutex::default(),
         }

@@ -17,9 +17,10 @@ use super::{
     Admission, Overload, Permit, PickKey, Place, Rejected, Tried, Upstream,
     config::Protocol,
     connections::{Connections, Connector, Key, Route},
-    exchange::{Failure, Processed, RequestHead, whole},
+    exchange::{Exchange, Failure, Processed, RequestHead, discarded, whole},
     key,
-    settings::Pool,
+    mirror::RequestCopy,
+    settings,
     state::is_failure,
     tls::Authorities,
 };
@@ -68,7 +69,20 @@ pub struct Bounds {
 struct Limits {
     until: Instant,
     deadline: Duration,
-    body: usize,
+    /// None: the response's body is thrown away.
+    body: Option<usize>,
+}
+
+/// Endpoints of an upstream to ask, and how they are asked.
+struct Pool<'a> {
+    upstream: &'a Upstream,
+    key: PickKey,
+    /// The Host that is sent; without one the endpoint's own.
+    host: Option<&'a HeaderValue>,
+    /// The server name where the upstream has none of its own.
+    server_name: &'a str,
+    /// Endpoints that are tried at most.
+    attempts: u8,
 }
 
 /// Why a call has no response.
@@ -121,39 +135,50 @@ impl Caller {
         request: &Request<Bytes>,
         bounds: Bounds,
     ) -> Result<Response<Bytes>, CallError> {
-        let limits =
-            Limits { until: Instant::now() + bounds.deadline, deadline: bounds.deadline, body: bounds.body };
+        let limits = Limits::new(bounds.deadline, Some(bounds.body));
         match to {
-            Destination::Upstream(upstream) => self.ask_upstream(upstream, request, limits).await,
+            Destination::Upstream(upstream) => {
+                let attempts = upstream.connect_retries().saturating_add(1);
+                let (key, host, server_name) = (PickKey::NONE, None, "");
+                let pool = Pool { upstream, key, host, server_name, attempts };
+                self.ask_upstream(pool, request, limits).await
+            }
             Destination::Site(site) => self.ask_site(site, request, limits).await,
         }
+    }
+
+    /// Sends the copy of a request once, and throws the response away.
+    pub(super) async fn send(&self, copy: &RequestCopy) -> Result<(), CallError> {
+        let (host, server_name) = (copy.host.as_ref(), copy.server_name.as_str());
+        let pool = Pool { upstream: &copy.upstream, key: copy.key, host, server_name, attempts: 1 };
+        self.ask_upstream(pool, &copy.request, Limits::new(copy.timeout, None)).await.map(drop)
     }
 
     /// Tries one endpoint after the other while none can be connected to.
     async fn ask_upstream(
         &self,
-        upstream: &Upstream,
+        Pool { upstream, key, host, server_name, attempts }: Pool<'_>,
         request: &Request<Bytes>,
         limits: Limits,
     ) -> Result<Response<Bytes>, CallError> {
         upstream.asked(Instant::now());
-        let _place = self.enter(upstream).await?;
+        let _place = limits.within(self.enter(upstream)).await??;
         let mut permit = upstream.admit().map_err(|Rejected(left)| CallError {
             reason: Reason::CircuitOpen,
             cause: format!("the circuit is open for {left:?}"),
         })?;
         let mut tried = Tried::default();
         let mut failure = CallError { reason: upstream.lack(), cause: "no endpoint is usable".into() };
-        for _ in 0..=upstream.connect_retries() {
-            let Some(pick) = upstream.pick(PickKey::NONE, &tried) else { break };
+        for _ in 0..attempts {
+            let Some(pick) = upstream.pick(key, &tried) else { break };
             tried.add(&pick);
             let metrics = pick.endpoint.state.metrics();
             metrics.tried();
             let began = Instant::now();
             let hop = Hop {
-                route: pick.endpoint.route("", None),
-                peer: &|| pick.endpoint.peer("", None),
-                host: pick.endpoint.host_header(),
+                route: pick.endpoint.route(server_name, None),
+                peer: &|| pick.endpoint.peer(server_name, None),
+                host: host.unwrap_or(pick.endpoint.host_header()),
                 tls: pick.endpoint.is_tls(),
             };
             let answered = self.ask(&hop, request, limits).await;
@@ -270,11 +295,11 @@ impl Caller {
                 },
                 tunnel: None,
             };
-            let answering = whole(&mut exchange, head, request.body().clone(), limits.body);
-            let answered = limits.within(answering).await.map_err(|late| {
-                exchange.distrust();
-                Failed::Answering(late)
-            })?;
+            let answered =
+                limits.exchange(&mut exchange, head, request.body().clone()).await.map_err(|late| {
+                    exchange.distrust();
+                    Failed::Answering(late)
+                })?;
             match answered {
                 Ok(response) => {
                     if !signs_in && !connection_auth::has_challenge(response.headers()) {
@@ -334,7 +359,7 @@ impl Site {
             key: Key(key::hash(address.to_string().as_bytes())),
             protocol: self.protocol,
             limits: Default::default(),
-            pool: Pool::of_idle(SITE_IDLE),
+            pool: settings::Pool::of_idle(SITE_IDLE),
         }
     }
 
@@ -371,6 +396,30 @@ impl Site {
 // === impl Limits ===
 
 impl Limits {
+    fn new(deadline: Duration, body: Option<usize>) -> Self {
+        Self { until: Instant::now() + deadline, deadline, body }
+    }
+
+    /// The response, unless the deadline ends the exchange before it is there: its head, where its body is thrown away.
+    async fn exchange(
+        &self,
+        exchange: &mut Exchange,
+        head: RequestHead<'_>,
+        body: Bytes,
+    ) -> Result<Result<Response<Bytes>, Failure>, CallError> {
+        let Some(most) = self.body else {
+            let mut answered = None;
+            let ended = self.within(discarded(exchange, head, body, &mut answered)).await;
+            return match (ended, answered) {
+                (Ok(Err(failure)), _) => Ok(Err(failure)),
+                (_, Some(head)) => Ok(Ok(Response::from_parts(head, Bytes::new()))),
+                (Err(late), None) => Err(late),
+                (Ok(Ok(())), None) => Ok(Err(Failure::protocol("the response has no final head"))),
+            };
+        };
+        self.within(whole(exchange, head, body, most)).await
+    }
+
     /// What comes of a step, unless the deadline ends it: then the endpoint that was asked has failed.
     async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, CallError> {
         let step = timeout_at(self.until.into(), step);

@@ -13,12 +13,14 @@ use std::{
 use pingora::connectors::ConnectorOptions;
 
 use super::{
+    Upstream,
     breaker::{Circuit, CircuitBreaker},
     call::Caller,
     connections::Connector,
     discovery::{Definition, Resolver, Source},
     fill::FillTask,
     health::{Checker, HealthTask},
+    mirror::{Mirror, MirrorTask},
     probe::{Prober, Target},
     retry::Budget,
     settings::{Health, SourceSettings},
@@ -58,7 +60,7 @@ struct Inner {
     /// By the DNS servers that they ask.
     resolvers: Mutex<Weaks<Arc<[SocketAddr]>, Resolver>>,
     sources: Mutex<Weaks<SourceKey, Source>>,
-    /// What starts health checks of endpoints that are found while a snapshot serves.
+    /// What starts tasks of upstreams while a snapshot serves.
     starter: OnceLock<Starter>,
 }
 
@@ -67,14 +69,21 @@ type SourceKey = (Definition, Option<Duration>, Arc<[SocketAddr]>);
 
 type Starter = Box<dyn Fn(EndpointTask) + Send + Sync>;
 
-/// What runs beside requests for an endpoint.
+/// What runs beside requests for an upstream.
 #[derive(Debug)]
 pub enum EndpointTask {
     Health(HealthTask),
     Fill(FillTask),
+    Mirror(Box<MirrorTask>),
 }
 
 // === impl Registry ===
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registry")
+    }
+}
 
 impl Registry {
     /// `connector` is what health checks and our own requests connect with; its authorities are trusted where an upstream names none.
@@ -156,6 +165,11 @@ impl Registry {
         self.0.metrics.upstream(name)
     }
 
+    /// Copies of requests that an upstream is to get.
+    pub fn mirror(&self, upstream: &Arc<Upstream>) -> Mirror {
+        Mirror::new(upstream.clone(), self.clone(), self.0.metrics.mirror(&upstream.name))
+    }
+
     pub(super) fn checker(
         &self,
         key: EndpointKey,
@@ -202,7 +216,7 @@ impl Registry {
         self.0.metrics.discovery(upstream, source)
     }
 
-    /// Says what starts health checks of endpoints that are found while a snapshot serves.
+    /// Says what starts tasks of upstreams while a snapshot serves.
     pub fn start_by(&self, starter: impl Fn(EndpointTask) + Send + Sync + 'static) {
         let _ = self.0.starter.set(Box::new(starter));
     }

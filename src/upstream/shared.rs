@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, OnceLock,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU32, AtomicU64},
 };
 
 use ring::hmac;
@@ -26,4 +26,6 @@ pub struct Shared {
     pub admission: Arc<Queue>,
     /// What signs the cookies of sticky sessions where no key is configured.
     pub sticky_key: OnceLock<Arc<hmac::Key>>,
+    /// Copies of requests on their way here.
+    pub copies: AtomicU32,
 }

@@ -59,6 +59,7 @@ mod lookalikes;
 mod maintenance;
 mod metrics;
 mod middleware;
+mod mirror;
 mod mtls;
 mod overload;
 mod own_address;

@@ -252,6 +252,9 @@ fn the_parser_of_prometheus_client_reads_them_all() {
 const MAY_BE_WITHOUT_SERIES: &[&str] = &[
     "portolan_certificate_expiry_timestamp_seconds",
     "portolan_delegated_state",
+    "portolan_mirror_dropped_total",
+    "portolan_mirror_failed_total",
+    "portolan_mirror_sent_total",
     "portolan_redis_up",
     "portolan_tasks",
     "portolan_upstream_discovery_endpoints",

@@ -20,7 +20,7 @@ use crate::{error::Reason, wire::h1::body::BodyLength};
 
 pub use h1::Http1;
 pub use h2::{Connection as Http2Connection, Http2};
-pub use whole::{Trailers, whole};
+pub use whole::{Trailers, discarded, whole};
 
 /// A request on its way to an origin, and its response on the way back.
 pub enum Exchange {

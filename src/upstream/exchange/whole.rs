@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, response};
 
 use super::{Event, Exchange, Failure, RequestHead};
 
@@ -18,11 +18,7 @@ pub async fn whole(
     body: Bytes,
     most: usize,
 ) -> Result<Response<Bytes>, Failure> {
-    exchange.send_head(head)?;
-    if !body.is_empty() {
-        exchange.send_data(body)?;
-    }
-    exchange.send_end(None)?;
+    send(exchange, head, body)?;
     let mut response = None;
     let mut received = BytesMut::new();
     let mut trailers = None;
@@ -47,4 +43,29 @@ pub async fn whole(
         response.extensions_mut().insert(trailers);
     }
     Ok(response)
+}
+
+/// Sends a whole request and throws its response away, of which the head is kept.
+pub async fn discarded(
+    exchange: &mut Exchange,
+    head: RequestHead<'_>,
+    body: Bytes,
+    answered: &mut Option<response::Parts>,
+) -> Result<(), Failure> {
+    send(exchange, head, body)?;
+    loop {
+        match poll_fn(|cx| exchange.poll_event(cx)).await? {
+            Event::Room | Event::Informational(_) | Event::Data(_) => {}
+            Event::Head(parts, _) => *answered = Some(parts),
+            Event::Trailers(_) | Event::End => return Ok(()),
+        }
+    }
+}
+
+fn send(exchange: &mut Exchange, head: RequestHead<'_>, body: Bytes) -> Result<(), Failure> {
+    exchange.send_head(head)?;
+    if !body.is_empty() {
+        exchange.send_data(body)?;
+    }
+    exchange.send_end(None)
 }
