@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::support::{Origin, Proxy, Reply, config, until};
+use super::support::{Origin, Proxy, Reply, config, until, waited};
 
 const CONFIGURATION: &str = r#"
 listeners: { web: { bind: "127.0.0.1:0" } }
@@ -133,6 +133,25 @@ fn a_try_that_takes_too_long_is_given_up_for_another_endpoint() {
     let statuses: Vec<_> =
         (0..2).map(|_| proxy.client().send(request("POST", "/", "x")).response().status).collect();
     assert!(statuses.contains(&504), "{statuses:?}");
+}
+
+#[test]
+fn each_attempt_has_its_own_wait_for_the_first_byte() {
+    let slow = |response: &'static str| {
+        Origin::serving(move |exchange| {
+            waited::<()>(Duration::from_secs(2), || None);
+            exchange.send(response);
+            Reply::Keep
+        })
+    };
+    let (bad, good) = (slow(UNAVAILABLE), slow(OK));
+    let proxy = start(&[bad.address(), good.address()], "when: [503] }, timeouts: { first_byte: 3s");
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert_eq!(proxy.client().send(request("GET", "/", "")).response().status, 200));
+        }
+    });
+    assert_eq!((bad.requests().len(), good.requests().len()), (1, 2), "one of them was tried again");
 }
 
 #[test]
