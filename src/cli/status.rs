@@ -125,7 +125,9 @@ fn state_of_endpoint(endpoint: &Value) -> String {
     };
     let ejected = endpoint["ejected_seconds"].as_u64();
     let ejected = ejected.map(|left| format!(", ejected for {left}s")).unwrap_or_default();
-    format!("{health}{drained}{ejected}, weight {}", endpoint["weight"])
+    let failed = endpoint["check_failure"].as_str();
+    let failed = failed.map(|reason| format!(" (check failed: {reason})")).unwrap_or_default();
+    format!("{health}{failed}{drained}{ejected}, weight {}", endpoint["weight"])
 }
 
 fn discovery(source: &Value) -> String {
@@ -188,7 +190,7 @@ mod tests {
             "watching": { "by": "polling", "interval_seconds": 2, "reason": "the limit is used up" },
             "listeners": [{ "name": "web", "addresses": [":80"], "protocols": ["h1", "h2c"], "connections": 4 }],
             "upstreams": [{ "name": "app", "circuit": "half_open", "panic": true, "endpoints": [
-                { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "in_flight": 2 },
+                { "address": "10.0.0.1:80", "weight": 1, "healthy": false, "check_failure": "NOT_SERVING", "in_flight": 2 },
                 { "address": "10.0.0.2:80", "weight": 1, "healthy": true, "drained": true, "ejected_seconds": 7, "in_flight": 0 }] }],
             "tenants": [{ "name": "acme", "state": "kept", "since": "2026-01-31T00:00:00.000Z", "text": "error[a]" },
                 { "name": "globex", "state": "current", "since": "2026-01-31T00:00:00.000Z", "text": "" }],
@@ -203,7 +205,7 @@ mod tests {
             "listener web             :80 (h1, h2c), 4 open",
             "files                    polled every 2s: the limit is used up",
             "upstream app             circuit half open, panic: all endpoints are used",
-            "unhealthy, weight 1, 2 in flight",
+            "unhealthy (check failed: NOT_SERVING), weight 1, 2 in flight",
             "healthy, drained, ejected for 7s, weight 1, 0 in flight",
             "5 lines were lost",
             "tenant acme              its files are wrong, earlier ones serve",

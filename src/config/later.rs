@@ -9,7 +9,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("Certificate", &["acme"]),
     ("QuicDatagrams", &["true"]),
     ("Tenant", &["cache"]),
-    ("UpstreamHealth", &["grpc"]),
     ("Route", &["cache", "grpc", "grpc_json", "files", "hub"]),
     ("Proxy", &["split"]),
 ];

@@ -13,6 +13,7 @@ pub mod errors;
 pub mod external;
 pub mod field_name;
 pub mod forwarded;
+pub mod grpc;
 pub mod hop_by_hop;
 pub mod list;
 pub mod media_type;

@@ -279,6 +279,7 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
             "address": endpoint.address.to_string(),
             "weight": endpoint.shown_weight(),
             "healthy": endpoint.is_healthy(),
+            "check_failure": endpoint.check_failure().as_deref(),
             "drained": endpoint.state.drained() != Drained::No,
             "ejected_seconds": endpoint.ejected_for().map(|left| left.as_secs_f64().ceil() as u64),
             "in_flight": endpoint.state.in_flight(),
@@ -358,7 +359,8 @@ hosts: { www: { names: ["*"], routes: { all: { path: "/**", proxy: { upstream: a
         assert_eq!(json["listeners"][0]["addresses"], json!(["127.0.0.1:4711"]));
         assert_eq!(json["listeners"][0]["protocols"], json!(["h1", "h2c"]));
         let endpoint = json!({
-            "address": "10.0.0.1:80", "weight": 1, "healthy": true, "drained": false, "ejected_seconds": null, "in_flight": 0,
+            "address": "10.0.0.1:80", "weight": 1, "healthy": true, "check_failure": null, "drained": false,
+            "ejected_seconds": null, "in_flight": 0,
         });
         let upstream = json!({ "name": "app", "circuit": null, "panic": false, "endpoints": [endpoint] });
         assert_eq!(json["upstreams"], json!([upstream]));

@@ -1,7 +1,7 @@
 //! OTLP 1 (<https://opentelemetry.io/docs/specs/otlp/>), as far as an exporter of spans speaks it: what is sent, and
 //! what the answer means. Connections, HTTP and TLS are those of all requests of ours.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 
 use super::{config::Protocol, recording::attribute};
-use crate::{upstream::Trailers, value::Url};
+use crate::{http::grpc, upstream::Trailers, value::Url};
 
 /// Why spans were not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +25,6 @@ pub struct Failure {
 const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// Where the URL says nothing else.
 const HTTP: &str = "/v1/traces";
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// What stands before a message: whether it is compressed, and its length.
-const GRPC_PREFIX: usize = 5;
-/// CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE and DATA_LOSS: what the specification has tried again.
-const PASSING: [&str; 6] = ["1", "4", "10", "11", "14", "15"];
 
 /// The message that holds these spans.
 pub fn message(spans: Vec<Span>, service_name: &str) -> ExportTraceServiceRequest {
@@ -54,7 +47,7 @@ pub fn request(
 ) -> Request<Bytes> {
     let body = match protocol {
         Protocol::Http => message.encode_to_vec().into(),
-        Protocol::Grpc => framed(message),
+        Protocol::Grpc => grpc::framed(&message.encode_to_vec()),
     };
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
@@ -72,20 +65,11 @@ pub fn request(
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         }
         Protocol::Grpc => {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
     }
     request
-}
-
-fn framed(message: &ExportTraceServiceRequest) -> Bytes {
-    let length = message.encoded_len();
-    let mut body = BytesMut::with_capacity(GRPC_PREFIX + length);
-    body.put_u8(0);
-    body.put_u32(u32::try_from(length).expect("a batch is bounded far below that"));
-    message.encode(&mut body).expect("a buffer that grows takes every message");
-    body.freeze()
 }
 
 /// How many spans of a message the collector rejected, where it took the message.
@@ -99,7 +83,7 @@ pub fn outcome(response: &Response<Bytes>, protocol: Protocol) -> Result<u64, Fa
         Protocol::Http => &response.body()[..],
         Protocol::Grpc => {
             grpc_status(response)?;
-            response.body().get(GRPC_PREFIX..).unwrap_or_default()
+            grpc::message(response.body()).unwrap_or_default()
         }
     };
     // It took them: what it says beyond that need not be understood.
@@ -110,18 +94,16 @@ pub fn outcome(response: &Response<Bytes>, protocol: Protocol) -> Result<u64, Fa
 
 fn grpc_status(response: &Response<Bytes>) -> Result<(), Failure> {
     let trailers = response.extensions().get::<Trailers>().map(|Trailers(trailers)| trailers);
-    let said = |name: &HeaderName| -> Option<String> {
-        let of = |headers: &HeaderMap| Some(headers.get(name)?.to_str().ok()?.to_owned());
-        trailers.and_then(of).or_else(|| of(response.headers()))
+    let said = |fields: &HeaderMap| {
+        let status = grpc::Status::of(fields)?;
+        let message = fields.get(grpc::MESSAGE).and_then(|message| message.to_str().ok());
+        Some((status, message.unwrap_or_default().to_owned()))
     };
-    match said(&GRPC_STATUS).as_deref() {
-        Some("0") => Ok(()),
-        Some(code) => {
-            let message = said(&GRPC_MESSAGE).unwrap_or_default();
-            Err(Failure {
-                cause: format!("its gRPC status is {code}: {message}"),
-                may_pass: PASSING.contains(&code),
-            })
+    match trailers.and_then(said).or_else(|| said(response.headers())) {
+        Some((grpc::Status::OK, _)) => Ok(()),
+        Some((status, message)) => {
+            let cause = format!("its gRPC status is {status}: {message}");
+            Err(Failure { cause, may_pass: status.may_pass() })
         }
         None => {
             let cause = "it speaks no gRPC: OTLP/HTTP is `protocol: http`".to_owned();
@@ -136,11 +118,11 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: StatusCode, grpc: Option<&'static str>, body: &'static [u8]) -> Response<Bytes> {
+    fn answer(status: StatusCode, code: Option<&'static str>, body: &'static [u8]) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from_static(body));
         *response.status_mut() = status;
-        if let Some(grpc) = grpc {
-            let trailers = [(GRPC_STATUS, HeaderValue::from_static(grpc))].into_iter().collect();
+        if let Some(code) = code {
+            let trailers = [(grpc::STATUS, HeaderValue::from_static(code))].into_iter().collect();
             response.extensions_mut().insert(Trailers(trailers));
         }
         response

@@ -64,7 +64,7 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let endpoints = endpoints::endpoints(&config.endpoints, cx);
     let protocol = protocol(name, config, cx.out);
     let tls = config.tls.as_ref().map(|tls| self::tls(tls, cx));
-    let health = config.health.as_ref().map(|health| self::health(health, cx.out));
+    let health = config.health.as_ref().map(|health| self::health(health, config, cx.out));
     let (first_byte, body_idle) = (cx.first_byte, cx.body_idle);
     let connect = duration(config.timeouts.connect, CONNECT, cx.out);
     let first_byte = duration(config.timeouts.first_byte, first_byte, cx.out);
@@ -183,22 +183,21 @@ fn authorities(written: &Spanned<FilePath>, verify: Verify, cx: &mut Context<'_>
     Authorities::of_file(written, &pem).map_err(|problem| cx.out.push(problem)).ok()
 }
 
-fn health(written: &Spanned<config::Health>, out: &mut Diagnostics) -> Option<Health> {
-    let probe = match (&written.http, &written.tcp) {
-        (Some(http), None) => http_probe(http, out),
-        (None, Some(config::TcpCheck {})) => Some(Probe::Tcp),
-        (Some(_), Some(_)) => {
-            let message = "health is checked by http or by tcp, not by both";
-            refuse(
-                out,
-                Diagnostic::error(Code::BadValue, written.span, message)
-                    .help("http says more: take tcp away"),
-            )
-        }
-        (None, None) => {
+fn health(written: &Spanned<config::Health>, config: &Config, out: &mut Diagnostics) -> Option<Health> {
+    let probe = match (&written.http, &written.tcp, &written.grpc) {
+        (Some(http), None, None) => http_probe(http, out),
+        (None, Some(config::TcpCheck {}), None) => Some(Probe::Tcp),
+        (None, None, Some(grpc)) => grpc_probe(grpc, config.protocol, out),
+        (None, None, None) => {
             let message = "health does not say how it is checked";
-            let help = "http: { path: /health } asks for a page, tcp: {} connects";
+            let help =
+                "http: { path: /health } asks for a page, grpc: {} asks a gRPC server, tcp: {} connects";
             refuse(out, Diagnostic::error(Code::MissingKey, written.span, message).help(help))
+        }
+        _ => {
+            let message = "health is checked by one of http, grpc and tcp (got several)";
+            let help = "keep http or grpc: a connection alone says less";
+            refuse(out, Diagnostic::error(Code::BadValue, written.span, message).help(help))
         }
     };
     let interval = duration(written.interval, CHECK_INTERVAL, out);
@@ -223,15 +222,39 @@ fn http_probe(written: &config::HttpCheck, out: &mut Diagnostics) -> Option<Prob
             refuse(out, Diagnostic::error(Code::BadValue, written.path.span, message))
         }
     };
-    let host = written.host.as_ref().map(|host| match Host::parse(host) {
-        Some(parsed) => Some(parsed),
-        None => {
-            let message = format!("{:?} is no host: a name or address, with or without a port", host.value);
-            refuse(out, Diagnostic::error(Code::BadValue, host.span, message))
-        }
-    });
+    let host = written.host.as_ref().map(|host| checked_host(host, out));
     let status = written.status.as_ref().map_or(200..=299, |status| status.0.clone());
     Some(Probe::Http { path: path?, status, host: given(host)? })
+}
+
+fn grpc_probe(
+    written: &Spanned<config::GrpcCheck>,
+    protocol: Option<Spanned<Protocol>>,
+    out: &mut Diagnostics,
+) -> Option<Probe> {
+    let host = written.host.as_ref().map(|host| checked_host(host, out));
+    if protocol.is_none_or(|protocol| protocol.value == Protocol::H1) {
+        let message = "gRPC needs HTTP/2, but the upstream's protocol is h1";
+        let problem = Diagnostic::error(Code::BadValue, written.span, message)
+            .help("write protocol: h2c (cleartext), or protocol: h2 with tls");
+        return refuse(
+            out,
+            match protocol {
+                Some(protocol) => problem.label(protocol.span, "the protocol is written here"),
+                None => problem,
+            },
+        );
+    }
+    Some(Probe::Grpc { service: written.service.clone().unwrap_or_default(), host: given(host)? })
+}
+
+fn checked_host(written: &Spanned<String>, out: &mut Diagnostics) -> Option<Host> {
+    let host = Host::parse(written);
+    if host.is_none() {
+        let message = format!("{:?} is no host: a name or address, with or without a port", written.value);
+        out.push(Diagnostic::error(Code::BadValue, written.span, message));
+    }
+    host
 }
 
 /// A time that something must end in: none at all and what is as good as for ever are refused.

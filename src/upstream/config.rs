@@ -311,7 +311,7 @@ pub enum Verify {
     None,
 }
 
-/// Active health checks, by exactly one of http and tcp. An endpoint starts healthy. Unhealthy endpoints get no requests,
+/// Active health checks, by exactly one of http, tcp and grpc. An endpoint starts healthy. Unhealthy endpoints get no requests,
 /// unless panic_threshold is set; if none is healthy, requests get 503.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -323,6 +323,9 @@ pub struct Health {
     /// The endpoint is healthy if it accepts a connection.
     #[serde(default)]
     pub tcp: Option<TcpCheck>,
+    /// The endpoint is healthy if it answers SERVING to grpc.health.v1.Health/Check. Needs `protocol: h2`, `h2c` or `auto`.
+    #[serde(default)]
+    pub grpc: Option<Spanned<GrpcCheck>>,
     /// Time from the end of a check to the next one. Default 5s.
     #[serde(default)]
     pub interval: Option<Spanned<Duration>>,
@@ -355,6 +358,16 @@ pub struct HttpCheck {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {}
+
+/// A check by the gRPC health checking protocol.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcCheck {
+    /// The name of the service, as shop.v1.Orders. Default: the whole server.
+    pub service: Option<String>,
+    /// The authority. Default: tls.server_name, or the endpoint's address.
+    pub host: Option<Spanned<String>>,
+}
 
 /// The pool of connections to each endpoint.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

@@ -213,6 +213,11 @@ impl Endpoint {
         self.checker.is_none() || self.state.is_healthy()
     }
 
+    /// Why its last health check failed, where it did.
+    pub fn check_failure(&self) -> Option<Arc<str>> {
+        self.checker.as_ref().and_then(|checker| checker.failure())
+    }
+
     /// Whether requests may be sent to it: its checks pass, and it is not ejected.
     pub fn is_usable(&self) -> bool {
         self.is_usable_despite(0)

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,6 +26,8 @@ pub struct Checker {
     state: Arc<EndpointState>,
     target: Target,
     prober: Arc<Prober>,
+    /// Why the last check failed, where it did.
+    failed: Mutex<Option<Arc<str>>>,
     /// Whether a task was handed out that has not ended.
     runs: AtomicBool,
     /// Dropped with the checker, by which its task learns at once that it is gone.
@@ -60,7 +62,12 @@ impl Checker {
         prober: Arc<Prober>,
     ) -> Self {
         let (runs, alive) = (AtomicBool::new(false), watch::Sender::new(()));
-        Self { upstream, address, health, state, target, prober, runs, alive }
+        Self { upstream, address, health, state, target, prober, failed: Mutex::default(), runs, alive }
+    }
+
+    /// Why the last check failed; `None` where it passed, or was not done yet.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn check(&self, streak: &mut Streak) {
@@ -68,6 +75,8 @@ impl Checker {
         let result = tokio::time::timeout(self.health.timeout, result)
             .await
             .unwrap_or_else(|_| Err(format!("no answer in {:?}", self.health.timeout)));
+        let failed = result.as_ref().err().map(|reason| reason.as_str().into());
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         self.end_ejection(streak, result.is_ok());
         if streak.turns(self.state.is_healthy(), result.is_ok(), &self.health) {
             self.state.set_healthy(result.is_ok());

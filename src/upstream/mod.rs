@@ -17,6 +17,7 @@ pub mod exchange;
 mod failure;
 mod fill;
 mod following;
+mod grpc_health;
 mod guarded;
 mod handshake;
 mod health;

@@ -1,17 +1,19 @@
-//! One health check: a connection, or a request and the head of its response.
+//! One health check: a connection, a request and the head of its response, or a gRPC call.
 //!
 //! Pingora's HttpHealthCheck is not used for it: each owns two connectors, each with the system's authorities
 //! loaded, and over HTTP/2 it sends neither scheme nor authority.
 
 use std::{future::poll_fn, sync::Arc};
 
-use http::{HeaderValue, Request, header, uri::PathAndQuery};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header, request, uri::PathAndQuery};
 use pingora::upstreams::peer::HttpPeer;
 
 use super::{
     config::Protocol,
     connections::{Connector, Key, Route},
-    exchange::{Event, Failure, RequestHead},
+    exchange::{Event, Exchange, Failure, RequestHead, whole},
+    grpc_health,
     settings::{EndpointSettings, Health, Host, Pool, Probe, Settings},
     tls::{ServerName, name_for},
 };
@@ -40,7 +42,7 @@ impl Target {
     /// A target connected to as `peer` is, but within the check's timeout.
     pub fn new(settings: &Settings, health: &Health, own: &EndpointSettings, mut peer: HttpPeer) -> Self {
         let host = match &health.probe {
-            Probe::Http { host: Some(host), .. } => host.clone(),
+            Probe::Http { host: Some(host), .. } | Probe::Grpc { host: Some(host), .. } => host.clone(),
             _ => Host::of_endpoint(settings, own),
         };
         let asks_for_host = settings.tls.as_ref().is_some_and(|tls| tls.server_name == ServerName::Request);
@@ -57,6 +59,15 @@ impl Target {
             is_tls: settings.tls.is_some(),
             limits: settings.response_limits,
         }
+    }
+
+    fn head<'a>(
+        &self,
+        parts: &'a request::Parts,
+        body: BodyLength,
+        host: &'a HeaderValue,
+    ) -> RequestHead<'a> {
+        RequestHead { parts, host, tls: self.is_tls, body, tunnel: None }
     }
 }
 
@@ -82,30 +93,19 @@ impl Prober {
                     false => Err(format!("status {got}")),
                 }
             }
+            Probe::Grpc { service, .. } => {
+                let response = self.call(service, target).await.map_err(|failure| failure.to_string())?;
+                grpc_health::verdict(&response)
+            }
         }
     }
 
     /// The status that a request on a connection of its own is answered with.
     async fn get(&self, path: &PathAndQuery, target: &Target) -> Result<u16, Failure> {
-        let route = Route {
-            connections: Arc::default(),
-            key: Key::default(),
-            protocol: target.protocol,
-            limits: target.limits,
-            pool: Pool::of_idle(Default::default()),
-        };
-        let mut exchange = self.connector.open(&route, Box::new(target.peer.clone()), true).await?;
-        let (mut parts, ()) = Request::new(()).into_parts();
+        let mut exchange = self.open(target, target.protocol).await?;
+        let mut parts = head();
         parts.uri = path.clone().into();
-        parts.headers.insert(header::USER_AGENT, HeaderValue::from_static("portolan-health"));
-        let head = RequestHead {
-            parts: &parts,
-            host: &target.host.field(),
-            tls: target.is_tls,
-            body: BodyLength::Empty,
-            tunnel: None,
-        };
-        exchange.send_head(head)?;
+        exchange.send_head(target.head(&parts, BodyLength::Empty, &target.host.field()))?;
         exchange.send_end(None)?;
         let mut status = None;
         let mut read = 0;
@@ -119,4 +119,36 @@ impl Prober {
             }
         }
     }
+
+    /// The response to a gRPC health check on a connection of its own.
+    async fn call(&self, service: &str, target: &Target) -> Result<Response<Bytes>, Failure> {
+        // HTTP/1.1 is no choice, where ALPN has one.
+        let protocol = if target.protocol == Protocol::Auto { Protocol::H2 } else { target.protocol };
+        let mut exchange = self.open(target, protocol).await?;
+        let mut parts = head();
+        grpc_health::complete(&mut parts);
+        let question = grpc_health::question(service);
+        let host = target.host.field();
+        let head = target.head(&parts, BodyLength::Exact(question.len() as u64), &host);
+        whole(&mut exchange, head, question, grpc_health::MOST_BODY).await
+    }
+
+    /// A connection of its own.
+    async fn open(&self, target: &Target, protocol: Protocol) -> Result<Exchange, Failure> {
+        let route = Route {
+            connections: Arc::default(),
+            key: Key::default(),
+            protocol,
+            limits: target.limits,
+            pool: Pool::of_idle(Default::default()),
+        };
+        self.connector.open(&route, Box::new(target.peer.clone()), true).await
+    }
+}
+
+/// The head of a request, but for its target.
+fn head() -> request::Parts {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.headers.insert(header::USER_AGENT, HeaderValue::from_static("portolan-health"));
+    parts
 }

@@ -210,6 +210,12 @@ pub enum Probe {
         /// The Host sent; without one the server name, or the endpoint's address.
         host: Option<Host>,
     },
+    Grpc {
+        /// The name of the service, or "" for the whole server.
+        service: String,
+        /// The authority sent; without one the same as above.
+        host: Option<Host>,
+    },
 }
 
 impl EndpointSettings {

@@ -39,6 +39,7 @@ mod farewell;
 mod forward;
 mod forward_auth;
 mod forwarding;
+mod grpc_health;
 mod h2_frames;
 mod h2_strictness;
 mod h3_strictness;

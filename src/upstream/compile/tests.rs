@@ -43,6 +43,7 @@ fn one() -> Config {
 fn http(path: &str) -> config::Health {
     config::Health {
         http: Some(config::HttpCheck { path: at(1, path.into()), status: None, host: None }),
+        grpc: None,
         tcp: None,
         interval: None,
         timeout: None,
@@ -258,6 +259,18 @@ fn health_is_checked() {
     };
     assert_eq!(error(&with(&|health| health.http = None)), (Code::MissingKey, 9));
     assert_eq!(error(&with(&|health| health.tcp = Some(config::TcpCheck {}))), (Code::BadValue, 9));
+    let grpc = |service: Option<&str>| {
+        let check = config::GrpcCheck { service: service.map(str::to_owned), host: None };
+        config::Health { http: None, grpc: Some(at(6, check)), ..http("/") }
+    };
+    assert_eq!(error(&with(&|health| health.grpc = grpc(None).grpc)), (Code::BadValue, 9));
+    assert_eq!(error(&with(&|health| *health = grpc(None))), (Code::BadValue, 6), "HTTP/1.1 has no gRPC");
+    for (service, expected) in [(None, ""), (Some("a.B"), "a.B")] {
+        let protocol = Some(at(3, Protocol::H2c));
+        let settings = good(&Config { protocol, ..with(&|health| *health = grpc(service)) });
+        let probe = Probe::Grpc { service: expected.to_owned(), host: None };
+        assert_eq!(settings.health.unwrap().probe, probe);
+    }
     assert_eq!(error(&with(&|health| health.interval = Some(at(8, text("0s"))))), (Code::BadValue, 8));
     for wrong in ["", "ready", "/a b", "/a#b", "http://a/"] {
         assert_eq!(error(&with(&|health| *health = http(wrong))), (Code::BadValue, 1), "{wrong:?}");

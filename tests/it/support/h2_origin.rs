@@ -29,6 +29,16 @@ enum Answer {
     Length,
     /// So many bytes, while the body is read.
     AtOnce(usize),
+    Told(Told),
+}
+
+/// An answer in full. Without trailers the body ends the stream; without a body too, the head does.
+#[derive(Clone, Copy, Default)]
+pub struct Told {
+    pub status: u16,
+    pub head: &'static [(&'static str, &'static str)],
+    pub body: Option<&'static [u8]>,
+    pub trailers: Option<&'static [(&'static str, &'static str)]>,
 }
 
 impl HyperH2 {
@@ -65,6 +75,11 @@ impl H2Origin {
     /// Answers every request with so many bytes, while it reads the body.
     pub fn answering_at_once(length: usize) -> Self {
         Self::start(Answer::AtOnce(length))
+    }
+
+    /// Answers every request with this.
+    pub fn answering(told: Told) -> Self {
+        Self::start(Answer::Told(told))
     }
 
     fn start(answer: Answer) -> Self {
@@ -129,6 +144,16 @@ impl Answer {
                 tokio::spawn(say(body, length));
                 count(request.into_body()).await.map(drop)
             }
+            Self::Told(Told { status, head, body: told, trailers }) => {
+                count(request.into_body()).await?;
+                let mut response = Response::builder().status(status).body(()).expect("a response");
+                *response.headers_mut() = fields(head);
+                let mut body = respond.send_response(response, told.is_none() && trailers.is_none())?;
+                if let Some(told) = told {
+                    body.send_data(Bytes::from_static(told), trailers.is_none())?;
+                }
+                trailers.map_or(Ok(()), |trailers| body.send_trailers(fields(trailers)))
+            }
             Self::Length => {
                 let length = count(request.into_body()).await?;
                 let mut body = respond.send_response(response, false)?;
@@ -136,6 +161,13 @@ impl Answer {
             }
         }
     }
+}
+
+fn fields(list: &[(&str, &str)]) -> HeaderMap {
+    let field = |(name, value): &(&str, &str)| -> (http::HeaderName, http::HeaderValue) {
+        (name.parse().expect("a name"), value.parse().expect("a value"))
+    };
+    list.iter().map(field).collect()
 }
 
 /// Reads a body, and says how long it is.

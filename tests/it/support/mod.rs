@@ -30,7 +30,7 @@ pub use client::Client;
 pub use dns::{Answer, Dnsmasq, ToldDns};
 pub use frames::Frames;
 pub use h2_client::{H2Client, Reaction};
-pub use h2_origin::{H2Origin, HyperH2};
+pub use h2_origin::{H2Origin, HyperH2, Told};
 pub use h3::Http3;
 pub use haproxy::Haproxy;
 pub use held::Held;

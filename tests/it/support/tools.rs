@@ -49,8 +49,8 @@ pub fn runs(name: &str) -> bool {
     probe.is_ok_and(|output| output.status.success())
 }
 
-/// A Python program that has `aioquic`, `websockets`, `prometheus_client`, `jwt`, `cryptography`, `h2`, `wsproto`, `grpc` and
-/// OpenTelemetry's messages; it is killed with this.
+/// A Python program that has `aioquic`, `websockets`, `prometheus_client`, `jwt`, `cryptography`, `h2`, `wsproto`, `grpc`, `grpc_health`
+/// and OpenTelemetry's messages; it is killed with this.
 pub struct Python {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -96,7 +96,7 @@ impl Drop for Python {
     }
 }
 
-const MODULES: &str = "import aioquic, cryptography, grpc, h2, jwt, opentelemetry.proto.collector.trace.v1, prometheus_client, websockets, \
+const MODULES: &str = "import aioquic, cryptography, grpc, grpc_health.v1, h2, jwt, opentelemetry.proto.collector.trace.v1, prometheus_client, websockets, \
      wsproto";
 
 /// The first interpreter that has all that is imported: the one that `tests/install` made, the system's, the user's.
