@@ -6,4 +6,5 @@ pub mod proxy;
 pub mod redirect;
 pub mod respond;
 mod rewrite;
+pub mod split;
 mod target;

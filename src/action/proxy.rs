@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{
     mirror::{self, Mirror},
     rewrite::RegexRewrite,
+    split::config::{Entry, SplitBy},
     target,
 };
 use crate::{
@@ -18,13 +19,22 @@ use crate::{
     value::{Name, OneOrMany, Span, Spanned, Template, TextOr, Variables},
 };
 
-/// Sends the request to an upstream.
+/// Sends the request to an upstream, or to one of several. Exactly one of `upstream` and `split` stands in it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Proxy")]
 pub struct Config {
     /// The upstream's name.
-    pub upstream: Spanned<Name>,
+    #[serde(default)]
+    pub upstream: Option<Spanned<Name>>,
+    /// Upstreams that share the requests, each with a weight or conditions: [{ upstream: app, weight: 95 }, { upstream: next,
+    /// weight: 5 }]. The first entry whose conditions a request meets gets it; otherwise the weights decide.
+    #[serde(default)]
+    pub split: Option<Spanned<Vec<Spanned<Entry>>>>,
+    /// What keeps a user on one side of the split: client_ip, "header:NAME", "cookie:NAME", "query:NAME", or
+    /// { cookie: NAME, ttl: 30d }, which Portolan sets. Default: each request is drawn at random.
+    #[serde(default)]
+    pub split_by: Option<Spanned<SplitBy>>,
     /// The path sent: a template such as "/v2/{id}", { strip_prefix: /api }, or { regex: '^/users/(?<id>[0-9]+)$', to:
     /// "/u/{id}" }. Default: as it came.
     #[serde(default)]
@@ -285,7 +295,9 @@ mod tests {
 
     fn config(rewrite: Option<Rewrite>, host_header: Option<&str>) -> Config {
         Config {
-            upstream: spanned("u".parse().unwrap()),
+            upstream: Some(spanned("u".parse().unwrap())),
+            split: None,
+            split_by: None,
             rewrite: rewrite.map(|rewrite| Box::new(spanned(rewrite))),
             host_header: host_header.map(|text| spanned(text.to_owned())),
             mirror: None,

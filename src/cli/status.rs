@@ -84,6 +84,16 @@ fn text(status: &Value) -> String {
             );
         }
     }
+    for split in list(&status["splits"]) {
+        line(&mut text, &format!("split {}", split["name"].as_str().unwrap_or_default()), "");
+        for side in list(&split["sides"]) {
+            line(
+                &mut text,
+                &format!("  {}", side["name"].as_str().unwrap_or_default()),
+                &state_of_side(side),
+            );
+        }
+    }
     for tenant in list(&status["tenants"]) {
         let name = format!("tenant {}", tenant["name"].as_str().unwrap_or_default());
         line(&mut text, &name, tenants(tenant));
@@ -128,6 +138,21 @@ fn state_of_endpoint(endpoint: &Value) -> String {
     let failed = endpoint["check_failure"].as_str();
     let failed = failed.map(|reason| format!(" (check failed: {reason})")).unwrap_or_default();
     format!("{health}{failed}{drained}{ejected}, weight {}", endpoint["weight"])
+}
+
+fn state_of_side(side: &Value) -> String {
+    let upstream = side["upstream"].as_str().unwrap_or_default();
+    let canary = &side["canary"];
+    let state = match (canary["state"].as_str(), canary["seconds_left"].as_u64()) {
+        (None, _) => String::new(),
+        (Some(_), Some(left)) => format!(", canary stepped back for {left}s"),
+        (Some(state), None) => format!(", canary {state}"),
+    };
+    let failed = match canary["requests"].as_u64() {
+        Some(requests @ 1..) => format!(", {} of {requests} requests failed", canary["failures"]),
+        _ => String::new(),
+    };
+    format!("upstream {upstream}, weight {}{state}{failed}", side["weight"])
 }
 
 fn discovery(source: &Value) -> String {

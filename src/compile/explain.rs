@@ -6,10 +6,12 @@ use http::HeaderMap;
 use serde::Serialize;
 
 use super::{
+    explain_split::Sides,
     query::{Answered, Query, QueryError, Refusal},
     routes,
 };
 use crate::{
+    action::split::Decision,
     http::cookie,
     routing::NearMiss,
     snapshot::{Action, Snapshot},
@@ -33,6 +35,9 @@ pub struct Explanation {
     pub action: String,
     /// The status and fields of a local answer.
     pub answer: Option<Answer>,
+    /// The sides of a split, and the one that it goes to.
+    pub split: Option<Sides>,
+    /// Nothing where chance decides between several.
     pub upstream: Option<Pool>,
     /// Where copies of it go.
     pub mirrors: Vec<String>,
@@ -113,13 +118,17 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryE
     let answered = query.answer(&snapshot.listeners)?;
     let route = answered.route;
     let host = route.names.host.as_ref();
-    let upstream = match &route.action {
-        Action::Proxy(proxy) => Some(pool(&proxy.upstream, &query.headers)),
+    let split = answered.split();
+    let upstream = match (answered.upstreams().as_slice(), &split) {
+        ([upstream], _) | ([upstream, ..], Some((_, Decision::Side(_)))) => {
+            Some(pool(upstream, &query.headers))
+        }
         _ => None,
     };
-    let mirrors = match &route.action {
-        Action::Proxy(proxy) => proxy.mirrors.iter().map(ToString::to_string).collect(),
-        _ => Vec::new(),
+    let proxy = match &route.action {
+        Action::Proxy(proxy) => Some(proxy),
+        Action::Split(split) => Some(split.any_proxy()),
+        _ => None,
     };
     Ok(Explanation {
         request: format!("{} {}://{}{}", query.method, query.scheme.as_str(), query.host, query.path),
@@ -135,8 +144,11 @@ pub fn explain(snapshot: &Snapshot, query: &Query) -> Result<Explanation, QueryE
             status: answer.status().as_u16(),
             fields: answer.headers().iter().map(|(name, value)| field(name, value)).collect(),
         }),
+        split: split.map(|(split, decision)| Sides::of(split, &decision)),
         upstream,
-        mirrors,
+        mirrors: proxy
+            .map(|proxy| proxy.mirrors.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
         sent: answered.sent(),
         near_misses: near_misses(&answered),
     })
@@ -244,6 +256,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(sent) = &self.sent {
             line("sends", sent)?;
+        }
+        for (place, text) in self.split.iter().flat_map(Sides::lines).enumerate() {
+            line(if place == 0 { "split" } else { "" }, &text)?;
         }
         for (place, endpoint) in self.upstream.iter().flat_map(|pool| &pool.endpoints).enumerate() {
             let health = if endpoint.healthy { "healthy" } else { "unhealthy" };

@@ -61,8 +61,11 @@ pub(super) fn draft<'a>(
     listeners: &[listeners::Draft<'a>],
     errors: &Arc<Errors>,
 ) -> Vec<Draft<'a>> {
-    let own_routes = |owner: &Name, written| routes(cx, upstreams, &cx.denied_to_clients_of(owner), written);
-    let sets = cx.document.route_sets.iter().map(|set| own_routes(&set.name, &set.value));
+    let own_routes = |section: &str, owner: &Name, written| {
+        let site = format!("{section}.{owner}");
+        routes(cx, upstreams, &cx.denied_to_clients_of(owner), (&site, written))
+    };
+    let sets = cx.document.route_sets.iter().map(|set| own_routes("route_sets", &set.name, &set.value));
     let sets = RouteSets(sets.collect());
     let allowed = delegated::allowed(cx);
     let draft = |entry: &'a Entry<Name, host::Host>| {
@@ -72,7 +75,7 @@ pub(super) fn draft<'a>(
         chains::check_kinds(cx, &config.without);
         let own = answers::errors(cx, config.errors.as_ref());
         let tls = config.tls.as_deref().inspect(|tls| check_tls(cx, tls, &listeners));
-        let routes = all_routes(cx, config, own_routes(name, &config.routes), &sets, name);
+        let routes = all_routes(cx, config, own_routes("hosts", name, &config.routes), &sets, name);
         sticky::warn_of_one_cookie(cx, name, &routes);
         Draft {
             name,
@@ -102,9 +105,9 @@ fn routes<'a>(
     cx: &Context<'a>,
     upstreams: &Upstreams,
     denied: &Denied,
-    written: &'a crate::value::Named<host::Route>,
+    (site, written): (&str, &'a crate::value::Named<host::Route>),
 ) -> Vec<Rc<Route<'a>>> {
-    written.iter().map(|entry| Rc::new(route::draft(cx, upstreams, denied, entry))).collect()
+    written.iter().map(|entry| Rc::new(route::draft(cx, upstreams, denied, (site, entry)))).collect()
 }
 
 fn patterns(

@@ -11,6 +11,7 @@ mod chains;
 mod context;
 mod delegated;
 pub mod explain;
+mod explain_split;
 mod handshake;
 mod hosts;
 mod listeners;
@@ -21,6 +22,7 @@ mod route;
 pub mod routes;
 mod settings;
 mod spans;
+mod split;
 mod sticky;
 mod tables;
 mod tests_section;
@@ -34,6 +36,7 @@ pub use tests_section::{Outcome, Test, failed, run};
 use std::sync::Arc;
 
 use crate::{
+    action::split as split_action,
     config::{Document, Inputs},
     diagnostic::{Diagnostics, Sources},
     middleware::{HeavyWork, Windows, basic_auth, jwt, limit},
@@ -49,6 +52,7 @@ use context::Context;
 /// What outlives a snapshot and is handed from one to the next.
 pub struct Registries {
     pub upstreams: upstream::Registry,
+    pub splits: split_action::Registry,
     pub limits: limit::Registry,
     pub passwords: basic_auth::Registry,
     pub jwks: jwt::Registry,
@@ -69,6 +73,7 @@ impl Default for Registries {
         let metrics = Arc::<Metrics>::default();
         Self {
             upstreams: upstream::Registry::new(Clock::machine(), None, metrics.clone()),
+            splits: split_action::Registry::new(Clock::machine(), metrics.clone()),
             limits: limit::Registry::new(Clock::machine()),
             passwords: basic_auth::Registry::default(),
             jwks: jwt::Registry::new(Clock::machine()),

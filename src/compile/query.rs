@@ -11,12 +11,14 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header::AL
 
 use super::listeners::port;
 use crate::{
+    action::split::{Decision, Split},
     config::listener::Scheme,
     error::Reason,
     http::{authority::Authority, path},
     matcher::Head,
     routing::{Allow, Found},
     snapshot::{Action, Listener, Route},
+    upstream::{self, Upstream},
     value::{Name, Params, Variable, Variables},
 };
 
@@ -195,7 +197,28 @@ impl Answered<'_, '_> {
             Action::Unmatched | Action::Forward(_) => {
                 self.refusal.as_ref().map(|refusal| refusal.answer(&self.query.method))
             }
-            Action::Proxy(_) => None,
+            Action::Proxy(_) | Action::Split(_) => None,
+        }
+    }
+
+    /// The split that it comes to, and what can be said of its side: what canaries do is not asked.
+    pub fn split(&self) -> Option<(&Split, Decision)> {
+        let Action::Split(split) = &self.route.action else { return None };
+        let Query { client_ip, host, headers, .. } = &self.query;
+        let (path, query) = (self.path.as_str(), self.query.query.as_deref());
+        let facts = upstream::Facts { client_ip: *client_ip, host, path, query, headers };
+        Some((split, split.decide(&self.query.facts(), &facts)))
+    }
+
+    /// The upstreams that it may go to: one, unless chance decides.
+    pub fn upstreams(&self) -> Vec<&Arc<Upstream>> {
+        match self.split() {
+            Some((split, Decision::Side(chosen))) => vec![&split.sides[chosen.side].proxy.upstream],
+            Some((split, Decision::Chance)) => {
+                let drawn = split.sides.iter().filter(|side| side.weight > 0);
+                drawn.map(|side| &side.proxy.upstream).collect()
+            }
+            None => self.route.action.upstreams().into_iter().map(|(upstream, _)| upstream).collect(),
         }
     }
 
@@ -203,6 +226,7 @@ impl Answered<'_, '_> {
     pub fn sent(&self) -> Option<String> {
         match &self.route.action {
             Action::Proxy(proxy) => proxy.target(&self.path, self.query.query.as_deref(), self),
+            Action::Split(split) => split.any_proxy().target(&self.path, self.query.query.as_deref(), self),
             _ => None,
         }
     }

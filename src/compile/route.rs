@@ -8,6 +8,7 @@ use super::{
     answers::{self, OwnErrors},
     chains,
     context::Context,
+    split,
     upstreams::{BODY_IDLE, FIRST_BYTE, Upstreams, timeout},
 };
 use crate::{
@@ -48,13 +49,13 @@ pub(super) fn draft<'a>(
     cx: &Context<'a>,
     upstreams: &Upstreams,
     denied: &Denied,
-    entry: &'a Entry<Name, host::Route>,
+    (site, entry): (&str, &'a Entry<Name, host::Route>),
 ) -> Draft<'a> {
     let (name, config) = (&entry.name, &entry.value);
     let (patterns, places) = patterns(cx, name, config);
     let captured = captures(&patterns);
     chains::check_kinds(cx, &config.without);
-    let action = || action(cx, upstreams, denied, (name, config), &patterns);
+    let action = || action(cx, upstreams, denied, (site, name, config), &patterns);
     let action = match patterns.len() == config.path.0.len() {
         true => action(),
         false => cx.report.muted(OF_CAPTURES, action),
@@ -124,13 +125,14 @@ fn action(
     cx: &Context<'_>,
     upstreams: &Upstreams,
     denied: &Denied,
-    (name, config): (&Spanned<Name>, &host::Route),
+    (site, name, config): (&str, &Spanned<Name>, &host::Route),
     patterns: &[Pattern],
 ) -> Option<Action> {
     let captures = &captures(patterns);
     let is_one = exactly_one(cx, name, config);
     refuse_timeouts(cx, config);
-    let proxy = config.proxy.as_deref().map(|written| proxy(cx, upstreams, written, config, captures));
+    let site = || format!("{site}.{name}");
+    let proxy = config.proxy.as_ref().map(|written| proxy(cx, upstreams, (written, config), &site, captures));
     let redirect = config.redirect.as_deref().map(|written| {
         let made = cx.report.collect(|diagnostics| redirect::compile(written, captures, diagnostics));
         made.map(|redirect| Action::Redirect(Arc::new(redirect)))
@@ -178,11 +180,46 @@ fn exactly_one(cx: &Context<'_>, name: &Spanned<Name>, config: &host::Route) -> 
 fn proxy(
     cx: &Context<'_>,
     upstreams: &Upstreams,
-    written: &proxy::Config,
-    config: &host::Route,
+    (written, config): (&Spanned<proxy::Config>, &host::Route),
+    site: &dyn Fn() -> String,
     captures: &[&str],
 ) -> Option<Action> {
-    let upstream = upstreams.find(cx, &written.upstream)?;
+    if let (Some(by), None) = (&written.split_by, &written.split) {
+        let problem = Diagnostic::error(Code::NoEffect, by.span, "split_by has no effect without split");
+        cx.report
+            .push(problem.help("add split: [{ upstream: app, weight: 95 }, { upstream: next, weight: 5 }]"));
+    }
+    let to = |upstream: &Spanned<Name>| proxy_to(cx, upstreams, (written, config), upstream, captures);
+    match (&written.upstream, &written.split) {
+        (Some(upstream), None) => {
+            let proxy = to(upstream)?;
+            Some(Action::Proxy(cx.alike.proxies.share(proxy, Proxy::does_the_same)))
+        }
+        (None, Some(entries)) => split::split(cx, (written, entries), &site(), to),
+        (Some(upstream), Some(entries)) => {
+            let message = "proxy has upstream and split: it must have one of them";
+            let problem = Diagnostic::error(Code::BadValue, entries.span, message);
+            let problem = problem.label(upstream.span, "upstream is written here");
+            cx.report.push(problem.help("make the upstream an entry of split"));
+            None
+        }
+        (None, None) => {
+            let problem = Diagnostic::error(Code::MissingKey, written.span, "proxy has no upstream");
+            cx.report.push(problem.help("add upstream: NAME, or split with several"));
+            None
+        }
+    }
+}
+
+/// What is done with requests that go to one upstream.
+fn proxy_to(
+    cx: &Context<'_>,
+    upstreams: &Upstreams,
+    (written, config): (&proxy::Config, &host::Route),
+    upstream: &Spanned<Name>,
+    captures: &[&str],
+) -> Option<Arc<Proxy>> {
+    let upstream = upstreams.find(cx, upstream)?;
     // The other defaults are the upstream's where it says nothing else.
     let defaults = &cx.document.defaults.timeouts;
     let own = config.timeouts();
@@ -203,7 +240,7 @@ fn proxy(
     };
     let to = (upstream, mirrors);
     let made = cx.report.collect(|diagnostics| proxy::compile(written, captures, to, timeouts, diagnostics));
-    made.map(|proxy| Action::Proxy(cx.alike.proxies.share(Arc::new(proxy), Proxy::does_the_same)))
+    made.map(Arc::new)
 }
 
 fn forward(

@@ -74,6 +74,7 @@ fn chain(route: &Route) -> Vec<&'static str> {
 pub(super) fn action(action: &Action) -> String {
     match action {
         Action::Proxy(proxy) => format!("proxy {}", proxy.upstream.name),
+        Action::Split(split) => split.to_string(),
         Action::Redirect(redirect) => format!("redirect {}", redirect.status.as_u16()),
         Action::Respond(respond) => format!("respond {}", respond.status.as_u16()),
         Action::Forward(_) => "forward".into(),

@@ -5,7 +5,6 @@ use std::{rc::Rc, sync::Arc};
 use super::{context::Context, route::Draft as Route};
 use crate::{
     diagnostic::{Code, Diagnostic},
-    snapshot::Action,
     upstream::{Sticky, Upstream},
     value::{Name, Span, Spanned},
 };
@@ -34,8 +33,8 @@ pub(super) fn warn_of_one_cookie(cx: &Context<'_>, host: &Spanned<Name>, routes:
 
 /// The upstreams of a route, and where they are written.
 fn upstreams<'r>(route: &'r Route<'_>) -> Vec<(&'r Arc<Upstream>, Span)> {
-    match (&route.action, &route.config.proxy) {
-        (Action::Proxy(proxy), Some(written)) => vec![(&proxy.upstream, written.upstream.span)],
-        _ => Vec::new(),
-    }
+    let Some(written) = &route.config.proxy else { return Vec::new() };
+    let sides = written.split.iter().flat_map(|split| &split.value).map(|entry| entry.upstream.span);
+    let places = written.upstream.iter().map(|upstream| upstream.span).chain(sides);
+    route.action.upstreams().into_iter().map(|(upstream, _)| upstream).zip(places).collect()
 }

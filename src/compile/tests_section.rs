@@ -179,17 +179,21 @@ fn mismatch(
     local: Option<&Response<Bytes>>,
 ) -> Option<(String, String)> {
     let route = answered.route;
-    let upstream = match &route.action {
-        Action::Proxy(proxy) => Some(proxy.upstream.name.to_string()),
-        _ => None,
-    };
+    let upstreams: Vec<String> =
+        answered.upstreams().iter().map(|upstream| upstream.name.to_string()).collect();
+    let goes_to = upstreams.join(" or ");
     let (what, wanted, was) = match expected {
         Expected::Host(host) => ("host", host.to_string(), route.names.host.as_ref().map(Name::to_string)),
         Expected::Route(name) => {
             let routed = !matches!(route.action, Action::Unmatched);
             ("route", name.to_string(), routed.then(|| route.names.route.to_string()))
         }
-        Expected::Upstream(name) => ("upstream", name.to_string(), upstream),
+        Expected::Upstream(name) => {
+            // Where chance decides, each of them is right.
+            let is_one = upstreams.iter().any(|upstream| *upstream == name.as_str());
+            let was = if is_one { name.to_string() } else { goes_to.clone() };
+            ("upstream", name.to_string(), Some(was).filter(|was| !was.is_empty()))
+        }
         Expected::Rewrite(target) => {
             ("path", format!("{target:?}"), answered.sent().map(|sent| format!("{sent:?}")))
         }
@@ -207,8 +211,8 @@ fn mismatch(
         }
     };
     let instead = || match (&route.action, local) {
-        (Action::Proxy(proxy), _) => {
-            format!("no {what} of Portolan's own: it goes to upstream {}", proxy.upstream.name)
+        (Action::Proxy(_) | Action::Split(_), _) => {
+            format!("no {what} of Portolan's own: it goes to upstream {goes_to}")
         }
         (_, Some(answer)) => format!("no {what}: the answer is {}", answer.status().as_u16()),
         _ => format!("no {what}"),

@@ -10,7 +10,6 @@ const LATER: &[(&str, &[&str])] = &[
     ("QuicDatagrams", &["true"]),
     ("Tenant", &["cache"]),
     ("Route", &["cache", "grpc", "grpc_json", "files", "hub"]),
-    ("Proxy", &["split"]),
 ];
 
 /// Whether a definition will have the word.

@@ -57,7 +57,14 @@ impl Own<'_> {
         for Entry { value: route, .. } in &mut routes.0 {
             self.chain(&mut route.middleware);
             if let Some(proxy) = &mut route.proxy {
-                self.name(&mut proxy.value.upstream.value);
+                let proxy = &mut proxy.value;
+                let sides = proxy.split.iter_mut().flat_map(|split| &mut split.value);
+                for side in sides {
+                    // It is called by the upstream's own name.
+                    side.value.name.get_or_insert_with(|| side.value.upstream.clone());
+                    self.name(&mut side.value.upstream.value);
+                }
+                proxy.upstream.iter_mut().for_each(|upstream| self.name(&mut upstream.value));
             }
         }
     }

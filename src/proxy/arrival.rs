@@ -50,7 +50,7 @@ pub(super) enum Plan {
 impl Plan {
     /// Whether the request goes on to somebody else, as a request.
     pub(super) fn goes_on(&self, action: &Action) -> bool {
-        matches!((self, action), (Self::Send(_), _) | (Self::Act, Action::Proxy(_)))
+        matches!((self, action), (Self::Send(_), _) | (Self::Act, Action::Proxy(_) | Action::Split(_)))
     }
 
     /// Whether it is what is asked of a forward proxy.

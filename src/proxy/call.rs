@@ -9,7 +9,9 @@ use std::{
 use http::{HeaderMap, HeaderValue, StatusCode, header, request, response};
 use pingora::upstreams::peer::HttpPeer;
 
-use super::{destination::Destination, downstream::Exchanged, spans::Traced, tunnel::Tunnel};
+use super::{
+    destination::Destination, downstream::Exchanged, spans::Traced, split::SplitSide, tunnel::Tunnel,
+};
 use crate::{
     action::proxy::Proxy,
     error::{Blame, Reason},
@@ -50,6 +52,8 @@ pub struct Call {
     challenged: bool,
     /// What is recorded of it, where it is.
     pub traced: Option<Box<Traced>>,
+    /// The side of a split that it goes to.
+    pub(super) split: Option<Box<SplitSide>>,
 }
 
 /// So often one endpoint is asked again because it closed a connection or did not process a request.
@@ -77,6 +81,7 @@ impl Call {
             with_credentials: false,
             challenged: false,
             traced,
+            split: None,
         }
     }
 
@@ -256,8 +261,13 @@ impl Call {
         Ok(())
     }
 
-    /// Adds to a response that is passed on what keeps the client at its endpoint.
-    pub(super) fn set_cookies(&mut self, headers: &mut HeaderMap) {
+    /// Adds to a response that is passed on what keeps the client where it is: on its side of a split, at its endpoint.
+    pub(super) fn set_cookies(&mut self, status: StatusCode, headers: &mut HeaderMap) {
+        if let Some(side) = &mut self.split
+            && let Some(cookie) = side.answered(status, self.began.elapsed())
+        {
+            headers.append(header::SET_COOKIE, cookie);
+        }
         if let Some(cookie) = self.to.sticky_cookie() {
             headers.append(header::SET_COOKIE, cookie);
         }
@@ -275,6 +285,9 @@ impl Call {
     /// It is over: what went to the endpoint that was asked last, and what came from it, is counted.
     pub(super) fn ended(&mut self, exchanged: Exchanged) {
         self.to.leave();
+        if let Some(side) = &self.split {
+            side.ended(self.failure, self.began.elapsed());
+        }
         if let Some(pick) = self.to.pick() {
             pick.endpoint.state.metrics().exchanged(exchanged.read, exchanged.given);
         }

@@ -26,6 +26,7 @@ use super::{
     record, recover,
     session::{Handler, Session},
     spans::{self, Traced},
+    split::SplitSide,
     sticky::StickySession,
 };
 use crate::{
@@ -123,16 +124,18 @@ impl Engine {
                 answers::refusal(reason, allow.as_ref(), &route.errors, &downstream.exchange)
             }
             (None, Plan::Act) => match &route.action {
-                Action::Proxy(proxy) => {
-                    let (downstream, call) = self.proxy(downstream, proxy, route).await;
-                    return (downstream, Some(call));
-                }
                 Action::Forward(forward) => {
                     // In a box: it is rare, and every request would make room for it.
                     Box::pin(connect::through(&mut downstream, forward, &route.errors)).await;
                     return (downstream, None);
                 }
-                action => local(action, route, &mut downstream.exchange),
+                action => match proxied(action, &mut downstream.exchange) {
+                    Some((proxy, side)) => {
+                        let (downstream, call) = self.proxy(downstream, proxy, side, route).await;
+                        return (downstream, Some(call));
+                    }
+                    None => local(action, route, &mut downstream.exchange),
+                },
             },
             (None, Plan::Send(errand)) => {
                 // As rare.
@@ -154,7 +157,8 @@ impl Engine {
     async fn proxy<S: Session>(
         &self,
         mut downstream: Box<Downstream<S>>,
-        proxy: &Arc<Proxy>,
+        proxy: Arc<Proxy>,
+        side: Option<Box<SplitSide>>,
         route: &Route,
     ) -> (Box<Downstream<S>>, Call) {
         let exchange = &mut downstream.exchange;
@@ -184,12 +188,14 @@ impl Engine {
             let is_https = exchange.scheme == "https";
             StickySession::begin(&proxy.upstream, &mut exchange.head.headers, is_https)
         });
-        let pool = Pool::new(proxy.clone(), key, exchange.host.clone(), client, sticky);
-        let call = Call::new(Destination::Pool(pool), traced);
-        if exchange.reason.is_none() {
-            proxy.upstream.asked(call.began());
+        let timeouts = proxy.timeouts;
+        let pool = Pool::new(proxy, key, exchange.host.clone(), client, sticky);
+        let mut call = Call::new(Destination::Pool(pool), traced);
+        call.split = side;
+        if let Some(upstream) = call.upstream().filter(|_| exchange.reason.is_none()) {
+            upstream.asked(call.began());
         }
-        let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = proxy.timeouts;
+        let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = timeouts;
         self.carry(downstream, call, total, Waits { first_byte, body_idle, tunnel_idle }, route).await
     }
 
@@ -314,6 +320,7 @@ async fn enter<S: Session>(
 ) -> Result<Option<Stop>, Reason> {
     let (goes_on, total) = match (plan, action) {
         (Plan::Act, Action::Proxy(proxy)) => (true, proxy.timeouts.total),
+        (Plan::Act, Action::Split(split)) => (true, split.any_proxy().timeouts.total),
         (Plan::Send(errand), _) => (true, errand.forward.timeouts.total),
         _ => (false, None),
     };
@@ -352,6 +359,18 @@ fn announced(connection: &Connection, client_ip: IpAddr) -> Option<upstream::Cli
     Some(upstream::Client::new(source, destination))
 }
 
+/// What is done with a request that goes upstream, and the side of a split that it goes to.
+fn proxied(action: &Action, exchange: &mut Exchange) -> Option<(Arc<Proxy>, Option<Box<SplitSide>>)> {
+    match action {
+        Action::Proxy(proxy) => Some((proxy.clone(), None)),
+        Action::Split(split) => {
+            let side = SplitSide::choose(split, exchange);
+            Some((side.proxy().clone(), Some(side)))
+        }
+        _ => None,
+    }
+}
+
 /// The answer of an action that needs no upstream.
 fn local(action: &Action, route: &Route, exchange: &mut Exchange) -> Response<Bytes> {
     match action {
@@ -369,7 +388,7 @@ fn local(action: &Action, route: &Route, exchange: &mut Exchange) -> Response<By
             }
             answer
         }
-        Action::Unmatched | Action::Proxy(_) | Action::Forward(_) => {
+        Action::Unmatched | Action::Proxy(_) | Action::Split(_) | Action::Forward(_) => {
             exchange.reason = Some(Reason::NoRoute);
             answers::refusal(Reason::NoRoute, None, &route.errors, exchange)
         }

@@ -25,6 +25,7 @@ mod reserved;
 pub mod session;
 pub mod signal;
 mod spans;
+mod split;
 mod sticky;
 mod tunnel;
 

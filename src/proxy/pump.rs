@@ -373,7 +373,7 @@ impl<S: Session> Attempt<'_, S> {
     /// The final head is there. Says which tunnel it begins, where it does.
     async fn answer(&mut self, mut head: response::Parts, end: bool) -> Result<Option<Begun>, Broken> {
         self.call.answered(&head)?;
-        self.call.set_cookies(&mut head.headers);
+        self.call.set_cookies(head.status, &mut head.headers);
         self.request.is_unwanted = std::mem::take(&mut self.request.expects_continue);
         if !self.request.takes_trailers && hop_by_hop::has_rare(&head.headers, &header::TRAILER) {
             head.headers.remove(header::TRAILER);

@@ -65,6 +65,7 @@ pub(super) fn write<S: Session>(
         tenant: route.names.tenant.as_ref(),
         route: route.names.host.as_ref().map(|_| &route.names.route),
         upstream: call.as_ref().and_then(|call| call.upstream()).map(|upstream| &upstream.name),
+        split: call.as_ref().and_then(|call| call.split.as_ref()).map(|side| side.name()),
         endpoint: endpoint.as_deref(),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
         circuit: call.as_ref().and_then(|call| call.circuit()),

@@ -12,6 +12,7 @@ mod reload;
 mod report;
 mod signals;
 mod sockets;
+mod splits;
 mod status;
 mod tasks;
 mod tenants;

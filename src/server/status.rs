@@ -12,18 +12,20 @@ use serde_json::{Value, json};
 use super::{
     discovery,
     report::{Outcome, Report},
+    splits,
     tasks::Tasks,
     tenants::Tenants,
     watch::{POLL, Watching},
 };
 use crate::{
+    action::split::Split,
     admin::{
         serve::Readiness,
         upstream::{Change, Order},
     },
     compile::Registries,
     listen::Live,
-    snapshot::{Action, Snapshot},
+    snapshot::Snapshot,
     telemetry::metrics::Present,
     upstream::{Drained, Upstream},
     value::{Bind, Name, Secret, Timestamp},
@@ -45,6 +47,7 @@ pub struct Status {
 struct Now {
     snapshot: Option<Arc<Snapshot>>,
     required: Vec<Required>,
+    splits: Vec<Arc<Split>>,
     listeners: Vec<(Name, Vec<Bind>, Arc<Live>)>,
     tenants: Tenants,
     last: Option<Report>,
@@ -80,10 +83,12 @@ impl Status {
         tenants: Tenants,
     ) {
         let required = required(&snapshot);
+        let splits = splits::splits(&snapshot);
         let mut now = self.now();
         now.listeners = listeners;
         now.tenants = tenants;
         let old = (now.snapshot.replace(snapshot), std::mem::replace(&mut now.required, required));
+        let old = (old, std::mem::replace(&mut now.splits, splits));
         drop(now);
         // A large table takes its time to be dropped.
         drop(old);
@@ -154,6 +159,7 @@ impl Status {
     pub fn metrics(&self) -> String {
         let (snapshot, tenants) = {
             let now = self.now();
+            splits::show(&now.splits);
             (now.snapshot.clone(), now.tenants.clone())
         };
         for upstream in snapshot.iter().flat_map(|snapshot| snapshot.upstreams.values()) {
@@ -209,6 +215,7 @@ impl Status {
             "watching": self.watching(),
             "listeners": now.listeners.iter().map(listener).collect::<Value>(),
             "upstreams": snapshot.into_iter().flat_map(|s| s.upstreams.values()).map(upstream).collect::<Value>(),
+            "splits": now.splits.iter().map(|split| splits::json(split)).collect::<Value>(),
             "tenants": now.tenants.json(),
             "hosts": snapshot.map_or(0, hosts),
             "connections": now.listeners.iter().map(|(_, _, live)| live.connections()).sum::<usize>(),
@@ -234,13 +241,14 @@ fn required(snapshot: &Snapshot) -> Vec<Required> {
     let mut by_name: BTreeMap<&Name, Required> = BTreeMap::new();
     for host in snapshot.listeners.values().flat_map(|listener| listener.table.hosts()) {
         for route in host.routes() {
-            let Action::Proxy(proxy) = &route.payload.action else { continue };
-            let upstream = &proxy.upstream;
-            let required = by_name
-                .entry(&upstream.name)
-                .or_insert_with(|| Required { upstream: upstream.clone(), hosts: BTreeSet::new() });
-            if !required.hosts.contains(host.name()) {
-                required.hosts.insert(host.name().clone());
+            let upstreams = route.payload.action.upstreams().into_iter();
+            for (upstream, _) in upstreams.filter(|(_, is_required)| *is_required) {
+                let required = by_name
+                    .entry(&upstream.name)
+                    .or_insert_with(|| Required { upstream: upstream.clone(), hosts: BTreeSet::new() });
+                if !required.hosts.contains(host.name()) {
+                    required.hosts.insert(host.name().clone());
+                }
             }
         }
     }

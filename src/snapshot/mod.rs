@@ -11,7 +11,13 @@ use std::{
 };
 
 use crate::{
-    action::{forward::Forward, proxy::Proxy, redirect::Redirect, respond::Respond},
+    action::{
+        forward::Forward,
+        proxy::Proxy,
+        redirect::Redirect,
+        respond::Respond,
+        split::{Side, Split},
+    },
     compile::Test,
     config::listener::Scheme,
     http::{
@@ -144,6 +150,7 @@ pub struct Route {
 #[derive(Clone, Debug)]
 pub enum Action {
     Proxy(Arc<Proxy>),
+    Split(Arc<Split>),
     Redirect(Arc<Redirect>),
     Forward(Arc<Forward>),
     Respond(Arc<Respond>),
@@ -152,9 +159,22 @@ pub enum Action {
 }
 
 impl Action {
+    /// The upstreams that requests may go to, each with whether the route depends on it.
+    pub fn upstreams(&self) -> Vec<(&Arc<Upstream>, bool)> {
+        match self {
+            Self::Proxy(proxy) => vec![(&proxy.upstream, true)],
+            Self::Split(split) => {
+                let lasting = |side: &Side| side.weight > 0 && side.canary.is_none();
+                split.sides.iter().map(|side| (&side.proxy.upstream, lasting(side))).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Proxy(_) => "proxy",
+            Self::Split(_) => "split",
             Self::Redirect(_) => "redirect",
             Self::Forward(_) => "forward",
             Self::Respond(_) => "respond",

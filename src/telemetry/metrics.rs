@@ -14,6 +14,7 @@ mod mirror;
 mod process;
 mod redis;
 mod route;
+mod side;
 
 use std::{
     fmt,
@@ -28,6 +29,7 @@ pub use listener::{Limit, Listener, Open, Protocol, ProxyHeader};
 pub use mirror::Mirror;
 pub use redis::Redis;
 pub use route::{ByListener, InFlight, Outcome, Route};
+pub use side::Side;
 
 use crate::value::Name;
 use family::{Family, FloatCounter, FloatGauge, Histograms};
@@ -156,6 +158,12 @@ metrics! {
         "Copies of these that got no response: no endpoint could be used, the exchange failed, or timeout passed.";
     mirror_dropped: IntCounterVec = "portolan_mirror_dropped_total" ["upstream", "cause"],
         "Copies that were not sent, by cause: in_flight (too many at once), body_too_large, or incomplete (the request ended before its body was complete or an endpoint was chosen).";
+    split_requests: IntCounterVec = "portolan_split_requests_total" ["split", "side"],
+        "Requests that went to a side of a split.";
+    canary_state: IntGaugeVec = "portolan_split_canary_state" ["split", "side"],
+        "The state of a canary: 0 steady, or it is none, 1 on trial, 2 stepped back.";
+    canary_step_backs: IntCounterVec = "portolan_split_canary_step_backs_total" ["split", "side", "cause"],
+        "How often a canary stepped back, by cause: failures or latency.";
     // connections
     open: IntGaugeVec = "portolan_connections_open" ["listener", "protocol"],
         "Connections of clients, by what they speak (h1, h2, h3).";
@@ -225,6 +233,7 @@ pub struct Metrics {
     endpoints: Kept<endpoint::Key, Endpoint>,
     discoveries: Kept<endpoint::Key, Discovery>,
     mirrors: Kept<Name, Mirror>,
+    sides: Kept<side::Key, Side>,
     /// One at a time: what is looked up when asked for is set and read in one go.
     rendering: Mutex<()>,
 }
@@ -313,6 +322,12 @@ impl Metrics {
         self.mirrors.find_or(upstream.clone(), |name| Mirror::new(name, &self.families))
     }
 
+    /// What is counted of a side of the split that is written there.
+    pub fn side(&self, split: &str, side: &Name) -> Arc<Side> {
+        let key = (split.to_owned(), side.clone());
+        self.sides.find_or(key, |key| Side::new(key, &self.families))
+    }
+
     /// For a kind of middleware.
     pub fn decisions(&self, kind: &'static str) -> Decisions {
         let of = |decision| self.families.decisions.with_label_values(&[kind, decision]);
@@ -357,6 +372,7 @@ impl Metrics {
         self.endpoints.sweep();
         self.discoveries.sweep();
         self.mirrors.sweep();
+        self.sides.sweep();
         text.expect("a String takes all that is written")
     }
 
@@ -418,6 +434,7 @@ impl Default for Metrics {
             endpoints: Kept::new(&families),
             discoveries: Kept::new(&families),
             mirrors: Kept::new(&families),
+            sides: Kept::new(&families),
             families,
             rendering: Mutex::default(),
         }

@@ -25,20 +25,24 @@ impl PickKey {
     pub const NONE: Self = Self(None);
 
     pub(super) fn of(key: &BalanceKey, facts: &Facts<'_>) -> Self {
-        let hashed = match key {
-            BalanceKey::ClientIp => Some(match facts.client_ip.to_canonical() {
-                IpAddr::V4(ip) => hash(&ip.octets()),
-                IpAddr::V6(ip) => hash(&ip.octets()),
-            }),
-            BalanceKey::Host => Some(hash(facts.host.as_bytes())),
-            BalanceKey::Path => Some(hash(facts.path.as_bytes())),
-            BalanceKey::Header(name) => facts.headers.get(name).map(|value| hash(value.as_bytes())),
-            BalanceKey::Cookie(name) => cookie::values(facts.headers, name).next().map(hash),
-            BalanceKey::Query(name) => {
-                facts.query.and_then(|query| parameter(query, name)).map(|value| hash(value.as_bytes()))
-            }
-        };
-        Self(hashed)
+        Self(hash_of(key, facts))
+    }
+}
+
+/// The hash of a request's key, where the request has it.
+pub fn hash_of(key: &BalanceKey, facts: &Facts<'_>) -> Option<u64> {
+    match key {
+        BalanceKey::ClientIp => Some(match facts.client_ip.to_canonical() {
+            IpAddr::V4(ip) => hash(&ip.octets()),
+            IpAddr::V6(ip) => hash(&ip.octets()),
+        }),
+        BalanceKey::Host => Some(hash(facts.host.as_bytes())),
+        BalanceKey::Path => Some(hash(facts.path.as_bytes())),
+        BalanceKey::Header(name) => facts.headers.get(name).map(|value| hash(value.as_bytes())),
+        BalanceKey::Cookie(name) => cookie::values(facts.headers, name).next().map(hash),
+        BalanceKey::Query(name) => {
+            facts.query.and_then(|query| parameter(query, name)).map(|value| hash(value.as_bytes()))
+        }
     }
 }
 

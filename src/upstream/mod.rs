@@ -61,7 +61,7 @@ pub use connections::{Connections, Connector, Key, Route};
 pub use endpoint::Endpoint;
 pub use fill::FillTask;
 pub use health::HealthTask;
-pub use key::{Facts, PickKey};
+pub use key::{Facts, PickKey, hash_of, mix};
 pub use mirror::{CopyPermit, Mirror, MirrorTask, RequestCopy};
 pub use outlier::Outlier;
 pub use overload::{Admission, InQueue, Overload};
@@ -76,6 +76,7 @@ pub use settings::{
 pub use state::{Drained, EndpointState, is_failure};
 pub use sticky::Sticky;
 pub use tls::{Authorities, ClientCertificate, ServerName, Tls};
+pub use window::{Counts, Window};
 
 use following::Following;
 

@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &str)] = &[
     // L6
     (
         "server",
-        "admin compile config diagnostic error http listen middleware proxy routing snapshot telemetry tls upstream \
+        "action admin compile config diagnostic error http listen middleware proxy routing snapshot telemetry tls upstream \
          value",
     ),
     ("cli", "admin compile config diagnostic http middleware routing server snapshot telemetry value"),

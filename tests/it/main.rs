@@ -82,6 +82,7 @@ mod shared_limits;
 mod slow_readers;
 mod smuggling;
 mod spans;
+mod split;
 mod sticky;
 mod streaming;
 mod strictness;

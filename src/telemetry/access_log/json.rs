@@ -71,6 +71,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     text!(word, line, "tenant", record.tenant.map(Name::as_str));
     text!(word, line, "route", record.route.map(Name::as_str));
     text!(word, line, "upstream", record.upstream.map(Name::as_str));
+    text!(word, line, "split", record.split.map(Name::as_str));
     text!(foreign, line, "endpoint", record.endpoint);
     if record.attempts > 0 {
         number!(line, "attempts", record.attempts.into());

@@ -48,6 +48,8 @@ pub struct Record<'a> {
     pub tenant: Option<&'a Name>,
     pub route: Option<&'a Name>,
     pub upstream: Option<&'a Name>,
+    /// The side of a split.
+    pub split: Option<&'a Name>,
     pub endpoint: Option<&'a str>,
     /// Endpoints tried.
     pub attempts: u32,
@@ -123,6 +125,7 @@ impl Record<'static> {
             tenant: None,
             route: Some(all),
             upstream: Some(origin),
+            split: None,
             endpoint: Some("10.0.0.1:80"),
             attempts: 1,
             circuit: None,

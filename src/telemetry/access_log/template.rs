@@ -54,6 +54,7 @@ logged! {
     Tenant = "tenant";
     Route = "route";
     Upstream = "upstream";
+    Split = "split";
     Endpoint = "endpoint";
     Attempts = "attempts";
     Circuit = "circuit";
@@ -192,6 +193,7 @@ impl Logged {
             Self::Tenant => text(record.tenant.map(Name::as_str)),
             Self::Route => text(record.route.map(Name::as_str)),
             Self::Upstream => text(record.upstream.map(Name::as_str)),
+            Self::Split => text(record.split.map(Name::as_str)),
             Self::Endpoint => text(record.endpoint),
             Self::Reason => text(record.reason),
             Self::Cause => text(record.cause),
