@@ -122,7 +122,14 @@ fn state_of_upstream(upstream: &Value) -> String {
     let circuit = circuit.map(|circuit| format!("circuit {}", circuit.replace('_', " ")));
     let panic = (upstream["panic"] == true).then(|| "panic: all endpoints are used".to_owned());
     let sticky = upstream["sticky"]["cookie"].as_str().map(|cookie| format!("sticky by cookie {cookie}"));
-    circuit.into_iter().chain(panic).chain(sticky).collect::<Vec<_>>().join(", ")
+    let hedge = match &upstream["hedge_after_ms"] {
+        Value::Number(after) => Some(format!("hedges after {after}ms")),
+        Value::Null if upstream.get("hedge_after_ms").is_some() => {
+            Some("hedges none before enough response times are known".to_owned())
+        }
+        _ => None,
+    };
+    circuit.into_iter().chain(panic).chain(sticky).chain(hedge).collect::<Vec<_>>().join(", ")
 }
 
 fn state_of_endpoint(endpoint: &Value) -> String {

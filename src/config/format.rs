@@ -13,7 +13,10 @@ use crate::{
     upstream::{
         DeniedAddress,
         config::{BalanceKey, EndpointText},
-        retry::config::{Condition, MethodWord},
+        retry::{
+            After,
+            config::{Condition, MethodWord},
+        },
     },
     value::{
         Address, Bandwidth, Bind, Cidr, CookieName, CookiePath, DnsName, Duration, FieldName, FilePath,
@@ -44,6 +47,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:endpoint", parses::<EndpointText>),
     ("portolan:email-pattern", parses::<EmailPattern>),
     ("portolan:field-name", parses::<FieldName>),
+    ("portolan:hedge-after", parses::<After>),
     ("portolan:host-port", parses::<HostPort>),
     ("portolan:jwk-set", parses::<KeySet>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),

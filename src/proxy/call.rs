@@ -1,5 +1,7 @@
 //! A request's way upstream: where it was tried, and what became of it.
 
+mod beside;
+
 use std::{
     borrow::Cow,
     sync::Arc,
@@ -8,6 +10,8 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, StatusCode, header, request, response};
 use pingora::upstreams::peer::HttpPeer;
+
+pub(in crate::proxy) use beside::Attempt;
 
 use super::{
     destination::Destination, downstream::Exchanged, spans::Traced, split::SplitSide, tunnel::Tunnel,
@@ -39,6 +43,8 @@ pub struct Call {
     /// How often was waited.
     pauses: u32,
     pub attempts: u32,
+    /// Those of them that started beside a slow one.
+    hedges: u32,
     began: Instant,
     attempt_began: Instant,
     pub connected_after: Option<Duration>,
@@ -72,6 +78,7 @@ impl Call {
             pause: None,
             pauses: 0,
             attempts: 0,
+            hedges: 0,
             began,
             attempt_began: began,
             connected_after: None,
@@ -274,7 +281,10 @@ impl Call {
     }
 
     fn count_answer(&mut self, status: StatusCode) {
-        let now = Instant::now();
+        self.count_answer_at(status, Instant::now());
+    }
+
+    fn count_answer_at(&mut self, status: StatusCode, now: Instant) {
         if let Some(traced) = &mut self.traced {
             traced.answered(status);
         }
@@ -306,8 +316,7 @@ impl Call {
 
     /// Whether the response's status asks for another try, and there may be one. Then it is not passed on.
     pub(super) fn retries_response(&mut self, head: &response::Parts) -> bool {
-        let Some(upstream) = self.to.upstream() else { return false };
-        if !upstream.retry.when.has_status(head.status) || connection_auth::has_challenge(&head.headers) {
+        if !self.is_tried_again(head) {
             return false;
         }
         let retry_after = retry::after(&head.headers, SystemTime::now());
@@ -319,9 +328,15 @@ impl Call {
         again
     }
 
+    /// Whether the response's status is one that is tried again.
+    pub(super) fn is_tried_again(&self, head: &response::Parts) -> bool {
+        let Some(upstream) = self.to.upstream() else { return false };
+        upstream.retry.when.has_status(head.status) && !connection_auth::has_challenge(&head.headers)
+    }
+
     /// Whether there may be another try, and what it has to wait for.
     fn tries_again(&mut self, cause: Cause, retry_after: Option<Duration>) -> bool {
-        if !self.to.has_more(self.attempts - self.repeats) {
+        if !self.to.has_more(self.attempts - self.repeats - self.hedges) {
             return false;
         }
         let Some(upstream) = self.to.upstream() else { return true };

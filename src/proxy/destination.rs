@@ -1,5 +1,7 @@
 //! Where a call goes: to endpoints of an upstream that are chosen, or to the addresses of a target that is named.
 
+mod beside;
+
 use std::{
     borrow::Cow,
     hash::{DefaultHasher, Hash, Hasher},

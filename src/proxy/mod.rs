@@ -11,6 +11,7 @@ mod destination;
 mod downstream;
 mod engine;
 mod farewell;
+mod hedge;
 mod meanwhile;
 mod mirroring;
 mod outgoing;
@@ -28,5 +29,6 @@ mod spans;
 mod split;
 mod sticky;
 mod tunnel;
+mod upload;
 
 pub use engine::Engine;

@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     http::{connection::Protocol, connection_auth},
-    upstream::{exchange::Processed, retry::Methods},
+    trace::TRACEPARENT,
+    upstream::{
+        exchange::{Exchange, Failure, Processed, RequestHead},
+        retry::Methods,
+    },
     wire::h1::body::BodyLength,
 };
 
@@ -87,6 +91,27 @@ impl Request {
                 Processed::Unanswered => methods.allow(&self.head.method),
                 Processed::Unknown => false,
             }
+    }
+
+    /// Queues it: its head, and of its body what was read by an attempt before.
+    pub fn begin(&mut self, call: &Call, exchange: &mut Exchange) -> Result<(), Failure> {
+        if let Some(traceparent) = call.traceparent() {
+            self.head.headers.insert(TRACEPARENT, traceparent);
+        }
+        exchange.send_head(RequestHead {
+            host: &call.host(&self.head),
+            parts: &self.head,
+            tls: call.is_tls(),
+            body: self.body,
+            tunnel: call.tunnel.as_ref().map(Tunnel::request),
+        })?;
+        if let Some(kept) = self.replay.kept() {
+            exchange.send_data(kept)?;
+        }
+        if self.is_whole && call.tunnel.as_ref().is_none_or(|tunnel| !tunnel.connects_upstream()) {
+            exchange.send_end(self.trailers.clone())?;
+        }
+        Ok(())
     }
 
     /// An endpoint is tried: where the request is complete, its copies are sent.

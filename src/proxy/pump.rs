@@ -4,7 +4,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::Poll,
     time::Duration,
 };
 
@@ -16,22 +16,22 @@ use super::{
     call::Call,
     downstream::{Downstream, Progress},
     farewell::Farewell,
-    meanwhile::{Meanwhile, Pause},
+    hedge::{self, Opened},
     outgoing::Request,
     patience::patiently,
     recover,
     relay::{self, relay},
     reserved,
-    session::{ClientError, Closed, Session},
+    session::{ClientError, Session},
     tunnel::Tunnel,
+    upload::{Upload, listen},
 };
 use crate::{
     error::{Blame, Reason},
     http::hop_by_hop,
-    trace::TRACEPARENT,
     upstream::{
         Connector, Route,
-        exchange::{Event, Exchange, Failure, Processed, RequestHead},
+        exchange::{Event, Exchange, Failure, Processed},
     },
 };
 
@@ -46,9 +46,6 @@ pub(super) struct Waits {
 
 /// How long an origin may be silent to a client that has ended its direction of a tunnel, and a client to an origin.
 const HALF_OPEN: Duration = Duration::from_secs(10);
-/// How long an origin may take to ask for a body that the client holds back (RFC 9110 section 10.1.1): there are origins
-/// that do not know the expectation.
-const CONTINUE: Duration = Duration::from_secs(1);
 
 /// Sends the request of `downstream.exchange.head` upstream and the response back. `call.failure` says why it failed, where
 /// it did; the client waits for an answer then, unless its response has begun.
@@ -100,19 +97,24 @@ async fn run<S: Session>(
         }
         let Some((route, is_repeat)) = call.next() else { return call.failure.map_or(Ok(()), Err) };
         request.begins();
-        let reused = if is_repeat { None } else { route.connections.reuse(&route) };
-        let (mut exchange, reused) = match reused {
-            Some(exchange) => (exchange, true),
-            None => match connect(downstream, call, connector, &route, is_repeat).await? {
-                Ok(exchange) => {
-                    let reused = exchange.is_reused();
-                    (exchange, reused)
-                }
-                Err(failure) if call.connect_failed(&failure) => continue,
-                Err(_) => return call.failure.map_or(Ok(()), Err),
-            },
+        let opened = match hedge::is_due(call, &request) {
+            false => open(downstream, call, connector, (route, is_repeat)).await?,
+            true => {
+                // In a box: it is rare.
+                let (request, to) = (&mut request, (route, is_repeat));
+                Box::pin(hedge::race(downstream, call, connector, request, waits.first_byte, to)).await?
+            }
         };
-        call.connected(reused);
+        let Opened { route, mut exchange, reused, head } = match opened {
+            Ok(opened) => opened,
+            Err(hedge::Broken::Connecting(failure)) if call.connect_failed(&failure) => continue,
+            Err(hedge::Broken::Answering(failure, reused))
+                if is_repeated(downstream, call, &request, &failure, reused) =>
+            {
+                continue;
+            }
+            Err(_) => return call.failure.map_or(Ok(()), Err),
+        };
         let mut attempt = Attempt {
             downstream,
             call,
@@ -120,6 +122,7 @@ async fn run<S: Session>(
             exchange: &mut exchange,
             waits,
             patience: None,
+            head,
         };
         match attempt.run().await {
             Ok(()) => {
@@ -144,33 +147,60 @@ async fn run<S: Session>(
                 downstream.session.restart_wait();
             }
             Err(Broken::Upstream(failure)) => {
-                let can_repeat = request.can_be_repeated(failure.processed, call.methods())
-                    && downstream.progress() == Progress::Waiting;
-                if !call.failed(&failure, reused, can_repeat) {
+                if !is_repeated(downstream, call, &request, &failure, reused) {
                     return call.failure.map_or(Ok(()), Err);
                 }
-                // Each attempt has its own wait for the first byte.
-                downstream.session.restart_wait();
             }
         }
     }
 }
 
-async fn connect<S: Session>(
+/// A connection to the endpoint that was chosen, idle or new.
+async fn open<S: Session>(
     downstream: &mut Downstream<S>,
-    call: &Call,
+    call: &mut Call,
     connector: &Connector,
-    route: &Route,
-    fresh: bool,
-) -> Result<Result<Exchange, Failure>, Reason> {
-    let Some(peer) = call.peer(route) else { return Err(Reason::NoEndpoint) };
-    // In a box: it is rare, and every request would make room for it.
-    let connecting = Box::pin(connector.open(route, peer, fresh));
-    patiently(connecting, &mut downstream.session, None).await
+    (route, fresh): (Route, bool),
+) -> Result<Result<Opened, hedge::Broken>, Reason> {
+    let idle = if fresh { None } else { route.connections.reuse(&route) };
+    let (exchange, reused) = match idle {
+        Some(exchange) => (exchange, true),
+        None => {
+            let Some(peer) = call.peer(&route) else { return Err(Reason::NoEndpoint) };
+            // In a box: it is rare, and every request would make room for it.
+            let connecting = Box::pin(connector.open(&route, peer, fresh));
+            match patiently(connecting, &mut downstream.session, None).await? {
+                Ok(exchange) => {
+                    let reused = exchange.is_reused();
+                    (exchange, reused)
+                }
+                Err(failure) => return Ok(Err(hedge::Broken::Connecting(failure))),
+            }
+        }
+    };
+    call.connected(reused);
+    Ok(Ok(Opened { route, exchange, reused, head: None }))
+}
+
+/// An exchange broke: whether the request is sent again. Each attempt has its own wait for the first byte.
+fn is_repeated<S: Session>(
+    downstream: &mut Downstream<S>,
+    call: &mut Call,
+    request: &Request,
+    failure: &Failure,
+    reused: bool,
+) -> bool {
+    let can_repeat = request.can_be_repeated(failure.processed, call.methods())
+        && downstream.progress() == Progress::Waiting;
+    let is_repeated = call.failed(failure, reused, can_repeat);
+    if is_repeated {
+        downstream.session.restart_wait();
+    }
+    is_repeated
 }
 
 /// Why an attempt did not come to its end.
-enum Broken {
+pub(super) enum Broken {
     /// By the origin or on the way to it: it may be repeated.
     Upstream(Failure),
     /// By the client, or because a wait took too long.
@@ -206,10 +236,12 @@ struct Attempt<'a, S> {
     waits: Waits,
     /// How long the origin may take for the response's head, where a try has a time of its own.
     patience: Option<Pin<Box<Sleep>>>,
+    /// The head of the response, where the request is sent already.
+    head: Option<(response::Parts, bool)>,
 }
 
 /// What happens next.
-enum Step {
+pub(super) enum Step {
     Event(Event),
     /// The origin says nothing at the moment: what it said so far is handed to the network.
     Flush,
@@ -225,12 +257,18 @@ enum Step {
 
 impl<S: Session> Attempt<'_, S> {
     async fn run(&mut self) -> Result<(), Broken> {
-        self.begin()?;
+        let mut begun = self.head.take().map(|(head, end)| Step::Event(Event::Head(head, end)));
+        if begun.is_none() {
+            self.request.begin(self.call, self.exchange)?;
+        }
         let mut unsent = false;
         let mut answered = false;
         let mut client_first = false;
         loop {
-            let step = self.next(unsent, answered, client_first).await?;
+            let step = match begun.take() {
+                Some(step) => step,
+                None => self.next(unsent, answered, client_first).await?,
+            };
             // In turn: an origin that says much must not keep the client's body waiting.
             client_first = matches!(step, Step::Event(Event::Data(_)));
             match step {
@@ -284,29 +322,7 @@ impl<S: Session> Attempt<'_, S> {
     /// Both directions, so that the client's goes on while a write of the response waits.
     fn split(&mut self) -> (&mut Downstream<S>, Upload<'_>) {
         let Self { downstream, request, exchange, .. } = self;
-        (downstream, Upload { request, exchange, pause: Pause::default() })
-    }
-
-    /// Queues the request: its head, and of its body what was read by an attempt before.
-    fn begin(&mut self) -> Result<(), Failure> {
-        let Self { request, exchange, call, .. } = self;
-        if let Some(traceparent) = call.traceparent() {
-            request.head.headers.insert(TRACEPARENT, traceparent);
-        }
-        exchange.send_head(RequestHead {
-            host: &call.host(&request.head),
-            parts: &request.head,
-            tls: call.is_tls(),
-            body: request.body,
-            tunnel: call.tunnel.as_ref().map(Tunnel::request),
-        })?;
-        if let Some(kept) = request.replay.kept() {
-            exchange.send_data(kept)?;
-        }
-        if request.is_whole && call.tunnel.as_ref().is_none_or(|tunnel| !tunnel.connects_upstream()) {
-            exchange.send_end(request.trailers.clone())?;
-        }
-        Ok(())
+        (downstream, Upload::new(request, exchange))
     }
 
     /// Waits for what comes first. The origin is asked first: what it has said goes on at once.
@@ -399,90 +415,9 @@ impl<S: Session> Attempt<'_, S> {
     }
 }
 
-/// The body of the request on its way to the origin.
-struct Upload<'a> {
-    request: &'a mut Request,
-    exchange: &'a mut Exchange,
-    pause: Pause,
-}
-
-impl Upload<'_> {
-    fn pass_on<S: Session>(
-        &mut self,
-        piece: Option<Bytes>,
-        downstream: &mut Downstream<S>,
-    ) -> Result<(), Failure> {
-        match piece {
-            Some(piece) => {
-                self.request.keep(&piece);
-                self.exchange.send_data(piece)
-            }
-            None => {
-                let trailers = downstream.session.take_trailers();
-                self.request.ended(trailers);
-                self.exchange.send_end(self.request.trailers.clone())
-            }
-        }
-    }
-}
-
-impl<S: Session> Meanwhile<S> for Upload<'_> {
-    type Error = Broken;
-
-    fn is_due(&self) -> bool {
-        let Request { is_whole, expects_continue, is_unwanted, .. } = *self.request;
-        !is_whole && !expects_continue && !is_unwanted
-    }
-
-    fn poll(&mut self, downstream: &mut Downstream<S>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        ready!(self.exchange.poll_room(cx));
-        if !Meanwhile::<S>::is_due(self) || !self.exchange.has_room() {
-            return Poll::Pending;
-        }
-        ready!(self.pause.poll(downstream.due(), cx));
-        let piece = ready!(pin!(downstream.read_body()).poll(cx))?;
-        self.pass_on(piece, downstream)?;
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// A tunnel that a head begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begun {
     WebSocket,
     Other,
-}
-
-/// Waits for what the client does: reads its body where the origin takes more of it, else notices that it disconnects, or
-/// that the origin lets it wait for too long.
-async fn listen<S: Session>(
-    downstream: &mut Downstream<S>,
-    request: &Request,
-    has_room: bool,
-    is_sent: bool,
-    waits: Waits,
-) -> Result<Step, Broken> {
-    let (limit, late) = match downstream.progress() {
-        Progress::Waiting => (waits.first_byte, Reason::FirstByteTimeout),
-        _ => (waits.body_idle, Reason::UpstreamBodyTimeout),
-    };
-    if request.expects_continue {
-        return tokio::select! {
-            () = downstream.session.gone() => Err(Reason::ClientGone.into()),
-            () = tokio::time::sleep(CONTINUE) => Ok(Step::Unasked),
-        };
-    }
-    if request.is_whole || request.is_unwanted || is_sent {
-        return Err(match downstream.session.closed(limit).await {
-            Closed::Gone => Reason::ClientGone.into(),
-            Closed::Idle => late.into(),
-        });
-    }
-    if has_room {
-        return Ok(Step::Body(downstream.read_body().await?));
-    }
-    tokio::select! {
-        () = downstream.session.gone() => Err(Reason::ClientGone.into()),
-        () = tokio::time::sleep(waits.body_idle) => Err(Reason::UpstreamWriteTimeout.into()),
-    }
 }

@@ -68,6 +68,7 @@ pub(super) fn write<S: Session>(
         split: call.as_ref().and_then(|call| call.split.as_ref()).map(|side| side.name()),
         endpoint: endpoint.as_deref(),
         attempts: call.as_ref().map_or(0, |call| call.attempts),
+        hedges: call.as_ref().map_or(0, |call| call.hedges()),
         circuit: call.as_ref().and_then(|call| call.circuit()),
         sticky: call.as_ref().and_then(|call| call.sticky()),
         reason: ended.reason.map(crate::error::Reason::code),

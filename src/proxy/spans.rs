@@ -20,6 +20,8 @@ pub struct Traced {
     /// The request's own place: the attempts are caused there.
     context: Context,
     attempts: Vec<Attempt>,
+    /// The attempt that is booked on.
+    current: usize,
 }
 
 struct Attempt {
@@ -37,10 +39,17 @@ struct Attempt {
 impl Traced {
     /// `None`: the trace is not recorded.
     pub fn of(trace: &Trace) -> Option<Box<Self>> {
-        trace.is_recorded().then(|| Box::new(Self { context: trace.context(), attempts: Vec::new() }))
+        trace
+            .is_recorded()
+            .then(|| Box::new(Self { context: trace.context(), attempts: Vec::new(), current: 0 }))
     }
 
     pub fn begin(&mut self, address: Address) {
+        self.current = self.begin_beside(address);
+    }
+
+    /// Begins an attempt beside others; says where it is found.
+    pub fn begin_beside(&mut self, address: Address) -> usize {
         self.attempts.push(Attempt {
             span: SpanId::random(),
             address,
@@ -49,16 +58,29 @@ impl Traced {
             status: None,
             failure: None,
         });
+        self.attempts.len() - 1
+    }
+
+    /// Goes over to another attempt.
+    pub fn switch(&mut self, other: &mut usize) {
+        std::mem::swap(&mut self.current, other);
+    }
+
+    /// The attempt is given up, though it has not failed.
+    pub fn cancelled(&mut self) {
+        if let Some(attempt) = self.attempts.get_mut(self.current) {
+            attempt.ended.get_or_insert_with(Instant::now);
+        }
     }
 
     pub fn answered(&mut self, status: StatusCode) {
-        if let Some(attempt) = self.attempts.last_mut() {
+        if let Some(attempt) = self.attempts.get_mut(self.current) {
             attempt.status = Some(status);
         }
     }
 
     pub fn failed(&mut self, reason: Reason) {
-        if let Some(attempt) = self.attempts.last_mut() {
+        if let Some(attempt) = self.attempts.get_mut(self.current) {
             attempt.failure.get_or_insert(reason);
             attempt.ended.get_or_insert_with(Instant::now);
         }
@@ -66,7 +88,7 @@ impl Traced {
 
     /// What the attempt that goes on is to tell its endpoint.
     pub fn traceparent(&self) -> HeaderValue {
-        let span = self.attempts.last().map_or(self.context.span, |attempt| attempt.span);
+        let span = self.attempts.get(self.current).map_or(self.context.span, |attempt| attempt.span);
         self.context.with_span(span).traceparent()
     }
 }

@@ -43,6 +43,11 @@ impl StickySession {
         Box::new(Self { ticket, is_https, outcome: None })
     }
 
+    /// Whether the client stays at an endpoint.
+    pub fn is_bound(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// The client's endpoint, if it may be used and was not tried yet.
     pub fn pick(&self, upstream: &Upstream, tried: &Tried) -> Option<Pick> {
         upstream.pick_for(self.ticket?.endpoint, tried)

@@ -123,9 +123,11 @@ metrics! {
     attempts: IntCounterVec = "portolan_upstream_attempts_total" ["upstream", "endpoint"],
         "Tries of an endpoint.";
     retries: IntCounterVec = "portolan_upstream_retries_total" ["upstream", "cause"],
-        "Requests tried again, by cause: connect_failure, reset, timeout or status.";
+        "Requests tried again, by cause: connect_failure, reset, timeout, status, or hedge (beside an attempt that was slow).";
     retries_denied: IntCounterVec = "portolan_upstream_retries_denied_total" ["upstream"],
         "Requests not tried again because the budget for retries was spent.";
+    hedges_won: IntCounterVec = "portolan_upstream_hedges_won_total" ["upstream"],
+        "Requests whose response came from a hedge: an attempt that started beside a slow one.";
     connect_failures: IntCounterVec = "portolan_upstream_connect_failures_total" ["upstream", "endpoint"],
         "Tries that found no connection.";
     connection_wait: Histograms = "portolan_upstream_connection_wait_seconds" ["upstream", "endpoint"],

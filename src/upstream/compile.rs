@@ -78,6 +78,11 @@ pub fn settings(name: &Spanned<Name>, config: &Config, cx: &mut Context<'_>) -> 
     let weights = sticky::check_weights(config, cx.out);
     let endpoints = endpoints?;
     weights?;
+    if let (Some(hedge), [_], []) = (&config.retry.hedge, &*endpoints.listed, &*endpoints.sources) {
+        let message = "hedge has no effect: the upstream has only one endpoint";
+        let problem = Diagnostic::error(Code::NoEffect, hedge.span, message);
+        return refuse(cx.out, problem.help("add an endpoint, or remove hedge"));
+    }
     Some(Settings {
         name: name.value.clone(),
         endpoints: endpoints.listed,

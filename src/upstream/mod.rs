@@ -47,7 +47,7 @@ mod window;
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -197,6 +197,30 @@ impl Upstream {
             false => self.metrics.retry_denied(),
         }
         allowed
+    }
+
+    /// How long a response's head may take until another endpoint is asked beside; `None` while that is not known.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        match self.retry.hedge?.after {
+            retry::After::Time(time) => Some(time),
+            retry::After::Percentile(percent) => self.response_times().percentile(percent),
+        }
+    }
+
+    /// A response's head took so long at the first endpoint that was asked, or longer where another one was faster.
+    pub fn responded(&self, time: Duration) {
+        if let Some(retry::Hedge { after: retry::After::Percentile(_), .. }) = self.retry.hedge {
+            self.response_times().record(time);
+        }
+    }
+
+    /// The response of a hedge was the first.
+    pub fn hedge_won(&self) {
+        self.metrics.hedge_won();
+    }
+
+    fn response_times(&self) -> &retry::ResponseTimes {
+        self.shared.response_times.get_or_init(Box::default)
     }
 
     /// How often a failed connection is tried again.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use ring::hmac;
 
-use super::{balance::Turns, queue::Queue};
+use super::{balance::Turns, queue::Queue, retry::ResponseTimes};
 
 /// Known by the upstream's name.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Shared {
     pub admission: Arc<Queue>,
     /// What signs the cookies of sticky sessions where no key is configured.
     pub sticky_key: OnceLock<Arc<hmac::Key>>,
+    /// Where a hedge starts after a percentile of them.
+    pub response_times: OnceLock<Box<ResponseTimes>>,
     /// Copies of requests on their way here.
     pub copies: AtomicU32,
 }

@@ -44,6 +44,7 @@ mod h2_frames;
 mod h2_strictness;
 mod h3_strictness;
 mod h3_tunnels;
+mod hedge;
 mod hostile;
 mod hostile_h3;
 mod hostile_origin;

@@ -79,6 +79,7 @@ fn the_copy_is_the_request_as_it_goes_upstream() {
     let mut client = proxy.client();
     let get = format!("GET /api/items?a=1 HTTP/1.1\r\n{head}\r\n");
     assert_eq!(client.send(get).response().text(), "ok");
+    until("the first copy came", || shadow.requests().len() == 1);
     let put = format!(
         "PUT /api/x HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
     );
@@ -219,6 +220,7 @@ fn larger_bodies_are_not_copied() {
     let proxy = start(&app, shadow.address(), "max_body: 10B");
     let mut client = proxy.client();
     assert_eq!(client.send(post("/fits", "0123456789")).response().status, 200);
+    until("the first copy came", || shadow.requests().len() == 1);
     assert_eq!(client.send(post("/large", "0123456789a")).response().status, 200);
     let chunks = "POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n";
     assert_eq!(client.send(chunks).response().status, 200);

@@ -76,6 +76,9 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     if record.attempts > 0 {
         number!(line, "attempts", record.attempts.into());
     }
+    if record.hedges > 0 {
+        number!(line, "hedges", record.hedges.into());
+    }
     text!(word, line, "circuit", record.circuit);
     text!(word, line, "sticky", record.sticky);
     text!(word, line, "reason", record.reason);

@@ -53,6 +53,8 @@ pub struct Record<'a> {
     pub endpoint: Option<&'a str>,
     /// Endpoints tried.
     pub attempts: u32,
+    /// Those of them that started beside a slow one.
+    pub hedges: u32,
     /// How a circuit breaker that is not closed dealt with it: open or half_open.
     pub circuit: Option<&'a str>,
     /// What became of a sticky session: hit, moved or new.
@@ -128,6 +130,7 @@ impl Record<'static> {
             split: None,
             endpoint: Some("10.0.0.1:80"),
             attempts: 1,
+            hedges: 0,
             circuit: None,
             sticky: None,
             reason: None,

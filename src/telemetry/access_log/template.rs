@@ -57,6 +57,7 @@ logged! {
     Split = "split";
     Endpoint = "endpoint";
     Attempts = "attempts";
+    Hedges = "hedges";
     Circuit = "circuit";
     Sticky = "sticky";
     TraceId = "trace_id";
@@ -205,6 +206,8 @@ impl Logged {
             Self::Received => put::number(line, record.received),
             Self::Sent => put::number(line, record.sent),
             Self::Attempts => put::number(line, record.attempts.into()),
+            Self::Hedges if record.hedges == 0 => {}
+            Self::Hedges => put::number(line, record.hedges.into()),
             Self::Circuit => text(record.circuit),
             Self::Sticky => text(record.sticky),
             Self::Duration => put::milliseconds(line, record.duration),

@@ -18,7 +18,7 @@ pub(super) type Key = (Name, String);
 /// Why endpoints are ejected.
 pub const EJECTION_CAUSES: [&str; 3] = ["consecutive_failures", "failure_ratio", "latency"];
 /// Why requests are tried again.
-const RETRY_CAUSES: [&str; 4] = ["connect_failure", "reset", "timeout", "status"];
+const RETRY_CAUSES: [&str; 5] = ["connect_failure", "reset", "timeout", "status", "hedge"];
 
 /// Why requests are rejected at an upstream's limit.
 const OVERLOAD_CAUSES: [&str; 2] = ["queue_full", "queue_timeout"];
@@ -39,6 +39,7 @@ pub struct Upstream {
     panics: IntGauge,
     retries: [IntCounter; RETRY_CAUSES.len()],
     retries_denied: IntCounter,
+    hedges_won: IntCounter,
     queued: IntGauge,
     /// By cause.
     overloaded: [IntCounter; OVERLOAD_CAUSES.len()],
@@ -88,6 +89,7 @@ impl Upstream {
             panics: families.panics.with_label_values(&values),
             retries: RETRY_CAUSES.map(|cause| families.retries.with_label_values(&[name.as_str(), cause])),
             retries_denied: families.retries_denied.with_label_values(&values),
+            hedges_won: families.hedges_won.with_label_values(&values),
             queued: families.queued.with_label_values(&values),
             overloaded: OVERLOAD_CAUSES
                 .map(|cause| families.overloaded.with_label_values(&[values[0], cause])),
@@ -151,6 +153,11 @@ impl Upstream {
         if let Some(at) = RETRY_CAUSES.iter().position(|name| *name == cause) {
             self.retries[at].inc();
         }
+    }
+
+    /// The response of a hedge was the first.
+    pub fn hedge_won(&self) {
+        self.hedges_won.inc();
     }
 
     /// The budget for retries was spent.
@@ -262,6 +269,7 @@ impl Counts for Upstream {
         let _ = families.circuit_rejected.remove_label_values(&values);
         let _ = families.panics.remove_label_values(&values);
         let _ = families.retries_denied.remove_label_values(&values);
+        let _ = families.hedges_won.remove_label_values(&values);
         for cause in RETRY_CAUSES {
             let _ = families.retries.remove_label_values(&[values[0], cause]);
         }

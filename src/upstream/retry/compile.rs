@@ -3,16 +3,17 @@
 use std::{collections::HashMap, time};
 
 use super::{
-    Backoff, Limit, Methods, Policy, When,
-    config::{Condition, MethodWord, Retry},
+    After, Backoff, Hedge, Limit, Methods, Policy, When,
+    config::{self, Condition, MethodWord, Retry},
 };
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     upstream::compile::{duration, refuse},
-    value::{OneOrMany, Spanned},
+    value::{OneOrMany, Spanned, TextOr},
 };
 
 const MOST_RETRIES: u8 = 20;
+const MOST_HEDGES: u8 = 3;
 
 /// `None` where something in it is wrong: then an error was reported.
 pub fn policy(written: &Retry, out: &mut Diagnostics) -> Option<Policy> {
@@ -28,6 +29,7 @@ pub fn policy(written: &Retry, out: &mut Diagnostics) -> Option<Policy> {
         percent: written.budget.map_or(usual.budget.percent, |percent| percent.0),
         floor: written.budget_floor.map_or(usual.budget.floor, |floor| *floor),
     };
+    let hedge = written.hedge.as_ref().map(|hedge| self::hedge(hedge, budget, written, out));
     Some(Policy {
         retries: retries?,
         when: when?,
@@ -39,6 +41,10 @@ pub fn policy(written: &Retry, out: &mut Diagnostics) -> Option<Policy> {
         backoff: backoff?,
         max_retry_after: max_retry_after?,
         budget,
+        hedge: match hedge {
+            Some(hedge) => Some(hedge?),
+            None => None,
+        },
     })
 }
 
@@ -121,6 +127,51 @@ fn backoff(written: &Retry, out: &mut Diagnostics) -> Option<Backoff> {
             refuse(out, Diagnostic::error(Code::BadValue, most.span, message))
         }
         _ => Some(backoff),
+    }
+}
+
+fn hedge(
+    written: &Spanned<config::Hedge>,
+    budget: Limit,
+    retry: &Retry,
+    out: &mut Diagnostics,
+) -> Option<Hedge> {
+    let (after, max) = match &written.value {
+        TextOr::Text(after) => (Spanned { value: *after, span: written.span }, None),
+        TextOr::Map(map) => (map.after, map.max),
+    };
+    let after = after_of_hedge(after, retry, out);
+    let max = match max {
+        Some(max) if !(1..=MOST_HEDGES).contains(&*max) => {
+            let message = format!("max must be from 1 to {MOST_HEDGES} (got {})", *max);
+            refuse(out, Diagnostic::error(Code::BadValue, max.span, message))
+        }
+        max => Some(max.map_or(1, |max| *max)),
+    };
+    if budget == (Limit { percent: 0, floor: 0 }) {
+        let message = "hedge has no effect: the budget allows no retries";
+        let problem = Diagnostic::error(Code::NoEffect, written.span, message);
+        return refuse(out, problem.help("remove budget: 0% or budget_floor: 0"));
+    }
+    Some(Hedge { after: after?, max: max? })
+}
+
+fn after_of_hedge(after: Spanned<After>, retry: &Retry, out: &mut Diagnostics) -> Option<After> {
+    match (after.value, retry.per_try_timeout) {
+        (After::Time(time::Duration::ZERO), _) => {
+            let message = "the time before a hedge must be greater than zero";
+            let problem = Diagnostic::error(Code::BadValue, after.span, message);
+            refuse(out, problem.help("write 200ms or p95"))
+        }
+        (After::Time(time), Some(limit)) if limit.get() <= time => {
+            let message = format!(
+                "a hedge after {} has no effect: per_try_timeout ({}) ends the attempt before",
+                shown(time),
+                limit.value
+            );
+            refuse(out, Diagnostic::error(Code::NoEffect, after.span, message).compared())
+        }
+        _ => Some(after.value),
     }
 }
 

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::value::{Duration, Method, OneOrMany, Percent, Spanned, StatusRange};
+use super::hedge::After;
+use crate::value::{Duration, Method, OneOrMany, Percent, Spanned, StatusRange, TextOr};
 
 /// Sends a request again after a failure, to another endpoint if there is one. A request that no endpoint processed can always
 /// be repeated, others only if `methods` allows it. A request with more than 64 KiB of its body already sent is not repeated.
@@ -37,6 +38,50 @@ pub struct Retry {
     /// A Retry-After up to this value is waited for before the same endpoint is tried again. If it is longer, the client gets
     /// the response. Default 1s.
     pub max_retry_after: Option<Spanned<Duration>>,
+    /// Sends an idempotent request without a body to another endpoint as well, if its response has not begun after a time such
+    /// as 200ms, or after p95: the time that 95% of the last responses took at most. The first response wins, the other
+    /// attempt is cancelled. Hedges count as retries in `budget`. Default: none.
+    pub hedge: Option<Spanned<Hedge>>,
+}
+
+/// When a further attempt starts beside one that is slow: a time or percentile, or a map that says more.
+pub type Hedge = TextOr<After, HedgeMap>;
+
+/// A hedge with a number.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Hedge")]
+pub struct HedgeMap {
+    /// The time without a response after which a further attempt starts: as 200ms or p95. p50 to p99.
+    pub after: Spanned<After>,
+    /// Further attempts of a request, each after this time. 1 to 3, default 1.
+    #[serde(default)]
+    pub max: Option<Spanned<u8>>,
+}
+
+crate::value::text_value!(
+    After,
+    "hedge-after",
+    "A time with its unit, or a percentile of the last response times from p50 to p99.",
+    "200ms",
+    "p95"
+);
+
+impl FromStr for After {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.strip_prefix('p') else {
+            let time = text.parse::<Duration>();
+            return time
+                .map(|time| Self::Time(time.0))
+                .map_err(|error| format!("{error}; or a percentile as p95"));
+        };
+        let percent = percent.parse().ok().filter(|percent| (50..=99).contains(percent));
+        percent
+            .map(Self::Percentile)
+            .ok_or_else(|| format!("a percentile must be from p50 to p99 (got {text})"))
+    }
 }
 
 /// What makes an attempt fail.

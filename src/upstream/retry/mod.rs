@@ -5,6 +5,7 @@ mod backoff;
 mod budget;
 mod compile;
 pub mod config;
+mod hedge;
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -14,6 +15,7 @@ pub use after::after;
 pub use backoff::Backoff;
 pub use budget::{Budget, Limit};
 pub(super) use compile::policy;
+pub use hedge::{After, Hedge, ResponseTimes};
 
 /// The `retry` of an upstream.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Policy {
     /// A longer Retry-After is not waited for.
     pub max_retry_after: Duration,
     pub budget: Limit,
+    /// Further attempts beside one that is slow.
+    pub hedge: Option<Hedge>,
 }
 
 /// What is tried again.
@@ -56,6 +60,8 @@ pub enum Cause {
     Reset,
     Timeout,
     Status,
+    /// The response's head took too long: another attempt runs beside.
+    Hedge,
 }
 
 /// How many tries a request has where nothing else is said.
@@ -71,6 +77,7 @@ impl Default for Policy {
             backoff: Backoff::default(),
             max_retry_after: Duration::from_secs(1),
             budget: Limit::default(),
+            hedge: None,
         }
     }
 }
@@ -88,6 +95,7 @@ impl Cause {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Status => "status",
+            Self::Hedge => "hedge",
         }
     }
 }
@@ -99,6 +107,7 @@ impl When {
             Cause::Reset => self.reset,
             Cause::Timeout => self.timeout,
             Cause::Status => !self.statuses.is_empty(),
+            Cause::Hedge => false,
         }
     }
 

@@ -1,6 +1,10 @@
 //! HTTP/2 origins in the clear, by the `h2` crate and by hyper-h2: what nginx cannot be made to say.
 
-use std::{future::poll_fn, net::SocketAddr};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
@@ -13,6 +17,8 @@ use super::Python;
 /// By the `h2` crate.
 pub struct H2Origin {
     address: SocketAddr,
+    /// Why streams were reset that are not answered.
+    resets: Arc<Mutex<Vec<h2::Reason>>>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -23,8 +29,10 @@ pub struct HyperH2 {
 }
 
 /// What an [`H2Origin`] answers.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Answer {
+    /// Nothing, until the stream is reset.
+    Nothing(Arc<Mutex<Vec<h2::Reason>>>),
     Trailers,
     Length,
     /// So many bytes, while the body is read.
@@ -82,6 +90,18 @@ impl H2Origin {
         Self::start(Answer::Told(told))
     }
 
+    /// Answers nothing.
+    pub fn silent() -> Self {
+        let resets = Arc::<Mutex<Vec<_>>>::default();
+        let origin = Self::start(Answer::Nothing(resets.clone()));
+        Self { resets, ..origin }
+    }
+
+    /// Why streams were reset that are not answered.
+    pub fn resets(&self) -> Vec<h2::Reason> {
+        self.resets.lock().unwrap().clone()
+    }
+
     fn start(answer: Answer) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
@@ -96,7 +116,7 @@ impl H2Origin {
                 }
             });
         });
-        Self { address: told.recv().unwrap(), _stop: stop }
+        Self { address: told.recv().unwrap(), resets: Arc::default(), _stop: stop }
     }
 
     pub fn address(&self) -> String {
@@ -107,6 +127,7 @@ impl H2Origin {
 async fn serve(listener: TcpListener, answer: Answer) {
     loop {
         let (socket, _) = listener.accept().await.unwrap();
+        let answer = answer.clone();
         tokio::spawn(async move {
             let mut connection = h2::server::Builder::new()
                 .initial_window_size(1 << 20)
@@ -115,7 +136,7 @@ async fn serve(listener: TcpListener, answer: Answer) {
                 .await?;
             while let Some(request) = connection.accept().await {
                 let (request, respond) = request?;
-                tokio::spawn(answer.give(request, respond));
+                tokio::spawn(answer.clone().give(request, respond));
             }
             Ok::<(), h2::Error>(())
         });
@@ -131,6 +152,11 @@ impl Answer {
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
         let response = Response::builder().header("x-path", path).body(()).expect("a response");
         match self {
+            Self::Nothing(resets) => {
+                let reason = poll_fn(|cx| respond.poll_reset(cx)).await?;
+                resets.lock().unwrap().push(reason);
+                Ok(())
+            }
             Self::Trailers => {
                 let mut body = respond.send_response(response, false)?;
                 body.send_data(Bytes::from_static(b"abc"), false)?;
