@@ -15,7 +15,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     http::{authority::Authority, path},
-    upstream::Upstream,
+    upstream::{Priority, Upstream},
     value::{Name, OneOrMany, Span, Spanned, Template, TextOr, Variables},
 };
 
@@ -42,6 +42,9 @@ pub struct Config {
     /// The Host sent: original (default), upstream (the endpoint's own), or a text.
     #[serde(default)]
     pub host_header: Option<Spanned<String>>,
+    /// Which requests leave the upstream's queue first, where its `queue_order` is priority. Default normal.
+    #[serde(default)]
+    pub priority: Option<Spanned<Priority>>,
     /// Sends copies of requests to another upstream, or to several.
     #[serde(default)]
     pub mirror: Option<Box<Spanned<OneOrMany<Spanned<mirror::Config>>>>>,
@@ -72,6 +75,7 @@ pub struct Proxy {
     pub timeouts: Timeouts,
     /// Where copies of requests go.
     pub mirrors: Box<[Mirror]>,
+    pub priority: Priority,
 }
 
 /// What the path sent upstream is made of.
@@ -123,7 +127,15 @@ pub fn compile(
         None => Some(HostHeader::Original),
         Some(written) => host_header(written, diagnostics),
     };
-    Some(Proxy { upstream, rewrite: rewrite?, host_header: host_header?, timeouts, mirrors })
+    let priority = written_priority(config, &upstream, diagnostics);
+    Some(Proxy {
+        priority: priority?,
+        upstream,
+        rewrite: rewrite?,
+        host_header: host_header?,
+        timeouts,
+        mirrors,
+    })
 }
 
 impl Proxy {
@@ -132,6 +144,7 @@ impl Proxy {
         Arc::ptr_eq(&self.upstream, &other.upstream)
             && matches!((&self.rewrite, &other.rewrite), (PathRewrite::Keep, PathRewrite::Keep))
             && (&self.host_header, self.timeouts) == (&other.host_header, other.timeouts)
+            && self.priority == other.priority
             && self.mirrors.len() == other.mirrors.len()
             && self.mirrors.iter().zip(&other.mirrors).all(|(own, others)| own.does_the_same(others))
     }
@@ -253,6 +266,19 @@ fn strip_prefix(written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Opt
     None
 }
 
+fn written_priority(config: &Config, upstream: &Upstream, diagnostics: &mut Diagnostics) -> Option<Priority> {
+    let Some(written) = config.priority else { return Some(Priority::Normal) };
+    if upstream.has_priorities() {
+        return Some(written.value);
+    }
+    let message =
+        format!("priority has no effect: upstream {} does not queue requests by priority", upstream.name);
+    let problem = Diagnostic::error(Code::NoEffect, written.span, message);
+    let help = "write in the upstream: limits: { in_flight: 1000, queue: 100, queue_order: priority }";
+    diagnostics.push(problem.label(config.upstream.span, "this upstream").help(help));
+    None
+}
+
 fn host_header(written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<HostHeader> {
     match written.as_str() {
         "original" => return Some(HostHeader::Original),
@@ -301,6 +327,7 @@ mod tests {
             rewrite: rewrite.map(|rewrite| Box::new(spanned(rewrite))),
             host_header: host_header.map(|text| spanned(text.to_owned())),
             mirror: None,
+            priority: None,
         }
     }
 

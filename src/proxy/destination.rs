@@ -370,7 +370,7 @@ impl Pool {
     }
 
     fn enter(&mut self) -> Result<Option<InQueue>, Reason> {
-        match self.proxy.upstream.enter() {
+        match self.proxy.upstream.enter(self.proxy.priority) {
             Ok(Admission::Admitted(place)) => {
                 self.place = place;
                 Ok(None)

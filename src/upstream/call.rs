@@ -14,7 +14,7 @@ use pingora::{protocols::tls::ALPN, upstreams::peer::HttpPeer};
 use tokio::time::timeout_at;
 
 use super::{
-    Admission, Overload, Permit, PickKey, Place, Rejected, Tried, Upstream,
+    Admission, Overload, Permit, PickKey, Place, Priority, Rejected, Tried, Upstream,
     config::Protocol,
     connections::{Connections, Connector, Key, Route},
     exchange::{Exchange, Failure, Processed, RequestHead, discarded, whole},
@@ -83,6 +83,7 @@ struct Pool<'a> {
     server_name: &'a str,
     /// Endpoints that are tried at most.
     attempts: u8,
+    priority: Priority,
 }
 
 /// Why a call has no response.
@@ -140,7 +141,8 @@ impl Caller {
             Destination::Upstream(upstream) => {
                 let attempts = upstream.connect_retries().saturating_add(1);
                 let (key, host, server_name) = (PickKey::NONE, None, "");
-                let pool = Pool { upstream, key, host, server_name, attempts };
+                let priority = Priority::Normal;
+                let pool = Pool { upstream, key, host, server_name, attempts, priority };
                 self.ask_upstream(pool, request, limits).await
             }
             Destination::Site(site) => self.ask_site(site, request, limits).await,
@@ -150,19 +152,21 @@ impl Caller {
     /// Sends the copy of a request once, and throws the response away.
     pub(super) async fn send(&self, copy: &RequestCopy) -> Result<(), CallError> {
         let (host, server_name) = (copy.host.as_ref(), copy.server_name.as_str());
-        let pool = Pool { upstream: &copy.upstream, key: copy.key, host, server_name, attempts: 1 };
+        let (upstream, key) = (&copy.upstream, copy.key);
+        // A copy takes no other request's place.
+        let pool = Pool { upstream, key, host, server_name, attempts: 1, priority: Priority::Low };
         self.ask_upstream(pool, &copy.request, Limits::new(copy.timeout, None)).await.map(drop)
     }
 
     /// Tries one endpoint after the other while none can be connected to.
     async fn ask_upstream(
         &self,
-        Pool { upstream, key, host, server_name, attempts }: Pool<'_>,
+        Pool { upstream, key, host, server_name, attempts, priority }: Pool<'_>,
         request: &Request<Bytes>,
         limits: Limits,
     ) -> Result<Response<Bytes>, CallError> {
         upstream.asked(Instant::now());
-        let _place = limits.within(self.enter(upstream)).await??;
+        let _place = limits.within(self.enter(upstream, priority)).await??;
         let mut permit = upstream.admit().map_err(|Rejected(left)| CallError {
             reason: Reason::CircuitOpen,
             cause: format!("the circuit is open for {left:?}"),
@@ -216,12 +220,12 @@ impl Caller {
     }
 
     /// Passes the upstream's limit of requests in flight.
-    async fn enter(&self, upstream: &Upstream) -> Result<Option<Place>, CallError> {
+    async fn enter(&self, upstream: &Upstream, priority: Priority) -> Result<Option<Place>, CallError> {
         let overloaded = |overload: Overload| CallError {
             reason: Reason::UpstreamOverloaded,
             cause: overload.cause().into(),
         };
-        match upstream.enter().map_err(overloaded)? {
+        match upstream.enter(priority).map_err(overloaded)? {
             Admission::Admitted(place) => Ok(place),
             Admission::Queued(mut queued) => upstream.wait(&mut queued).await.0.map(Some).map_err(overloaded),
         }

@@ -386,6 +386,19 @@ pub struct Pool {
     pub max: Option<Spanned<std::num::NonZeroU32>>,
 }
 
+/// Which request leaves the queue first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueOrder {
+    /// The oldest
+    #[default]
+    OldestFirst,
+    /// The newest: while there is more to do than can be done, some are answered at once and not all of them late
+    NewestFirst,
+    /// The oldest of the highest `priority` of routes
+    Priority,
+}
+
 /// Timeouts towards the endpoints.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -411,6 +424,9 @@ pub struct Limits {
     pub queue: Option<Spanned<u32>>,
     /// The longest wait in the queue. Default 1s.
     pub queue_timeout: Option<Spanned<Duration>>,
+    /// Which request leaves the queue first. If the queue is full, the request that would leave it last is rejected. Default
+    /// oldest_first.
+    pub queue_order: Option<Spanned<QueueOrder>>,
     /// Size of a response head: status line and header fields. 1KiB to 16MiB, default 256KiB.
     pub header_size: Option<Spanned<Size>>,
     /// Header field lines of a response. 1 to 4096, default 256.

@@ -64,7 +64,7 @@ pub use health::HealthTask;
 pub use key::{Facts, PickKey, hash_of, mix};
 pub use mirror::{CopyPermit, Mirror, MirrorTask, RequestCopy};
 pub use outlier::Outlier;
-pub use overload::{Admission, InQueue, Overload};
+pub use overload::{Admission, InQueue, Overload, Priority};
 pub use pick::{Pick, Tried};
 pub use queue::Place;
 pub use reach::{AdminAddresses, Denial, Denied, DeniedAddress, Reachable};

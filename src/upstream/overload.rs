@@ -6,7 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     InFlight, Upstream,
-    queue::{Entry, Full, Place, Waiting},
+    config::QueueOrder,
+    queue::{Entry, Full, Place, Turn, Waiting},
 };
 
 /// How a request passes the limit.
@@ -25,6 +26,18 @@ pub struct InQueue {
     limit: InFlight,
 }
 
+/// Which requests are served first where they queue by priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// After all others
+    Low,
+    #[default]
+    Normal,
+    /// Before all others
+    High,
+}
+
 /// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overload {
@@ -34,9 +47,9 @@ pub enum Overload {
 
 impl Upstream {
     /// Lets a request pass the limit of requests in flight, has it wait, or rejects it.
-    pub fn enter(&self) -> Result<Admission, Overload> {
+    pub fn enter(&self, priority: Priority) -> Result<Admission, Overload> {
         let Some(limit) = self.in_flight else { return Ok(Admission::Admitted(None)) };
-        match self.shared.admission.enter(limit.queue) {
+        match self.shared.admission.enter_in_turn(limit.queue, limit.turn(priority)) {
             Ok(Entry::In(place)) => Ok(Admission::Admitted(Some(place))),
             Ok(Entry::Wait(waiting)) => {
                 Ok(Admission::Queued(InQueue { waiting, began: Instant::now(), limit }))
@@ -51,13 +64,34 @@ impl Upstream {
     /// Waits until the request is let through, and says how long that took.
     pub async fn wait(&self, queued: &mut InQueue) -> (Result<Place, Overload>, Duration) {
         let until = queued.began + queued.limit.timeout;
-        let place = timeout_at(until, &mut queued.waiting).await.map_err(|_| Overload::QueueTimeout);
+        let place = match timeout_at(until, &mut queued.waiting).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(Full)) => Err(Overload::QueueFull),
+            Err(_) => Err(Overload::QueueTimeout),
+        };
         let waited = queued.began.elapsed();
         self.metrics.queued(waited);
-        if place.is_err() {
-            self.metrics.overloaded(Overload::QueueTimeout.cause());
+        if let Err(overload) = &place {
+            self.metrics.overloaded(overload.cause());
         }
         (place, waited)
+    }
+
+    /// Whether requests queue by priority.
+    pub fn has_priorities(&self) -> bool {
+        self.in_flight.is_some_and(|limit| limit.order == QueueOrder::Priority)
+    }
+}
+
+impl InFlight {
+    fn turn(&self, priority: Priority) -> Turn {
+        match (self.order, priority) {
+            (QueueOrder::OldestFirst, _) => Turn::Oldest,
+            (QueueOrder::NewestFirst, _) => Turn::Newest,
+            (QueueOrder::Priority, Priority::High) => Turn::Rank(0),
+            (QueueOrder::Priority, Priority::Normal) => Turn::Rank(1),
+            (QueueOrder::Priority, Priority::Low) => Turn::Rank(2),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! A limit of what runs at once, and the queue of those that wait for a place: first in, first out.
+//! A limit of what runs at once, and the queue of those that wait for a place: first in, first out, or in another order.
 //!
 //! One atomic word counts both: while the queue is empty, no lock is taken. The limit may change at any time: more places are
 //! given away at once, fewer as soon as enough are free.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::{
@@ -40,8 +40,20 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct Waiting {
     queue: Arc<Queue>,
-    ticket: u64,
+    ticket: Ticket,
     granted: oneshot::Receiver<Place>,
+}
+
+/// Who is served first among those that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// Who came first.
+    #[default]
+    Oldest,
+    /// Who came last.
+    Newest,
+    /// The lower rank; among equals who came first.
+    Rank(u8),
 }
 
 /// As many wait as may.
@@ -50,10 +62,13 @@ pub struct Full;
 
 #[derive(Debug, Default)]
 struct Tickets {
-    /// In the order of their numbers.
-    waiting: VecDeque<(u64, oneshot::Sender<Place>)>,
-    next: u64,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Place>>,
+    next: i64,
 }
+
+/// A rank and a number: the least one is served first, the greatest one is the first that loses its place where there are too
+/// many.
+type Ticket = (u8, i64);
 
 const TAKEN: u64 = 1;
 const WAITING: u64 = 1 << 32;
@@ -67,6 +82,12 @@ impl Queue {
 
     /// Takes a place, or the last of at most `most` places in the queue.
     pub fn enter(self: &Arc<Self>, most: u32) -> Result<Entry, Full> {
+        self.enter_in_turn(most, Turn::Oldest)
+    }
+
+    /// Takes a place, or one of at most `most` places in the queue. If all of these are taken, who would be served last of all
+    /// gets none, or loses it.
+    pub fn enter_in_turn(self: &Arc<Self>, most: u32, turn: Turn) -> Result<Entry, Full> {
         if self.take() {
             return Ok(Entry::In(Place(self.clone())));
         }
@@ -77,11 +98,12 @@ impl Queue {
         loop {
             let (next, waits) = match waiting(word) {
                 0 if taken(word) < self.limit() => (word + TAKEN, false),
-                count if count >= most => return Err(Full),
+                // Only under the lock does this number change.
+                count if count >= most => return self.replace(&mut tickets, turn),
                 _ => (word + WAITING, true),
             };
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) if waits => return Ok(Entry::Wait(self.wait(&mut tickets))),
+                Ok(_) if waits => return Ok(Entry::Wait(self.wait(&mut tickets, turn))),
                 Ok(_) => return Ok(Entry::In(Place(self.clone()))),
                 Err(changed) => word = changed,
             }
@@ -124,12 +146,25 @@ impl Queue {
         false
     }
 
-    fn wait(self: &Arc<Self>, tickets: &mut Tickets) -> Waiting {
+    fn wait(self: &Arc<Self>, tickets: &mut Tickets, turn: Turn) -> Waiting {
         let (give, granted) = oneshot::channel();
-        let ticket = tickets.next;
+        let ticket = tickets.ticket(turn);
         tickets.next += 1;
-        tickets.waiting.push_back((ticket, give));
+        tickets.waiting.insert(ticket, give);
         Waiting { queue: self.clone(), ticket, granted }
+    }
+
+    /// Takes the place of who would be served last, unless that is who asks.
+    fn replace(self: &Arc<Self>, tickets: &mut Tickets, turn: Turn) -> Result<Entry, Full> {
+        let ticket = tickets.ticket(turn);
+        match tickets.waiting.last_entry() {
+            Some(last) if *last.key() > ticket => {
+                // Its receiver hears of that.
+                drop(last.remove());
+                Ok(Entry::Wait(self.wait(tickets, turn)))
+            }
+            _ => Err(Full),
+        }
     }
 
     /// Gives free places to those that wait.
@@ -145,7 +180,7 @@ impl Queue {
             }
             word = next;
             let (_, give) =
-                tickets.waiting.pop_front().expect("the word counts the tickets, under their lock");
+                tickets.waiting.pop_first().expect("the word counts the tickets, under their lock");
             // Its receiver is there: whoever drops one takes its ticket away before.
             let _ = give.send(Place(self.clone()));
         }
@@ -171,6 +206,19 @@ fn waiting(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
+// === impl Tickets ===
+
+impl Tickets {
+    /// The next one.
+    fn ticket(&self, turn: Turn) -> Ticket {
+        match turn {
+            Turn::Oldest => (0, self.next),
+            Turn::Newest => (0, -self.next),
+            Turn::Rank(rank) => (rank, self.next),
+        }
+    }
+}
+
 // === impl Place ===
 
 impl Drop for Place {
@@ -186,11 +234,12 @@ impl Drop for Place {
 // === impl Waiting ===
 
 impl Future for Waiting {
-    type Output = Place;
+    /// An error where somebody else took the place in the queue.
+    type Output = Result<Place, Full>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Place> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Place, Full>> {
         let granted = Pin::new(&mut self.granted);
-        granted.poll(cx).map(|place| place.expect("a ticket is kept until it is granted or given up"))
+        granted.poll(cx).map_err(|_| Full)
     }
 }
 
@@ -198,11 +247,10 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let mut tickets = self.queue.lock();
         // One that was granted is no longer there: the place comes back with the receiver.
-        if let Ok(at) = tickets.waiting.binary_search_by_key(&self.ticket, |(ticket, _)| *ticket) {
+        let given_up = tickets.waiting.remove(&self.ticket);
+        if given_up.is_some() {
             self.queue.word.fetch_sub(WAITING, Ordering::AcqRel);
-            let given_up = tickets.waiting.remove(at);
             drop(tickets);
-            drop(given_up);
         }
     }
 }
@@ -229,7 +277,7 @@ mod tests {
 
     fn granted(waiting: &mut Waiting) -> Option<Place> {
         match Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(place) => Some(place),
+            Poll::Ready(place) => place.ok(),
             Poll::Pending => None,
         }
     }
@@ -249,6 +297,60 @@ mod tests {
             drop(granted(&mut all[nth]).expect("it is next"));
         }
         drop(all);
+        assert_eq!((queue.taken(), queue.waiting()), (0, 0));
+    }
+
+    fn wait_in_turn(queue: &Arc<Queue>, most: u32, turn: Turn) -> Option<Waiting> {
+        match queue.enter_in_turn(most, turn) {
+            Ok(Entry::Wait(waiting)) => Some(waiting),
+            Err(Full) => None,
+            other => panic!("nobody has to wait: {other:?}"),
+        }
+    }
+
+    fn is_out(waiting: &mut Waiting) -> bool {
+        let polled = Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(polled, Poll::Ready(Err(Full)))
+    }
+
+    #[test]
+    fn the_last_that_came_is_served_first_and_the_oldest_loses_its_place() {
+        let queue = Arc::new(Queue::new(1));
+        let held = place(&queue);
+        let mut all: Vec<_> = (0..4).map(|_| wait_in_turn(&queue, 3, Turn::Newest).unwrap()).collect();
+        assert!(is_out(&mut all[0]));
+        assert!(!is_out(&mut all[1]));
+        assert_eq!((queue.taken(), queue.waiting()), (1, 3));
+        drop(held);
+        for nth in [3, 2, 1] {
+            assert!(all[1..nth].iter_mut().all(|waiting| granted(waiting).is_none()), "{nth}");
+            drop(granted(&mut all[nth]).expect("it is next"));
+        }
+        drop(all);
+        assert_eq!((queue.taken(), queue.waiting()), (0, 0));
+    }
+
+    #[test]
+    fn the_newest_of_the_highest_rank_loses_its_place_to_a_lower_one() {
+        let queue = Arc::new(Queue::new(1));
+        let held = place(&queue);
+        let wait = |rank| wait_in_turn(&queue, 4, Turn::Rank(rank));
+        let mut low = [wait(2).unwrap(), wait(2).unwrap()];
+        let mut normal = [wait(1).unwrap(), wait(1).unwrap()];
+        assert!(wait(2).is_none(), "it would be the last");
+        let mut high = wait(0).unwrap();
+        assert!(is_out(&mut low[1]) && !is_out(&mut low[0]));
+        let mut other = wait(0).unwrap();
+        assert!(is_out(&mut low[0]));
+        let mut third = wait(1);
+        assert!(third.is_none(), "among equals the newest has none");
+        let mut last = wait(0).unwrap();
+        assert!(is_out(&mut normal[1]) && !is_out(&mut normal[0]));
+        drop(held);
+        for next in [&mut high, &mut other, &mut last, &mut normal[0]] {
+            drop(granted(next).expect("it is next"));
+        }
+        drop((low, normal, high, other, last, third.take()));
         assert_eq!((queue.taken(), queue.waiting()), (0, 0));
     }
 
@@ -306,7 +408,7 @@ mod tests {
                             drop(waiting);
                             continue;
                         }
-                        Entry::Wait(waiting) => waiting.await,
+                        Entry::Wait(waiting) => waiting.await.unwrap(),
                     };
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     tokio::task::yield_now().await;

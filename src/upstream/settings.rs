@@ -6,7 +6,7 @@ use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{
     breaker::CircuitBreaker,
-    config::{BalanceKey, Prefer, Protocol, ProxyProtocol},
+    config::{BalanceKey, Prefer, Protocol, ProxyProtocol, QueueOrder},
     discovery::{Definition, ReadEndpoints},
     outlier::Outlier,
     reach::{Denied, Reachable},
@@ -75,6 +75,8 @@ pub struct InFlight {
     pub queue: u32,
     /// How long they wait at most.
     pub timeout: Duration,
+    /// Which of them is served first.
+    pub order: QueueOrder,
 }
 
 /// How endpoints that fail are dealt with.

@@ -77,6 +77,67 @@ fn what_is_too_much_waits_in_turn_and_the_newest_is_rejected_where_the_queue_is_
 }
 
 #[test]
+fn the_newest_is_served_first_and_the_oldest_is_rejected_where_that_is_the_order() {
+    let held = Held::new();
+    let proxy =
+        before(&held.origin, "{ in_flight: 1, queue: 2, queue_timeout: 5m, queue_order: newest_first }");
+    let gate = held.hold();
+    let mut served = asked(&held, &proxy, "/a");
+    let mut oldest = queued(&proxy, "/b", 0);
+    let mut second = queued(&proxy, "/c", 1);
+    let mut newest = ask(&proxy, "/d");
+    let full = oldest.response();
+    assert_eq!((full.status, full.field("retry-after")), (503, Some("1")));
+    let line = proxy.access_line_of("/b");
+    assert_eq!((&line["reason"], &line["cause"]), (&json!("upstream_overloaded"), &json!("queue_full")));
+    assert!(line["queued_ms"].as_f64().is_some_and(|waited| waited > 0.0), "{line}");
+    drop(gate);
+    for client in [&mut served, &mut newest, &mut second] {
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(paths(&held.origin), ["/a", "/d", "/c"]);
+    assert_eq!(rejected(&proxy, "queue_full"), Some(1.0));
+    wait_for(&proxy, 0);
+}
+
+#[test]
+fn requests_of_a_higher_priority_are_served_first_and_rejected_last() {
+    let held = Held::new();
+    let yaml = r#"
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams:
+  origin:
+    endpoints: ["ORIGIN"]
+    limits: { in_flight: 1, queue: 3, queue_timeout: 5m, queue_order: priority }
+hosts:
+  all:
+    names: ["*"]
+    routes:
+      high: { path: "/high/**", proxy: { upstream: origin, priority: high } }
+      low: { path: "/low/**", proxy: { upstream: origin, priority: low } }
+      normal: { path: "/**", proxy: { upstream: origin } }
+"#;
+    let proxy = Proxy::start(&config(yaml, &[("ORIGIN", &held.origin.address())]));
+    let gate = held.hold();
+    let mut served = asked(&held, &proxy, "/first");
+    let mut low = [queued(&proxy, "/low/1", 0), queued(&proxy, "/low/2", 1)];
+    let mut normal = queued(&proxy, "/1", 2);
+    assert_eq!(ask(&proxy, "/low/3").response().status, 503, "it would be the last");
+    let mut high = ask(&proxy, "/high/1");
+    assert_eq!(low[1].response().status, 503);
+    let mut other = ask(&proxy, "/high/2");
+    assert_eq!(low[0].response().status, 503);
+    assert_eq!(ask(&proxy, "/2").response().status, 503, "among equals the newest is rejected");
+    drop(gate);
+    for client in [&mut served, &mut high, &mut other, &mut normal] {
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(paths(&held.origin), ["/first", "/high/1", "/high/2", "/1"]);
+    assert_eq!(rejected(&proxy, "queue_full"), Some(4.0));
+    wait_for(&proxy, 0);
+}
+
+#[test]
 fn without_a_queue_nobody_waits() {
     let held = Held::new();
     let proxy = before(&held.origin, "{ in_flight: 1 }");

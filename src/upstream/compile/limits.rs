@@ -84,8 +84,16 @@ pub fn in_flight(written: &config::Limits, out: &mut Diagnostics) -> Option<Opti
             "add in_flight: 1000, queue: 100",
         );
     }
+    if let Some(order) = written.queue_order.filter(|_| queue == 0) {
+        no_effect(
+            order.span,
+            "queue_order has no effect without a queue",
+            "add in_flight: 1000, queue: 100",
+        );
+    }
     let timeout = timeout.filter(|_| is_sound)?;
-    Some(written.in_flight.map(|most| InFlight { most: most.get(), queue, timeout }))
+    let order = written.queue_order.map_or_else(Default::default, |order| order.value);
+    Some(written.in_flight.map(|most| InFlight { most: most.get(), queue, timeout, order }))
 }
 
 pub fn response_limits(written: &config::Limits, out: &mut Diagnostics) -> Option<HeadLimits> {

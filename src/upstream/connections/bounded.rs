@@ -81,7 +81,10 @@ impl Connections {
         let began = Instant::now();
         let place = timeout(limit.unwrap_or(Duration::MAX), waiting).await;
         self.waited(began);
-        place.map_err(|_| busy())
+        match place {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(busy()),
+        }
     }
 
     /// Closes idle connections of other requests where a new one would be too many.
