@@ -275,7 +275,11 @@ fn written_priority(config: &Config, upstream: &Upstream, diagnostics: &mut Diag
         format!("priority has no effect: upstream {} does not queue requests by priority", upstream.name);
     let problem = Diagnostic::error(Code::NoEffect, written.span, message);
     let help = "write in the upstream: limits: { in_flight: 1000, queue: 100, queue_order: priority }";
-    diagnostics.push(problem.label(config.upstream.span, "this upstream").help(help));
+    let problem = match &config.upstream {
+        Some(name) => problem.label(name.span, "this upstream"),
+        None => problem,
+    };
+    diagnostics.push(problem.help(help));
     None
 }
 

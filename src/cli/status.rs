@@ -129,7 +129,9 @@ fn state_of_upstream(upstream: &Value) -> String {
         }
         _ => None,
     };
-    circuit.into_iter().chain(panic).chain(sticky).chain(hedge).collect::<Vec<_>>().join(", ")
+    let limit = upstream["in_flight_limit"].as_u64();
+    let limit = limit.map(|limit| format!("{} of {limit} in flight", upstream["in_flight"]));
+    circuit.into_iter().chain(panic).chain(sticky).chain(limit).chain(hedge).collect::<Vec<_>>().join(", ")
 }
 
 fn state_of_endpoint(endpoint: &Value) -> String {

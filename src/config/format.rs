@@ -12,7 +12,7 @@ use crate::{
     store,
     upstream::{
         DeniedAddress,
-        config::{BalanceKey, EndpointText},
+        config::{BalanceKey, EndpointText, InFlightText},
         retry::{
             After,
             config::{Condition, MethodWord},
@@ -49,6 +49,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("portolan:field-name", parses::<FieldName>),
     ("portolan:hedge-after", parses::<After>),
     ("portolan:host-port", parses::<HostPort>),
+    ("portolan:in-flight-limit", parses::<InFlightText>),
     ("portolan:jwk-set", parses::<KeySet>),
     ("portolan:jwt-algorithm", parses::<Algorithm>),
     ("portolan:least-rate", parses::<LeastRate>),

@@ -16,6 +16,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ("portolan:bind", r"^(unix:.|.*:[0-9]+$)"),
     ("portolan:address", r"^(unix:.|.*:[0-9]+$)"),
     ("portolan:endpoint", r"^(unix:.|.*:[0-9]+$)"),
+    ("portolan:in-flight-limit", r"^([0-9]+|adaptive)$"),
     ("portolan:host-port", r"^.+:[0-9]+$"),
     ("portolan:status", r"^[2-5][0-9]{2}$"),
     ("portolan:status-range", r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"),
@@ -123,8 +124,8 @@ fn loosen_text(schema: &mut Map<String, Value>, kinds: &[String]) {
     let format = schema.get("format").and_then(Value::as_str).unwrap_or_default().to_owned();
     match PATTERNS.iter().find(|(name, _)| *name == format) {
         Some((name, pattern)) => {
-            // Units must be written, so a number is wrong; a status is one.
-            if name.starts_with("portolan:status") {
+            // Units must be written, so a number is wrong; a status and a limit are numbers.
+            if name.starts_with("portolan:status") || *name == "portolan:in-flight-limit" {
                 widen(schema, kinds, &["integer"]);
             }
             let pattern =

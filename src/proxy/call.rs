@@ -408,6 +408,12 @@ impl Call {
     fn note(&mut self, reason: Reason, cause: &dyn std::fmt::Display) {
         if self.is_failure_of_endpoint(reason) {
             self.to.failed();
+            if matches!(reason, Reason::FirstByteTimeout | Reason::TotalTimeout)
+                && let Some(upstream) = self.upstream()
+            {
+                // It takes at least so long.
+                upstream.took(Instant::now(), self.attempt_began.elapsed());
+            }
         }
         let (upstream, endpoint) = (self.upstream().map(|upstream| &upstream.name), self.endpoint());
         tracing::debug!(?upstream, ?endpoint, reason = reason.code(), %cause, "upstream attempt failed");

@@ -310,6 +310,10 @@ fn upstream(upstream: &Arc<Upstream>) -> Value {
             "key": if sticky.has_configured_key() { "configured" } else { "generated" },
         });
     }
+    if let Some((in_flight, limit)) = upstream.limit() {
+        shown["in_flight"] = json!(in_flight);
+        shown["in_flight_limit"] = json!(limit);
+    }
     if upstream.retry.hedge.is_some() {
         let after = upstream.hedge_after().map(|after| after.as_secs_f64() * 1000.0);
         shown["hedge_after_ms"] = json!(after);

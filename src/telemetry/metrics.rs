@@ -108,6 +108,8 @@ metrics! {
         "How often the circuit breaker of an upstream opened.";
     circuit_rejected: IntCounterVec = "portolan_upstream_circuit_rejected_total" ["upstream"],
         "Requests that an open circuit breaker rejected.";
+    in_flight_limit: IntGaugeVec = "portolan_upstream_in_flight_limit" ["upstream"],
+        "The limit of requests in flight to an upstream, found by response times where it is adaptive; 0 where there is none.";
     queued: IntGaugeVec = "portolan_upstream_queued_requests" ["upstream"],
         "Requests that wait because limits.in_flight of the upstream is reached.";
     overloaded: IntCounterVec = "portolan_upstream_overloaded_total" ["upstream", "cause"],

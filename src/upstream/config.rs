@@ -386,6 +386,63 @@ pub struct Pool {
     pub max: Option<Spanned<std::num::NonZeroU32>>,
 }
 
+/// The number of requests in flight, or how it is found.
+pub type InFlightSetting = TextOr<InFlightText, InFlightMap>;
+
+/// A number, or `adaptive` with its defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InFlightText {
+    Number(u32),
+    Adaptive,
+}
+
+crate::value::text_value!(
+    InFlightText,
+    "in-flight-limit",
+    "A number from 1 on, or adaptive.",
+    "1000",
+    "adaptive"
+);
+
+impl std::str::FromStr for InFlightText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<i128>() {
+            _ if text == "adaptive" => Ok(Self::Adaptive),
+            Ok(number) => u32::try_from(number)
+                .ok()
+                .filter(|number| *number > 0)
+                .map(Self::Number)
+                .ok_or_else(|| format!("{text} is not from 1 to {}", u32::MAX)),
+            Err(_) => Err(format!("in_flight must be a number, adaptive or a map (got {text:?})")),
+        }
+    }
+}
+
+/// A limit that is found.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "UpstreamInFlight")]
+pub struct InFlightMap {
+    /// Follows the response times: the limit falls while they are longer than usual, and grows slowly else.
+    pub adaptive: AdaptiveLimit,
+}
+
+/// How the limit follows the response times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdaptiveLimit {
+    /// The least limit. Default 20.
+    pub min: Option<Spanned<std::num::NonZeroU32>>,
+    /// The greatest limit. Default 1000.
+    pub max: Option<Spanned<std::num::NonZeroU32>>,
+    /// The limit at first. Default 100, or the bound next to it.
+    pub initial: Option<Spanned<std::num::NonZeroU32>>,
+    /// The response time, in percent of the long average, above which the limit falls. Default 150%.
+    pub tolerance: Option<PercentAbove>,
+}
+
 /// Which request leaves the queue first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -418,8 +475,8 @@ pub struct Timeouts {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpstreamLimits")]
 pub struct Limits {
-    /// The number of requests in flight, over all endpoints. Default: no limit.
-    pub in_flight: Option<std::num::NonZeroU32>,
+    /// The number of requests in flight, over all endpoints; `adaptive` or a map finds it by the response times. Default: no limit.
+    pub in_flight: Option<Spanned<InFlightSetting>>,
     /// The number of further requests that wait until a request in flight ends. Default 0.
     pub queue: Option<Spanned<u32>>,
     /// The longest wait in the queue. Default 1s.

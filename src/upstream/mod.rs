@@ -4,6 +4,7 @@
 //! while it serves (requests in flight, response times, health) lives in [`EndpointState`]s that the [`Registry`] hands from one
 //! set and snapshot to the next.
 
+mod adaptive;
 mod announce;
 mod balance;
 mod breaker;
@@ -52,6 +53,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub use adaptive::Adaptive;
 pub use announce::Client;
 pub use breaker::{CircuitBreaker, Permit, Rejected};
 pub use call::{Bounds, CallError, Caller, Destination, Site, Trailers};
@@ -237,6 +239,7 @@ impl Upstream {
     pub fn show(&self) {
         let circuit = self.circuit.as_ref().map_or(State::Closed, |circuit| circuit.state());
         self.metrics.show(circuit as i64, self.panics(), self.shared.admission.waiting());
+        self.metrics.show_limit(self.limit().map_or(0, |(_, limit)| limit));
         for followed in self.followed() {
             let history = followed.source.history();
             followed.metrics.show(history.last_success, history.failures, followed.source.found().len());
@@ -383,7 +386,7 @@ impl Upstream {
 
     /// It serves from now on: its limits hold for requests of earlier snapshots too.
     pub fn begin_to_serve(&self) {
-        self.shared.admission.set_limit(self.in_flight.map_or(u32::MAX, |limit| limit.most));
+        self.begin_to_limit();
         self.endpoints().iter().for_each(|endpoint| endpoint.begin_to_serve());
     }
 

@@ -1,13 +1,18 @@
 //! The limit of an upstream's requests in flight: further ones wait in a queue or are rejected.
 
-use std::time::Duration;
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::{self, Duration},
+};
 
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     InFlight, Upstream,
+    adaptive::{Adaptive, Gradient},
     config::QueueOrder,
     queue::{Entry, Full, Place, Turn, Waiting},
+    settings::Most,
 };
 
 /// How a request passes the limit.
@@ -75,6 +80,39 @@ impl Upstream {
             self.metrics.overloaded(overload.cause());
         }
         (place, waited)
+    }
+
+    /// Requests in flight and how many there may be, where that is limited.
+    pub fn limit(&self) -> Option<(u32, u32)> {
+        let limit = match self.in_flight?.most {
+            Most::Fixed(limit) => limit,
+            Most::Adaptive(settings) => self.gradient().limit(&settings),
+        };
+        Some((self.shared.admission.taken(), limit))
+    }
+
+    /// Its limit holds from now on.
+    pub(super) fn begin_to_limit(&self) {
+        self.shared.admission.set_limit(self.limit().map_or(u32::MAX, |(_, limit)| limit));
+    }
+
+    /// A response's head took so long. Failures that are fast say nothing of how much an endpoint can do.
+    pub fn took(&self, at: time::Instant, time: Duration) {
+        if let Some(InFlight { most: Most::Adaptive(settings), .. }) = &self.in_flight {
+            self.adapt(settings, at, time);
+        }
+    }
+
+    fn adapt(&self, settings: &Adaptive, at: time::Instant, time: Duration) {
+        let in_flight = self.shared.admission.taken();
+        let limit = self.gradient().sample(settings, at, time, in_flight);
+        if let Some(limit) = limit {
+            self.shared.admission.set_limit(limit);
+        }
+    }
+
+    fn gradient(&self) -> MutexGuard<'_, Gradient> {
+        self.shared.gradient.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether requests queue by priority.

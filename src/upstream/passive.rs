@@ -20,6 +20,9 @@ impl Upstream {
     pub fn answered(&self, pick: &Pick, status: StatusCode, at: Instant, latency: Duration) {
         let endpoint = &*pick.endpoint;
         endpoint.state.answered(status, at, latency);
+        if !is_failure(status) {
+            self.took(at, latency);
+        }
         let Some(outlier) = &endpoint.outlier else { return };
         let now = endpoint.state.millis(at);
         let failed = outlier.counts_statuses && is_failure(status);

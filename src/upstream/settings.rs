@@ -5,6 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU32, ops::RangeInclusive, sync::Arc, time
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{
+    adaptive::Adaptive,
     breaker::CircuitBreaker,
     config::{BalanceKey, Prefer, Protocol, ProxyProtocol, QueueOrder},
     discovery::{Definition, ReadEndpoints},
@@ -70,13 +71,20 @@ pub struct Pool {
 /// How many requests an upstream answers at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
-    pub most: u32,
+    pub most: Most,
     /// How many further ones wait.
     pub queue: u32,
     /// How long they wait at most.
     pub timeout: Duration,
     /// Which of them is served first.
     pub order: QueueOrder,
+}
+
+/// A limit that is given, or found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Most {
+    Fixed(u32),
+    Adaptive(Adaptive),
 }
 
 /// How endpoints that fail are dealt with.

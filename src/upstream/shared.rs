@@ -7,7 +7,7 @@ use std::sync::{
 
 use ring::hmac;
 
-use super::{balance::Turns, queue::Queue, retry::ResponseTimes};
+use super::{adaptive::Gradient, balance::Turns, queue::Queue, retry::ResponseTimes};
 
 /// Known by the upstream's name.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub struct Shared {
     pub sticky_key: OnceLock<Arc<hmac::Key>>,
     /// Where a hedge starts after a percentile of them.
     pub response_times: OnceLock<Box<ResponseTimes>>,
+    /// What an adaptive limit of these is found by.
+    pub gradient: Mutex<Gradient>,
     /// Copies of requests on their way here.
     pub copies: AtomicU32,
 }

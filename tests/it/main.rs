@@ -5,6 +5,7 @@
 mod absolute_exchanges;
 mod absolute_form;
 mod access_log;
+mod adaptive;
 mod admin;
 mod architecture;
 mod auth;

@@ -41,6 +41,7 @@ pub struct Upstream {
     retries_denied: IntCounter,
     hedges_won: IntCounter,
     queued: IntGauge,
+    in_flight_limit: IntGauge,
     /// By cause.
     overloaded: [IntCounter; OVERLOAD_CAUSES.len()],
     queue_time: Histogram,
@@ -90,6 +91,7 @@ impl Upstream {
             retries: RETRY_CAUSES.map(|cause| families.retries.with_label_values(&[name.as_str(), cause])),
             retries_denied: families.retries_denied.with_label_values(&values),
             hedges_won: families.hedges_won.with_label_values(&values),
+            in_flight_limit: families.in_flight_limit.with_label_values(&values),
             queued: families.queued.with_label_values(&values),
             overloaded: OVERLOAD_CAUSES
                 .map(|cause| families.overloaded.with_label_values(&[values[0], cause])),
@@ -146,6 +148,11 @@ impl Upstream {
         self.circuit.set(circuit);
         self.queued.set(queued.into());
         self.panics.set(i64::from(panics));
+    }
+
+    /// How many requests may be in flight at the moment; 0 where that is not limited.
+    pub fn show_limit(&self, limit: u32) {
+        self.in_flight_limit.set(limit.into());
     }
 
     /// A request is tried again.
@@ -273,6 +280,7 @@ impl Counts for Upstream {
         for cause in RETRY_CAUSES {
             let _ = families.retries.remove_label_values(&[values[0], cause]);
         }
+        let _ = families.in_flight_limit.remove_label_values(&values);
         let _ = families.queued.remove_label_values(&values);
         for cause in OVERLOAD_CAUSES {
             let _ = families.overloaded.remove_label_values(&[values[0], cause]);

@@ -1,15 +1,16 @@
 //! The limits of an upstream and of its pools of connections, compiled.
 
-use std::{ops::RangeInclusive, time};
+use std::{num::NonZeroU32, ops::RangeInclusive, time};
 
 use super::{duration, refuse};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     upstream::{
-        config::{self, Config},
-        settings::{InFlight, Pool},
+        adaptive::Adaptive,
+        config::{self, Config, InFlightText},
+        settings::{InFlight, Most, Pool},
     },
-    value::Spanned,
+    value::{Spanned, TextOr},
     wire::h1::response::HeadLimits,
 };
 
@@ -74,7 +75,7 @@ pub fn in_flight(written: &config::Limits, out: &mut Diagnostics) -> Option<Opti
         out.push(Diagnostic::error(Code::NoEffect, span, message).help(help));
         is_sound = false;
     };
-    if let (Some(queue), None) = (written.queue, written.in_flight) {
+    if let (Some(queue), None) = (written.queue, &written.in_flight) {
         no_effect(queue.span, "queue has no effect without in_flight", "add in_flight: 1000");
     }
     if let Some(timeout) = written.queue_timeout.filter(|_| queue == 0) {
@@ -85,15 +86,42 @@ pub fn in_flight(written: &config::Limits, out: &mut Diagnostics) -> Option<Opti
         );
     }
     if let Some(order) = written.queue_order.filter(|_| queue == 0) {
-        no_effect(
-            order.span,
-            "queue_order has no effect without a queue",
-            "add in_flight: 1000, queue: 100",
-        );
+        no_effect(order.span, "queue_order has no effect without a queue", "add in_flight: 1000, queue: 100");
     }
     let timeout = timeout.filter(|_| is_sound)?;
     let order = written.queue_order.map_or_else(Default::default, |order| order.value);
-    Some(written.in_flight.map(|most| InFlight { most: most.get(), queue, timeout, order }))
+    let most = match &written.in_flight {
+        None => return Some(None),
+        Some(most) => self::most(most, out)?,
+    };
+    Some(Some(InFlight { most, queue, timeout, order }))
+}
+
+fn most(written: &Spanned<config::InFlightSetting>, out: &mut Diagnostics) -> Option<Most> {
+    let map = match &written.value {
+        TextOr::Text(InFlightText::Number(number)) => return Some(Most::Fixed(*number)),
+        TextOr::Text(InFlightText::Adaptive) => &config::AdaptiveLimit::default(),
+        TextOr::Map(map) => &map.adaptive,
+    };
+    let usual = Adaptive::default();
+    let number = |written: Option<Spanned<NonZeroU32>>| written.map(|number| number.value.get());
+    let (min, max) = match (number(map.min), number(map.max)) {
+        (Some(min), Some(max)) => (min, max),
+        (Some(min), None) => (min, usual.max.max(min)),
+        (None, Some(max)) => (usual.min.min(max), max),
+        (None, None) => (usual.min, usual.max),
+    };
+    if let Some(span) = map.min.filter(|_| min > max).map(|min| min.span) {
+        let message = format!("min ({min}) must not be greater than max ({max})");
+        return refuse(out, Diagnostic::error(Code::BadValue, span, message).compared());
+    }
+    let initial = number(map.initial).unwrap_or(usual.initial.clamp(min, max));
+    if let Some(span) = map.initial.filter(|_| !(min..=max).contains(&initial)).map(|initial| initial.span) {
+        let message = format!("initial must be from min ({min}) to max ({max}) (got {initial})");
+        return refuse(out, Diagnostic::error(Code::BadValue, span, message).compared());
+    }
+    let tolerance = map.tolerance.map_or(usual.tolerance, |tolerance| tolerance.0);
+    Some(Most::Adaptive(Adaptive { min, max, initial, tolerance }))
 }
 
 pub fn response_limits(written: &config::Limits, out: &mut Diagnostics) -> Option<HeadLimits> {
