@@ -386,7 +386,7 @@ impl<'a> Builder<'a> {
     /// Whether anything before finds out who a request is from.
     pub fn asks_who(&self) -> bool {
         let names = |part: &Part| matches!(part.kind, "basic_auth" | "api_key");
-        self.ask_for_claim(limit::SUBJECT) || self.chain.parts.iter().any(names)
+        self.ask_for_claim(jwt::SUBJECT) || self.chain.parts.iter().any(names)
     }
 
     pub fn measure_heads(&mut self) {

@@ -65,6 +65,8 @@ pub struct Exchange {
     pub trace: Option<Trace>,
     /// The name of the user or the key that the chain found it to be from.
     pub user: Option<Box<HeaderValue>>,
+    /// The name of a client that a certificate or an authorization service authenticated, for the access log.
+    pub authenticated_name: Option<Box<str>>,
     /// The token that the chain found right.
     pub token: Option<Arc<jwt::Verified>>,
     /// Why the answer is ours, where it is.
@@ -136,6 +138,7 @@ impl Exchange {
             request_id: None,
             trace: None,
             user: None,
+            authenticated_name: None,
             token: None,
             reason: None,
             cause: None,
@@ -186,6 +189,14 @@ impl Exchange {
     /// What its token says, as far as a part of the chain asks for it.
     pub fn claim(&self, name: &str) -> Option<&str> {
         self.token.as_ref()?.claim(name)
+    }
+
+    /// The authenticated user, as the access log names it: of basic_auth or api_key, of the token, of the authorization
+    /// service, or of the client certificate.
+    pub fn user_name(&self) -> Option<&[u8]> {
+        let named = self.user.as_ref().map(|user| user.as_bytes());
+        let name = || self.claim(jwt::SUBJECT).or(self.authenticated_name.as_deref());
+        named.or_else(|| name().map(str::as_bytes))
     }
 
     fn tls(&self) -> Option<&Tls> {

@@ -62,6 +62,9 @@ pub struct Config {
     /// Fields of its answer that go on to the upstream with the request. What the client sent in them is taken away.
     #[serde(default)]
     pub copy_headers: OneOrMany<Spanned<FieldName>>,
+    /// The field of its answer that names the user in the access log, as Remote-User. Default: none.
+    #[serde(default)]
+    pub user_header: Option<Spanned<FieldName>>,
     /// Fields of an answer that lets a request in that the client gets with the response, as Set-Cookie: beside those that
     /// the response has of it where it is Set-Cookie, else in their place. Default: none.
     #[serde(default)]
@@ -94,6 +97,7 @@ struct ForwardAuth {
     copied: Vec<Field>,
     given: Vec<HeaderName>,
     added: Vec<HeaderName>,
+    user: Option<HeaderName>,
     fail_open: bool,
     public: Public,
 }
@@ -197,6 +201,7 @@ impl ForwardAuth {
             copied,
             given,
             added,
+            user: config.user_header.as_ref().map(|field| field.value.0.clone()),
             fail_open: config.fail_open,
             public,
         })
@@ -234,6 +239,8 @@ impl ForwardAuth {
                 for field in &self.copied {
                     copy(field.name(), answer.headers(), &mut exchange.head.headers);
                 }
+                let user = self.user.as_ref().and_then(|field| answer.headers().get(field));
+                exchange.authenticated_name = user.and_then(|name| name.to_str().ok()).map(Box::from);
                 exchange.granted = self.granted(answer.headers());
                 Verdict::Continue
             }

@@ -48,6 +48,7 @@ pub(super) fn write<S: Session>(
         request_id: exchange.request_id.as_ref().and_then(|id| id.to_str().ok()),
         trace_id: trace_id.as_ref().map(|id| id as &dyn std::fmt::Display),
         client_ip: exchange.client_ip,
+        user: exchange.user_name(),
         method: asked.method.as_ref(),
         scheme: exchange.scheme,
         authority: asked.authority.as_ref().map(|value| value.as_bytes()),

@@ -136,7 +136,7 @@ struct Jwt {
 }
 
 /// The claims of a token that are kept for those who go by them: named while chains are compiled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Asked(Mutex<BTreeSet<Box<str>>>);
 
 enum Keys {
@@ -339,6 +339,16 @@ impl Keys {
             Self::Given(keys) => Some(run(keys, 0)),
             Self::Fetched(jwks) => jwks.set().as_ref().map(|set| run(&set.keys, set.version)),
         }
+    }
+}
+
+/// The claim that names a token's holder (RFC 7519 section 4.1.2).
+pub const SUBJECT: &str = "sub";
+
+/// The access log names the token's holder.
+impl Default for Asked {
+    fn default() -> Self {
+        Self(Mutex::new(BTreeSet::from([SUBJECT.into()])))
     }
 }
 

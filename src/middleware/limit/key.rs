@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     matcher,
-    middleware::{Builder, Exchange},
+    middleware::{Builder, Exchange, jwt::SUBJECT},
     value::{FieldName, OneOrMany, Span, Spanned, TextOr},
 };
 
@@ -74,9 +74,6 @@ enum Aspect {
 /// A request's key: a hash with a seed that only this process knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(u64);
-
-/// The claim that says who a token's holder is (RFC 7519 section 4.1.2).
-pub const SUBJECT: &str = "sub";
 
 /// What providers commonly give to one customer, and what one machine chooses its addresses from (RFC 6177).
 const V6_PREFIX: u8 = 64;

@@ -12,7 +12,7 @@ mod shared;
 pub use bucket::{Problem, Quota, Refused, Taken, seconds};
 pub use buckets::Buckets;
 pub use in_flight::{InFlight, Permit};
-pub use key::{By, Key, KeyMap, KeyText, SUBJECT, Written};
+pub use key::{By, Key, KeyMap, KeyText, Written};
 pub use meter::{Meter, Speed, Way};
 pub use registry::{Identity, Place, Quotas, Registry, Scope, Within};
 pub use shared::Shared;

@@ -6,7 +6,9 @@ use super::{escaped, put, record::Record};
 
 pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     put::ip(line, record.client_ip);
-    line.extend_from_slice(b" - - [");
+    line.extend_from_slice(b" - ");
+    escaped(line, record.user.unwrap_or(b"-"));
+    line.extend_from_slice(b" [");
     time(line, record.time);
     line.extend_from_slice(b"] \"");
     match record.method {

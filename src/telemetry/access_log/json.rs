@@ -52,6 +52,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     begin!(line, "client_ip", "\"");
     put::ip(line, record.client_ip);
     line.push(b'"');
+    text!(foreign, line, "user", record.user);
     text!(word, line, "method", record.method.map(Method::as_str));
     text!(word, line, "scheme", Some(record.scheme));
     text!(foreign, line, "authority", record.authority);

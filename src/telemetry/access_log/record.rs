@@ -20,6 +20,8 @@ pub struct Record<'a> {
     pub request_id: Option<&'a str>,
     pub trace_id: Option<&'a dyn std::fmt::Display>,
     pub client_ip: IpAddr,
+    /// The authenticated user.
+    pub user: Option<&'a [u8]>,
     /// The method, the target and the protocol are `None` where they were not read.
     pub method: Option<&'a Method>,
     pub scheme: &'static str,
@@ -110,6 +112,7 @@ impl Record<'static> {
             request_id: Some("id-1"),
             trace_id: Some(&"0af7651916cd43dd8448eb211c80319c"),
             client_ip: IpAddr::from([192, 0, 2, 1]),
+            user: None,
             method: Some(&Method::GET),
             scheme: "https",
             authority: Some(b"www.example.com"),

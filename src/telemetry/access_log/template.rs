@@ -39,6 +39,7 @@ macro_rules! logged {
 
 logged! {
     Time = "time";
+    User = "user";
     Target = "request.target";
     Authority = "request.authority";
     Protocol = "request.protocol";
@@ -68,6 +69,36 @@ logged! {
 
 /// What a request's fields are called by.
 const FIELD: &str = "request.header.";
+
+/// Names of nginx, HAProxy, Envoy and Caddy, and what they are called here.
+const HABITS: &[(&str, &str)] = &[
+    ("remote_addr", "client.ip"),
+    ("remote_user", "user"),
+    ("remote_ip", "client.ip"),
+    ("time_local", "time"),
+    ("time_iso8601", "time"),
+    ("request_method", "request.method"),
+    ("request_uri", "request.target"),
+    ("uri", "request.target"),
+    ("args", "request.query"),
+    ("query_string", "request.query"),
+    ("scheme", "request.scheme"),
+    ("server_protocol", "request.protocol"),
+    ("proto", "request.protocol"),
+    ("status", "response.status"),
+    ("body_bytes_sent", "sent"),
+    ("bytes_sent", "sent"),
+    ("request_length", "received"),
+    ("request_time", "duration_ms"),
+    ("upstream_addr", "endpoint"),
+    ("upstream_response_time", "first_byte_ms"),
+    ("upstream_connect_time", "connect_ms"),
+    ("http_referer", "request.header.referer"),
+    ("http_user_agent", "request.header.user-agent"),
+    ("http_host", "request.authority"),
+    ("ssl_protocol", "tls.version"),
+    ("request_id", "request.id"),
+];
 
 /// Fields that hold secrets: they are in no log.
 const SECRETS: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
@@ -136,9 +167,18 @@ fn value(name: &str, range: Range<usize>, fields: &mut Vec<HeaderName>) -> Resul
     let known = Logged::ALL.iter().map(|(name, _)| *name).chain(variables);
     let reason = match name {
         "" => "a placeholder has no name".to_owned(),
-        name => format!("the access log knows no {name}"),
+        name => format!("the access log has no {{{name}}}"),
     };
-    Err(TemplateError::new(range, reason, meant(name, known)))
+    let habit = HABITS.iter().find(|(word, _)| *word == name).map(|(_, known)| format!("{{{known}}}"));
+    let list = || {
+        let names: Vec<&str> = known.clone().collect();
+        format!("the placeholders are {}, {FIELD}NAME", names.join(", "))
+    };
+    match habit.or_else(|| meant(name, known.clone())) {
+        Some(near) => Err(TemplateError::new(range, reason, Some(near))),
+        None if name.is_empty() => Err(TemplateError::new(range, reason, None)),
+        None => Err(TemplateError::new(range, format!("{reason}: {}", list()), None)),
+    }
 }
 
 fn field(name: &str, range: Range<usize>, fields: &mut Vec<HeaderName>) -> Result<Value, TemplateError> {
@@ -199,6 +239,7 @@ impl Logged {
             Self::Reason => text(record.reason),
             Self::Cause => text(record.cause),
             Self::TraceId => record.trace_id.into_iter().for_each(|id| put::text(line, format_args!("{id}"))),
+            Self::User => escaped(line, record.user.unwrap_or_default()),
             Self::Target => escaped(line, record.target.unwrap_or_default()),
             Self::Authority => escaped(line, record.authority.unwrap_or_default()),
             Self::Time => put::time(line, record.time),
