@@ -110,6 +110,10 @@ pub struct Endpoint {
 pub struct Miss {
     pub route: String,
     pub pattern: String,
+    /// Why the path does not match, where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The conditions that are not met.
     pub failed: Vec<String>,
 }
 
@@ -221,7 +225,7 @@ fn near_misses(answered: &Answered<'_, '_>) -> Vec<Miss> {
     let misses = answered.listener.table.nearest(&query.host, &answered.path, &query.facts()).into_iter();
     let other = |miss: &NearMiss| answered.refusal.is_some() || miss.route != route.names.route;
     let miss =
-        |miss: NearMiss| Miss { route: miss.route.to_string(), pattern: miss.pattern, failed: miss.failed };
+        |NearMiss { route, pattern, path, failed }| Miss { route: route.to_string(), pattern, path, failed };
     misses.filter(other).map(miss).collect()
 }
 
@@ -286,8 +290,7 @@ impl fmt::Display for Explanation {
             line(if place == 0 { "mirror" } else { "" }, mirror)?;
         }
         for (place, miss) in self.near_misses.iter().enumerate() {
-            let text = format!("{} {}: not {}", miss.route, miss.pattern, miss.failed.join(", "));
-            line(if place == 0 { "near misses" } else { "" }, &text)?;
+            line(if place == 0 { "near misses" } else { "" }, &miss.to_string())?;
         }
         Ok(())
     }
@@ -305,6 +308,14 @@ impl fmt::Display for Sticky {
                 f.write_str("; the key is generated at start: several instances, and a restart, need `key`")
             }
         }
+    }
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let conditions = (!self.failed.is_empty()).then(|| format!("not met: {}", self.failed.join(", ")));
+        let reasons: Vec<String> = self.path.clone().into_iter().chain(conditions).collect();
+        write!(f, "{} {}: {}", self.route, self.pattern, reasons.join("; "))
     }
 }
 
@@ -368,6 +379,9 @@ failures    5 failures in a row eject an endpoint for 30s, 50% at most
         assert_eq!((said.route.as_deref(), said.answer.as_ref().unwrap().status), (Some("old"), 308));
         assert_eq!(said.near_misses.len(), 1, "{said}");
         assert_eq!(said.near_misses[0].route, "stream");
+        assert_eq!(said.near_misses[0].to_string().matches("not met: header").count(), 1, "{said}");
+        let case = explained(Method::GET, "https://www.example.com/API/7", true);
+        assert!(case.to_string().contains("upper and lower case differ"), "{case}");
         let none = explained(Method::GET, "https://www.example.com/ap", false);
         assert_eq!((none.route, none.answer.unwrap().status), (None, 404));
     }

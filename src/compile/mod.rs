@@ -12,12 +12,15 @@ mod context;
 mod delegated;
 pub mod explain;
 mod explain_split;
+#[cfg(test)]
+mod habits;
 mod handshake;
 mod hosts;
 mod listeners;
 mod names;
 mod query;
 mod redis;
+mod root_paths;
 mod route;
 pub mod routes;
 mod settings;
@@ -110,6 +113,7 @@ pub fn compile(
     let hosts = hosts::draft(&cx, &upstreams, &certificates, &listeners, &errors);
     let listeners = listeners::finish(&cx, listeners, &hosts, &certificates, &upstreams, &errors);
 
+    root_paths::warn(&cx, &hosts);
     let tests = tests_section::compile(&cx, &listeners);
     let settings = settings::compile(&cx);
     cx.names.warn_of_unused(&cx);

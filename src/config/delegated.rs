@@ -20,7 +20,7 @@ use super::{
     later,
     load::{is_whole, sound},
     shape::Shapes,
-    substitute,
+    shorthand, substitute,
     tree::{Key, Kind, Node},
     unite::unite,
     validate,
@@ -109,9 +109,10 @@ pub struct Delegated {
 const SECTIONS: [&str; 5] = ["hosts", "route_sets", "middleware", "upstreams", "tests"];
 
 /// The grants of the maps that stand under `include`.
-pub fn grants(maps: &[Node], shapes: &Shapes, reading: &mut Reading<'_>) -> Vec<Grant> {
+pub fn grants(maps: &mut [Node], shapes: &Shapes, reading: &mut Reading<'_>) -> Vec<Grant> {
     let mut grants: Vec<Grant> = Vec::new();
     for node in maps {
+        shorthand::expand_section(node, "include", shapes);
         let errors = reading.diagnostics.errors();
         validate::section(node, "include", shapes, reading);
         if reading.diagnostics.errors() > errors {
@@ -166,6 +167,7 @@ impl Delegated {
         let whole = is_whole(&reading.diagnostics);
         let tree = unite(parts, shapes, &mut reading.diagnostics);
         let document = tree.and_then(|mut tree| {
+            shorthand::expand(&mut tree, shapes);
             substitute::apply(&mut tree, &mut reading);
             restrict(&mut tree, shapes, &mut reading.diagnostics);
             let document = sound(&tree, shapes, &mut reading, whole);

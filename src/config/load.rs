@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Chosen, Delegated, Document, decode::decode, delegated, include::Reading, inputs::Inputs, overrides,
-    qualify::absorb, schema, shape::Shapes, sieve::sound_part, substitute, tree::Node, unite::unite,
-    validate::validate,
+    qualify::absorb, schema, shape::Shapes, shorthand, sieve::sound_part, substitute, tree::Node,
+    unite::unite, validate::validate,
 };
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Sources};
 
@@ -50,12 +50,15 @@ pub fn load_chosen(
     reading.sources = sources;
     let parts = reading.files(root);
     let whole = is_whole(&reading.diagnostics);
-    let maps = std::mem::take(&mut reading.delegated);
-    let grants = delegated::grants(&maps, &shapes, &mut reading);
+    let mut maps = std::mem::take(&mut reading.delegated);
+    let grants = delegated::grants(&mut maps, &shapes, &mut reading);
     let mut tree = unite(parts, &shapes, &mut reading.diagnostics);
     let mut document = tree.as_mut().and_then(|tree| {
+        // An override may name what a short form leaves out, and be one.
+        shorthand::expand(tree, &shapes);
         // What is to be overridden may stand in a file that could not be read.
         let overridden = overrides::apply(tree, whole, &mut reading.diagnostics);
+        shorthand::expand(tree, &shapes);
         substitute::apply(tree, &mut reading);
         let document = sound(tree, &shapes, &mut reading, whole);
         // Else what stands in the tree is not what was meant.

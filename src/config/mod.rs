@@ -21,6 +21,7 @@ mod braces;
 #[cfg(test)]
 pub(crate) mod cases;
 mod foreign;
+mod form;
 mod format;
 mod later;
 mod left_out;
@@ -29,6 +30,7 @@ mod overrides;
 mod parse;
 mod print;
 mod qualify;
+mod shorthand;
 mod sieve;
 mod toml;
 mod yaml;

@@ -8,6 +8,7 @@ use super::{
     test::Test,
 };
 use crate::{
+    action::proxy,
     middleware,
     value::{Entry, Name, Named, Spanned, TextOr},
 };
@@ -57,15 +58,22 @@ impl Own<'_> {
         for Entry { value: route, .. } in &mut routes.0 {
             self.chain(&mut route.middleware);
             if let Some(proxy) = &mut route.proxy {
-                let proxy = &mut proxy.value;
-                let sides = proxy.split.iter_mut().flat_map(|split| &mut split.value);
-                for side in sides {
-                    // It is called by the upstream's own name.
-                    side.value.name.get_or_insert_with(|| side.value.upstream.clone());
-                    self.name(&mut side.value.upstream.value);
-                }
-                proxy.upstream.iter_mut().for_each(|upstream| self.name(&mut upstream.value));
+                self.proxy(&mut proxy.value);
             }
+        }
+    }
+
+    /// Every setting is listed, so that a new one is looked at: one that names an upstream must not name the operator's.
+    fn proxy(&self, proxy: &mut proxy::Config) {
+        let proxy::Config { upstream, split, mirror, split_by: _, rewrite: _, host_header: _ } = proxy;
+        upstream.iter_mut().for_each(|upstream| self.name(&mut upstream.value));
+        for side in split.iter_mut().flat_map(|split| &mut split.value) {
+            // It is called by the upstream's own name.
+            side.value.name.get_or_insert_with(|| side.value.upstream.clone());
+            self.name(&mut side.value.upstream.value);
+        }
+        for mirror in mirror.iter_mut().flat_map(|mirrors| &mut mirrors.value.0) {
+            self.name(&mut mirror.value.upstream.value);
         }
     }
 

@@ -4,7 +4,7 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{Document, delegated::Include};
+use super::{Document, delegated::Include, shorthand};
 
 /// Patterns of values with their own syntax, so that an editor sees a missing unit.
 const PATTERNS: &[(&str, &str)] = &[
@@ -27,6 +27,7 @@ const PATTERNS: &[(&str, &str)] = &[
 pub fn generate() -> Value {
     let mut schema = strict();
     loosen(&mut schema);
+    allow_short_forms(&mut schema);
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
     }
@@ -60,6 +61,60 @@ fn overrides() -> Value {
         "description": "Values that replace others on purpose, by dotted path: { upstreams.api.endpoints: [...] }.",
         "type": "object",
     })
+}
+
+/// One value where a list may stand, and a value alone where a map has one obvious key for it.
+fn allow_short_forms(schema: &mut Value) {
+    allow_lone_items(schema);
+    let Some(definitions) = schema["$defs"].as_object_mut() else { return };
+    for (name, definition) in definitions {
+        let Some(key) = shorthand::key(name) else { continue };
+        let mut value = definition["properties"][key].clone();
+        let description = definition["description"].take();
+        if let Some(value) = value.as_object_mut() {
+            value.insert("description".into(), json!(format!("The same as {{ {key}: … }}")));
+        }
+        if let Some(map) = definition.as_object_mut() {
+            map.remove("description");
+        }
+        *definition = json!({ "description": description, "anyOf": [definition.clone(), value] });
+    }
+}
+
+fn allow_lone_items(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(allow_lone_items),
+        Value::Object(object) => {
+            for (key, part) in object.iter_mut() {
+                match part {
+                    // Beside other kinds one value may mean something else.
+                    Value::Array(kinds) if key == "anyOf" => kinds.iter_mut().for_each(|kind| {
+                        if let Some(items) = kind.get_mut("items") {
+                            allow_lone_items(items);
+                        } else {
+                            allow_lone_items(kind);
+                        }
+                    }),
+                    part => allow_lone_items(part),
+                }
+            }
+            allow_lone_item(object);
+        }
+        _ => {}
+    }
+}
+
+fn allow_lone_item(list: &mut Map<String, Value>) {
+    let kinds = kinds(list);
+    if !kinds.iter().any(|kind| kind == "array") {
+        return;
+    }
+    let Some(item) = list.get("items").cloned() else { return };
+    let mut many = Map::new();
+    for key in ["type", "items", "minItems", "maxItems", "uniqueItems"] {
+        many.extend(list.remove(key).map(|value| (key.to_owned(), value)));
+    }
+    list.insert("anyOf".into(), json!([item, many]));
 }
 
 fn loosen(schema: &mut Value) {

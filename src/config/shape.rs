@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use regex::Regex;
 use serde_json::Value;
 
-use super::{foreign, format, later};
+use super::{foreign, format, later, shorthand};
 
 /// The schema's shapes. Shapes refer to each other by their places.
 pub struct Shapes(Vec<Shape>);
@@ -32,7 +32,11 @@ pub struct Shape {
 /// A text, or what is read from one.
 pub struct Scalar {
     pub later: &'static [&'static str],
+    /// Words of other products for what this value says.
+    pub foreign: &'static [foreign::Word],
     pub description: Option<Box<str>>,
+    /// A value that would be right.
+    pub example: Option<Box<str>>,
     pub kind: ScalarKind,
 }
 
@@ -55,6 +59,8 @@ pub struct Map {
     pub later: &'static [&'static str],
     /// Words of other products for what this map says.
     pub foreign: &'static [foreign::Word],
+    /// The key that a value alone stands for.
+    pub shorthand: Option<&'static str>,
     /// Whether exactly one of the keys stands in it.
     pub is_choice: bool,
     pub keys: Keys,
@@ -105,6 +111,52 @@ impl Shapes {
     pub fn is_named(&self, section: &str) -> bool {
         let map = self.section(section).and_then(|section| section.map.as_ref());
         map.is_some_and(|map| map.names.is_some())
+    }
+}
+
+// === impl Scalar ===
+
+impl Scalar {
+    /// Whether a text is a value of it. `None` where any text is.
+    pub fn takes(&self, text: &str) -> Option<bool> {
+        match &self.kind {
+            ScalarKind::Boolean => Some(matches!(text, "true" | "false")),
+            ScalarKind::Integer { low, high } => {
+                Some(text.parse().is_ok_and(|number| (*low..=*high).contains(&number)))
+            }
+            ScalarKind::Words(words) => Some(words.iter().any(|word| **word == *text)),
+            ScalarKind::Text { check: Some(check), .. } => Some(check(text).is_ok()),
+            ScalarKind::Text { check: None, .. } => None,
+        }
+    }
+
+    /// A value that would be right, as it is written.
+    pub fn sample(&self) -> Option<&str> {
+        match &self.kind {
+            ScalarKind::Boolean => Some("true"),
+            ScalarKind::Words(words) => words.first().map(|word| &**word),
+            ScalarKind::Integer { .. } | ScalarKind::Text { .. } => self.example.as_deref(),
+        }
+    }
+}
+
+// === impl Map ===
+
+impl Map {
+    /// The place of the shape of a key's value; none where there is no such key.
+    pub fn place_of(&self, key: &str) -> Option<Place> {
+        self.defined(key).or(self.named)
+    }
+
+    /// Whether a key is a name that people chose.
+    pub fn is_name(&self, key: &str) -> bool {
+        self.defined(key).is_none()
+    }
+
+    fn defined(&self, key: &str) -> Option<Place> {
+        let known = self.keys.find(key).map(|known| known.shape);
+        let pattern = || self.patterns.iter().find(|(pattern, _)| pattern.is_match(key));
+        known.or_else(|| pattern().map(|(_, place)| *place))
     }
 }
 
@@ -215,6 +267,7 @@ impl<'a> Reader<'a> {
         Map {
             later: later::words(definition),
             foreign: foreign::words(definition),
+            shorthand: shorthand::key(definition),
             is_choice: !choices.is_empty(),
             keys,
             required: required.map(Box::from).collect(),
@@ -238,7 +291,13 @@ fn scalar(schema: &Value, choices: &[Value], definition: &str) -> Scalar {
     } else {
         ScalarKind::Words(words)
     };
-    Scalar { later: later::words(definition), description: description(schema), kind }
+    Scalar {
+        later: later::words(definition),
+        foreign: foreign::values(definition),
+        description: description(schema),
+        example: schema["examples"][0].as_str().map(Box::from),
+        kind,
+    }
 }
 
 /// The words that a text may be, where it is one of some.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::{
     braces,
     foreign::{self, Meant},
+    form,
     format::WITH_UNIT,
     include::Reading,
     shape::{Map, Scalar, ScalarKind, Shape, Shapes},
@@ -95,17 +96,11 @@ impl<'a> Validator<'a> {
 
     /// The shape of a key's value; none where there is no such key.
     fn entry(&mut self, key: &Key, map: &'a Map) -> Option<&'a Shape> {
-        if let Some(known) = map.keys.find(&key.text) {
-            return Some(self.shapes.get(known.shape));
-        }
-        if let Some((_, part)) = map.patterns.iter().find(|(pattern, _)| pattern.is_match(&key.text)) {
-            return Some(self.shapes.get(*part));
-        }
-        let named = map.named?;
-        if let Some(names) = &map.names {
+        let place = map.place_of(&key.text)?;
+        if let Some(names) = map.names.as_ref().filter(|_| map.is_name(&key.text)) {
             self.text(&key.text, &key.text, names, key.span);
         }
-        Some(self.shapes.get(named))
+        Some(self.shapes.get(place))
     }
 
     /// A map whose one key says which of several it is.
@@ -164,7 +159,8 @@ impl<'a> Validator<'a> {
             ScalarKind::Boolean if matches!(&*written.text, "true" | "false") => {}
             ScalarKind::Boolean => {
                 let message = format!("expected true or false, found `{}`", written.shown());
-                self.diagnostics.push(Diagnostic::error(Code::WrongType, span, message));
+                let help = form::boolean(&written.text).map(|word| format!("write {word}"));
+                self.diagnostics.push(Diagnostic::error(Code::WrongType, span, message).maybe_help(help));
             }
             ScalarKind::Words(_) | ScalarKind::Text { .. } => {
                 self.text(&written.text, written.shown(), scalar, span)
@@ -200,8 +196,12 @@ impl<'a> Validator<'a> {
                 1 => format!("expected `{}`, found `{shown}`", list(words.clone())),
                 _ => format!("`{shown}` is not one of {}", list(words.clone())),
             };
-            let near = closest(shown, words).map(|near| format!("did you mean `{near}`?"));
-            Diagnostic::error(Code::BadValue, span, message).maybe_help(near)
+            let help = match foreign::meant(scalar.foreign, shown) {
+                Some(Meant::Elsewhere(help)) => Some(help.to_owned()),
+                Some(Meant::Key(near)) => Some(format!("did you mean `{near}`?")),
+                None => closest(shown, words).map(|near| format!("did you mean `{near}`?")),
+            };
+            Diagnostic::error(Code::BadValue, span, message).maybe_help(help)
         });
     }
 
@@ -228,8 +228,7 @@ impl<'a> Validator<'a> {
         };
         let message = format!("expected {}, found {found}", shape.kinds.join(" or "));
         let span = if node.is_null() { at } else { node.span };
-        let in_brackets = shape.kinds == ["a list"] && node.as_scalar().is_some();
-        let help = in_brackets.then(|| format!("write [{}]", self.sources.written(node.span)));
+        let help = form::right_form(node, shape, self.shapes, self.sources);
         self.diagnostics.push(Diagnostic::error(Code::WrongType, span, message).maybe_help(help));
     }
 

@@ -63,6 +63,7 @@ codes! {
     ForbiddenHost = "forbidden-host",
     AmbiguousRoutes = "ambiguous-routes",
     ShadowedRoute = "shadowed-route",
+    ExactRoot = "exact-root",
     NoAction = "no-action",
     SeveralActions = "several-actions",
     NoEffect = "no-effect",

@@ -38,6 +38,11 @@ impl PathPattern {
         &self.segments
     }
 
+    /// Whether it is "/" and nothing below it.
+    pub fn is_root(&self) -> bool {
+        *self.text == *"/"
+    }
+
     /// The names captured, in the pattern's order.
     pub fn captures(&self) -> &[Box<str>] {
         &self.captures

@@ -12,6 +12,9 @@ use crate::{matcher::Facts, value::Name};
 pub struct NearMiss {
     pub route: Name,
     pub pattern: String,
+    /// Why the path does not match, where it does not.
+    pub path: Option<String>,
+    /// The conditions that are not met.
     pub failed: Vec<String>,
 }
 
@@ -26,10 +29,10 @@ impl<R> Table<R> {
         let mut misses: Vec<(usize, usize, NearMiss)> = Vec::new();
         for listed in self.host(host).listed() {
             let (missing, difference) = compare(listed.pattern, path);
-            let failed: Vec<String> =
-                difference.into_iter().chain(listed.route.conditions.failed(facts)).collect();
-            if !failed.is_empty() && missing < UNLIKE {
-                misses.push((missing, failed.len(), near_miss(listed, failed)));
+            let failed: Vec<String> = listed.route.conditions.failed(facts);
+            let failures = usize::from(difference.is_some()) + failed.len();
+            if failures > 0 && missing < UNLIKE {
+                misses.push((missing, failures, near_miss(listed, difference, failed)));
             }
         }
         misses.sort_by_key(|(missing, failed, _)| (*missing, *failed));
@@ -40,8 +43,8 @@ impl<R> Table<R> {
 /// The distance of paths that have nothing in common.
 const UNLIKE: usize = usize::MAX;
 
-fn near_miss<R>(listed: Listed<'_, R>, failed: Vec<String>) -> NearMiss {
-    NearMiss { route: listed.route.name.clone(), pattern: listed.pattern.to_string(), failed }
+fn near_miss<R>(listed: Listed<'_, R>, path: Option<String>, failed: Vec<String>) -> NearMiss {
+    NearMiss { route: listed.route.name.clone(), pattern: listed.pattern.to_string(), path, failed }
 }
 
 /// How far a pattern is from a path, 0 where it matches, and in words why it does not.
@@ -51,6 +54,10 @@ fn compare(pattern: &Pattern, path: &str) -> (usize, Option<String>) {
     }
     match pattern {
         Pattern::Regex(_) => (UNLIKE, None),
+        Pattern::Path(pattern) if pattern.is_root() => {
+            let difference = "\"/\" matches only \"/\", \"/**\" matches everything below it";
+            (path.split('/').count(), Some(difference.to_owned()))
+        }
         Pattern::Path(pattern) => compare_segments(pattern, path),
     }
 }
@@ -65,10 +72,17 @@ fn compare_segments(pattern: &PathPattern, path: &str) -> (usize, Option<String>
     };
     let common = wanted.iter().zip(&given).take_while(fits).count();
     let literal = |segment: &Segment| matches!(segment, Segment::Literal(text) if !text.is_empty());
-    if !wanted[..common].iter().any(literal) {
+    let differs_in_case = match (wanted.get(common), given.get(common)) {
+        (Some(Segment::Literal(text)), Some(given)) => text.eq_ignore_ascii_case(given),
+        _ => false,
+    };
+    if !wanted[..common].iter().any(literal) && !differs_in_case {
         return (UNLIKE, None);
     }
     let difference = match (wanted.get(common), given.get(common)) {
+        (Some(Segment::Literal(text)), Some(given)) if differs_in_case => {
+            format!("path has {given:?} where {text:?} is wanted: upper and lower case differ")
+        }
         (Some(Segment::Literal(text)), Some(given)) => format!("path has {given:?} where {text:?} is wanted"),
         (Some(_), Some(_)) => "path has an empty segment where a capture is".to_owned(),
         (Some(_), None) => "path ends too early".to_owned(),

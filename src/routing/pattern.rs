@@ -39,6 +39,11 @@ impl Pattern {
         }
     }
 
+    /// Whether it is the path "/" and nothing below it.
+    pub fn is_root(&self) -> bool {
+        matches!(self, Self::Path(path) if path.is_root())
+    }
+
     /// The names captured, in the pattern's own order.
     pub fn captures(&self) -> &[Box<str>] {
         match self {
