@@ -364,12 +364,12 @@ action      proxy api
 sends       /v2/7?x=1
 endpoints   127.0.0.1:1, weight 1, healthy
             127.0.0.1:2, weight 3, healthy
-failures    5 failures in a row eject an endpoint for 30s, 50% at most
+failures    5 failures in a row eject an endpoint for 5s, 50% at most
 ";
         assert_eq!(said.to_string(), expected);
         let json = serde_json::to_value(&said).unwrap();
         assert_eq!(json["upstream"]["endpoints"][1]["weight"], 3);
-        let ejects = "5 failures in a row eject an endpoint for 30s, 50% at most";
+        let ejects = "5 failures in a row eject an endpoint for 5s, 50% at most";
         assert_eq!(json["upstream"]["resilience"], serde_json::json!([ejects]));
     }
 

@@ -305,10 +305,10 @@ impl Call {
 
     /// Says whether another endpoint is to be tried.
     pub(super) fn connect_failed(&mut self, failure: &Failure) -> bool {
-        self.note(failure.reason, failure);
         if let Some(pick) = self.to.pick() {
-            pick.endpoint.state.metrics().connect_failed();
+            pick.connect_failed();
         }
+        self.note(failure.reason, failure);
         // An endpoint whose connections are all in use is not asked again: the request has waited for one.
         let is_busy = failure.reason == Reason::UpstreamOverloaded;
         (!is_busy || self.to.has_untried()) && self.tries_again(Cause::ConnectFailure, None)

@@ -100,6 +100,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
     let endpoint_tasks = tasks.clone();
     registries.upstreams.start_by(move |task| match task {
         EndpointTask::Health(task) => endpoint_tasks.spawn(Kind::Health, task.run()),
+        EndpointTask::Readmission(task) => endpoint_tasks.spawn(Kind::Health, task.run()),
         EndpointTask::Fill(task) => endpoint_tasks.spawn(Kind::Connections, task.run()),
         EndpointTask::Mirror(task) => endpoint_tasks.spawn(Kind::Mirror, task.run()),
     });

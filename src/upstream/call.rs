@@ -198,7 +198,7 @@ impl Caller {
                     return Ok(response);
                 }
                 Err(Failed::Connecting(error)) => {
-                    metrics.connect_failed();
+                    pick.connect_failed();
                     // A pool that is busy says nothing of the endpoint.
                     if error.reason != Reason::UpstreamOverloaded {
                         permit.iter_mut().for_each(Permit::failed);

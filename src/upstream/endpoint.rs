@@ -26,7 +26,7 @@ use super::{
     registry::Registry,
     settings::{Balance, EndpointSettings, Host, Pool, Settings},
     shared::Shared,
-    state::{DRAINED, DRAINED_WHOLLY, EJECTED, EVERY, EndpointState, UNHEALTHY},
+    state::{DRAINED, DRAINED_WHOLLY, EJECTED, EVERY, EndpointState, TRIED, UNHEALTHY},
     sticky::EndpointCode,
     tls::{Authorities, Identity, ServerName, Tls, name_for},
     window::Window,
@@ -143,7 +143,7 @@ impl Endpoint {
             out: DRAINED
                 | DRAINED_WHOLLY
                 | if checker.is_some() { UNHEALTHY } else { 0 }
-                | if outlier.is_some() { EJECTED } else { 0 },
+                | if outlier.is_some() { EJECTED | TRIED } else { 0 },
             outlier,
             window,
             total: matches!(settings.balance, Balance::BoundedHash(..)).then(|| shared.in_flight.clone()),
@@ -266,17 +266,21 @@ impl Endpoint {
         self.out = if weight == 0 { self.out | EVERY } else { self.out & !EVERY };
     }
 
-    /// A request is sent to it.
-    pub(super) fn begin(&self) {
+    /// A request is sent to it. Says whether that is the one of its trial.
+    pub(super) fn begin(&self) -> bool {
         self.state.begin();
         if let Some(total) = &self.total {
             total.fetch_add(1, Ordering::Relaxed);
         }
+        self.outlier.is_some() && self.state.begin_trial()
     }
 
     /// A request to it ended.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, is_trial: bool) {
         self.state.end();
+        if is_trial {
+            self.state.end_trial();
+        }
         if let Some(total) = &self.total {
             total.fetch_sub(1, Ordering::Relaxed);
         }
@@ -303,6 +307,11 @@ impl Endpoint {
     /// Its limits hold from now on.
     pub(super) fn begin_to_serve(&self) {
         self.state.connections().set_max(self.pool.max);
+    }
+
+    /// Whether its health is checked.
+    pub(super) fn is_checked(&self) -> bool {
+        self.checker.is_some()
     }
 
     pub(super) fn fill_task(&self) -> Option<FillTask> {

@@ -48,6 +48,11 @@ impl Latency {
         self.observe(now, latency.max(FAILURE));
     }
 
+    /// Past observations say nothing any more.
+    pub fn forget(&self) {
+        self.word.store(0, Ordering::Relaxed);
+    }
+
     fn millis(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.start).as_millis() as u32
     }

@@ -35,6 +35,7 @@ mod probe;
 mod queue;
 mod race;
 mod reach;
+mod readmission;
 mod registry;
 pub mod retry;
 mod set;
@@ -70,6 +71,7 @@ pub use overload::{Admission, InQueue, Overload, Priority};
 pub use pick::{Pick, Tried};
 pub use queue::Place;
 pub use reach::{AdminAddresses, Denial, Denied, DeniedAddress, Reachable};
+pub use readmission::ReadmissionTask;
 pub use registry::{EndpointTask, Registry};
 pub use set::EndpointSet;
 pub use settings::{
@@ -89,7 +91,7 @@ use crate::{
 };
 use breaker::{Circuit, State};
 use shared::Shared;
-use state::{EJECTED, UNHEALTHY};
+use state::{EJECTED, TRIED, UNHEALTHY};
 use sticky::EndpointCode;
 use threshold::Threshold;
 
@@ -105,7 +107,6 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// Which requests are tried again.
     pub retry: retry::Policy,
-    budget: Arc<retry::Budget>,
     /// Sticky sessions, where there are any.
     pub sticky: Option<Box<Sticky>>,
     /// How endpoints are chosen.
@@ -117,6 +118,7 @@ pub struct Upstream {
     /// How endpoints that fail are dealt with.
     pub resilience: Resilience,
     circuit: Option<Arc<Circuit>>,
+    registry: Registry,
     /// Where it is missed, all endpoints are used.
     panic: Option<Threshold>,
     shared: Arc<Shared>,
@@ -164,10 +166,10 @@ impl Upstream {
             circuit: settings.resilience.circuit_breaker.map(|own| registry.circuit(&settings.name, own)),
             panic: settings.resilience.panic_threshold.map(Threshold::new),
             resilience: settings.resilience,
+            registry: registry.clone(),
             in_flight: settings.in_flight,
             shared,
             metrics: registry.upstream(&settings.name),
-            budget: registry.budget(&settings.name),
             sticky: sticky.map(Box::new),
             name: settings.name,
             protocol: settings.protocol,
@@ -186,14 +188,14 @@ impl Upstream {
     /// A request is to be sent here.
     pub fn asked(&self, now: Instant) {
         self.metrics.asked();
-        self.budget.first(now);
+        self.shared.budget.first(now);
     }
 
     /// A request is to be tried again because of `cause`. Says whether the budget allows it, of which a failed connection
     /// needs nothing.
     pub fn retries(&self, cause: retry::Cause) -> bool {
-        let allowed =
-            cause == retry::Cause::ConnectFailure || self.budget.take(self.retry.budget, Instant::now());
+        let allowed = cause == retry::Cause::ConnectFailure
+            || self.shared.budget.take(self.retry.budget, Instant::now());
         match allowed {
             true => self.metrics.retried(cause.name()),
             false => self.metrics.retry_denied(),
@@ -342,7 +344,7 @@ impl Upstream {
         if panics != self.shared.panics.load(Ordering::Relaxed) {
             self.turn_panic(panics);
         }
-        if panics { UNHEALTHY | EJECTED } else { 0 }
+        if panics { UNHEALTHY | EJECTED | TRIED } else { 0 }
     }
 
     #[cold]
@@ -361,7 +363,10 @@ impl Upstream {
     /// known to be down would only turn a quick 503 into a slow 502, unless `panic_threshold` wants it.
     pub fn pick(&self, key: PickKey, tried: &Tried) -> Option<Pick> {
         let set = self.set.load();
-        set.choose(key, tried, self.despite(&set)).cloned().map(Pick::new)
+        let despite = self.despite(&set);
+        // Endpoints on trial get more than one request at a time before a request fails.
+        let chosen = set.choose(key, tried, despite).or_else(|| set.choose(key, tried, despite | TRIED));
+        chosen.cloned().map(Pick::new)
     }
 
     /// Chooses the endpoint with this address, if it is usable and was not tried yet.

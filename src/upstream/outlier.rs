@@ -70,7 +70,7 @@ impl Outlier {
         latency: None,
         window: Duration::from_secs(10),
         min_requests: 20,
-        eject_for: Duration::from_secs(30),
+        eject_for: Duration::from_secs(5),
         max_eject_for: Duration::from_secs(300),
         max_ejected: 50,
     };
@@ -197,7 +197,7 @@ pub fn is_slow(percent: u32, mean: u64, peers: &mut [u64]) -> bool {
 mod tests {
     use super::*;
 
-    const EJECT_FOR: u64 = Outlier::DEFAULT.eject_for.as_millis() as u64;
+    const EJECT_FOR: u64 = 30_000;
 
     #[test]
     fn causes_are_counted_by_their_codes() {
@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn ejections_grow_to_a_bound_and_are_forgiven() {
-        let (watched, outlier) = (Watched::default(), Outlier::DEFAULT);
+        let outlier = Outlier { eject_for: Duration::from_millis(EJECT_FOR), ..Outlier::DEFAULT };
+        let watched = Watched::default();
         let mut now = EJECT_FOR;
         let mut lengths = Vec::new();
         for _ in 0..12 {

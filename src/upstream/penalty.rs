@@ -32,6 +32,11 @@ impl Penalty {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
+    /// Past failures say nothing any more.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     /// The load as of now, in [`UNIT`]s.
     pub fn at(&self, millis: u64) -> u64 {
         let word = self.0.load(Ordering::Relaxed);

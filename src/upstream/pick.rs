@@ -1,6 +1,9 @@
 //! A choice made: the endpoint of one attempt, counted while it lasts.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use smallvec::SmallVec;
 
@@ -10,6 +13,10 @@ use super::endpoint::Endpoint;
 #[derive(Debug)]
 pub struct Pick {
     pub endpoint: Arc<Endpoint>,
+    /// Whether it decides if an endpoint that was ejected gets its share again.
+    pub(super) is_trial: bool,
+    /// Whether there was a connection at the last try.
+    connected: AtomicBool,
 }
 
 /// The endpoints that a request has tried, by the serial numbers of their states: an upstream's endpoints may change
@@ -21,19 +28,30 @@ pub struct Tried(SmallVec<[u64; 4]>);
 
 impl Pick {
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.begin();
-        Self { endpoint }
+        let is_trial = endpoint.begin();
+        Self { endpoint, is_trial, connected: AtomicBool::new(false) }
     }
 
     /// There is a connection, new or kept.
     pub fn connected(&self) {
+        self.connected.store(true, Ordering::Relaxed);
         self.endpoint.state.connected();
+    }
+
+    /// No connection could be made.
+    pub fn connect_failed(&self) {
+        self.connected.store(false, Ordering::Relaxed);
+        self.endpoint.state.metrics().connect_failed();
+    }
+
+    pub(super) fn was_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Pick {
     fn drop(&mut self) {
-        self.endpoint.end();
+        self.endpoint.end(self.is_trial);
     }
 }
 

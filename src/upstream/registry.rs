@@ -22,7 +22,7 @@ use super::{
     health::{Checker, HealthTask},
     mirror::{Mirror, MirrorTask},
     probe::{Prober, Target},
-    retry::Budget,
+    readmission::ReadmissionTask,
     settings::{Health, SourceSettings},
     shared::Shared,
     state::EndpointState,
@@ -56,7 +56,6 @@ struct Inner {
     circuits: Mutex<Weaks<(Name, CircuitBreaker), Circuit>>,
     /// By upstream.
     shared: Mutex<Weaks<Name, Shared>>,
-    budgets: Mutex<Weaks<Name, Budget>>,
     /// By the DNS servers that they ask.
     resolvers: Mutex<Weaks<Arc<[SocketAddr]>, Resolver>>,
     sources: Mutex<Weaks<SourceKey, Source>>,
@@ -74,6 +73,7 @@ type Starter = Box<dyn Fn(EndpointTask) + Send + Sync>;
 pub enum EndpointTask {
     Health(HealthTask),
     Fill(FillTask),
+    Readmission(ReadmissionTask),
     Mirror(Box<MirrorTask>),
 }
 
@@ -101,7 +101,6 @@ impl Registry {
             windows: Mutex::default(),
             circuits: Mutex::default(),
             shared: Mutex::default(),
-            budgets: Mutex::default(),
             resolvers: Mutex::default(),
             sources: Mutex::default(),
             starter: OnceLock::new(),
@@ -143,7 +142,7 @@ impl Registry {
         let mut is_new = false;
         let found = shared.find_or(upstream.clone(), || {
             is_new = true;
-            Shared::default()
+            Shared::new(self.0.clock.now())
         });
         (found, is_new)
     }
@@ -154,11 +153,6 @@ impl Registry {
         circuits.find_or((upstream.clone(), settings), || {
             Circuit::new(upstream.clone(), settings, self.0.clock.clone(), self.0.metrics.upstream(upstream))
         })
-    }
-
-    pub(super) fn budget(&self, upstream: &Name) -> Arc<Budget> {
-        let mut budgets = self.0.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        budgets.find_or(upstream.clone(), || Budget::new(self.0.clock.now()))
     }
 
     pub(super) fn upstream(&self, name: &Name) -> Arc<metrics::Upstream> {

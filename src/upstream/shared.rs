@@ -1,16 +1,24 @@
 //! What the snapshots of one upstream share beside its endpoints' states.
 
-use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicBool, AtomicU32, AtomicU64},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64},
+    },
+    time::Instant,
 };
 
 use ring::hmac;
 
-use super::{adaptive::Gradient, balance::Turns, queue::Queue, retry::ResponseTimes};
+use super::{
+    adaptive::Gradient,
+    balance::Turns,
+    queue::Queue,
+    retry::{Budget, ResponseTimes},
+};
 
 /// Known by the upstream's name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     /// How many turns its endpoints have had.
     pub turns: Arc<Turns>,
@@ -32,4 +40,24 @@ pub struct Shared {
     pub gradient: Mutex<Gradient>,
     /// Copies of requests on their way here.
     pub copies: AtomicU32,
+    /// How many retries it bears.
+    pub budget: Budget,
+}
+
+impl Shared {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            turns: Arc::default(),
+            ejecting: Mutex::default(),
+            in_flight: Arc::default(),
+            changes: Arc::default(),
+            panics: AtomicBool::default(),
+            admission: Arc::default(),
+            sticky_key: OnceLock::new(),
+            response_times: OnceLock::new(),
+            gradient: Mutex::default(),
+            copies: AtomicU32::default(),
+            budget: Budget::new(now),
+        }
+    }
 }

@@ -57,6 +57,10 @@ pub const WARMING: u8 = 8;
 pub const DRAINED_WHOLLY: u8 = 16;
 /// Every state has it: it keeps requests away from endpoints with weight 0.
 pub const EVERY: u8 = 32;
+/// Its ejection is over: it gets one request at a time until one succeeds.
+pub const ON_TRIAL: u8 = 64;
+/// The one request of an endpoint on trial is in flight.
+pub const TRIED: u8 = 128;
 
 /// Which requests an operator keeps away from an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +163,7 @@ impl EndpointState {
             true if self.is_healthy() => {}
             true => {
                 self.unset(UNHEALTHY);
+                self.forget_failures();
                 self.recovered();
             }
             false => self.set(UNHEALTHY),
@@ -200,6 +205,12 @@ impl EndpointState {
     pub(super) fn eject(&self, until: u64) {
         self.watched.eject(until);
         self.set(EJECTED);
+        self.unset(ON_TRIAL | TRIED);
+    }
+
+    /// Whether this ejection lasts yet.
+    pub(super) fn is_ejected_until(&self, until: u64) -> bool {
+        self.ejected_for().is_some() && self.watched.ejected_until() == until
     }
 
     /// How long its ejection lasts yet; `None` where it is not ejected.
@@ -211,7 +222,7 @@ impl EndpointState {
         (left > 0).then(|| Duration::from_millis(left))
     }
 
-    /// Ends an ejection whose time is over, or any. Says whether it is not ejected.
+    /// Ends an ejection whose time is over, or any: the endpoint is on trial then. Says whether it is not ejected.
     pub(super) fn end_ejection(&self, now: bool) -> bool {
         if self.flags() & EJECTED == 0 {
             return true;
@@ -219,11 +230,36 @@ impl EndpointState {
         if !now && self.watched.ejected_until() > self.now() {
             return false;
         }
+        // On trial first, else many requests could pass in between.
+        self.flags.fetch_or(ON_TRIAL, Ordering::Relaxed);
         if self.unset(EJECTED) {
             self.watched.ended(self.now());
-            self.recovered();
         }
         true
+    }
+
+    /// A request is sent to it. Says whether that is the one of its trial.
+    pub(super) fn begin_trial(&self) -> bool {
+        let is_trial = self.flags() & ON_TRIAL != 0;
+        if is_trial {
+            self.set(TRIED);
+        }
+        is_trial
+    }
+
+    /// The request of its trial is over.
+    pub(super) fn end_trial(&self) {
+        self.unset(TRIED);
+    }
+
+    /// The request of its trial succeeded: it gets its share again. Says whether it was on trial.
+    pub(super) fn pass_trial(&self) -> bool {
+        let passes = self.unset(ON_TRIAL | TRIED);
+        if passes {
+            self.forget_failures();
+            self.recovered();
+        }
+        passes
     }
 
     fn set(&self, flag: u8) {
@@ -244,6 +280,12 @@ impl EndpointState {
     pub(super) fn recovered(&self) {
         self.warming_since.store(self.now(), Ordering::Relaxed);
         self.flags.fetch_or(WARMING, Ordering::Relaxed);
+    }
+
+    /// It is well again: what failed before keeps no requests away from it.
+    fn forget_failures(&self) {
+        self.penalty.forget();
+        self.latency.forget();
     }
 
     pub(super) fn is_warming(&self) -> bool {

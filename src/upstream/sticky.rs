@@ -222,6 +222,10 @@ fn seconds(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shared() -> Shared {
+        Shared::new(std::time::Instant::now())
+    }
     use crate::http::cookie::Secure;
 
     fn signer(key: u8, upstream: &str) -> Signer {
@@ -277,7 +281,7 @@ mod tests {
             key: None,
             attributes: Attributes::new("; Path=/", Secure::Auto),
         };
-        let sticky = Sticky::new(settings, &"app".parse().unwrap(), &Shared::default());
+        let sticky = Sticky::new(settings, &"app".parse().unwrap(), &shared());
         let at = |second| UNIX_EPOCH + Duration::from_secs(second);
         let ticket = Ticket { endpoint: sticky.signer.code(&address("10.0.0.1:80")), until: 1100 };
         for (second, stale) in [(999, true), (1000, false), (1050, false), (1051, true), (1099, true)] {
@@ -298,10 +302,10 @@ mod tests {
             key: None,
             attributes: Attributes::new("", Secure::Auto),
         };
-        let (shared, name) = (Shared::default(), "app".parse().unwrap());
+        let (own, name): (_, crate::value::Name) = (shared(), "app".parse().unwrap());
         let value = |signer: Signer| signer.write(&ticket(&signer, 9));
-        let first = value(settings.signer(&name, &shared));
-        assert_eq!(value(settings.signer(&name, &shared)), first);
-        assert_ne!(value(settings.signer(&name, &Shared::default())), first);
+        let first = value(settings.signer(&name, &own));
+        assert_eq!(value(settings.signer(&name, &own)), first);
+        assert_ne!(value(settings.signer(&name, &shared())), first);
     }
 }

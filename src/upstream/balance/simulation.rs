@@ -264,14 +264,14 @@ fn failures_in_a_row_eject_and_not_too_many_are() {
         set.iter().map(|endpoint| endpoint.ejected_for().map(|left| left.as_secs())).collect::<Vec<_>>()
     };
     (0..3).for_each(|index| fail(&simulation, index));
-    assert_eq!(ejected(&simulation), [Some(30), None, None], "half of three is one");
-    simulation.clock.advance(Duration::from_secs(30));
+    assert_eq!(ejected(&simulation), [Some(5), None, None], "half of three is one");
+    simulation.clock.advance(Duration::from_secs(5));
     assert!(simulation.upstream.endpoints()[0].is_usable());
     fail(&simulation, 0);
-    assert_eq!(ejected(&simulation), [Some(60), None, None], "again, and so for longer");
+    assert_eq!(ejected(&simulation), [Some(10), None, None], "again, and so for longer");
     // Another snapshot of the same upstream goes on with it.
     simulation.upstream = Upstream::build(settings(&[2, 1, 1]), &simulation.registry);
-    assert_eq!(ejected(&simulation), [Some(60), None, None]);
+    assert_eq!(ejected(&simulation), [Some(10), None, None]);
     simulation.upstream.endpoints()[0].state.end_ejection(true);
     assert_eq!(ejected(&simulation), [None; 3]);
 
@@ -283,6 +283,37 @@ fn failures_in_a_row_eject_and_not_too_many_are() {
     let sole = Simulation::new(settings(&[1]));
     fail(&sole, 0);
     assert_eq!(ejected(&sole), [None], "a sole endpoint");
+}
+
+#[test]
+fn after_its_ejection_an_endpoint_gets_one_request_at_a_time_until_one_succeeds() {
+    let simulation = Simulation::new(settings(&[1, 1, 1]));
+    let address = simulation.upstream.endpoints()[0].address.clone();
+    let state = |index: usize| simulation.upstream.endpoints()[index].state.clone();
+    let at_it = || simulation.upstream.pick_at(&address, &Tried::default());
+    let any = || simulation.upstream.pick(PickKey::NONE, &Tried::default()).unwrap().endpoint.address.clone();
+    (0..5).for_each(|_| simulation.upstream.failed(&at_it().unwrap()));
+    assert_eq!(state(0).ejected_for(), Some(Duration::from_secs(5)));
+
+    simulation.clock.advance(Duration::from_secs(5));
+    let trial = at_it().unwrap();
+    assert!(at_it().is_none(), "one at a time");
+    assert!((0..20).all(|_| any() != address));
+    // A second one is better than a request that fails.
+    [1, 2].into_iter().for_each(|index| state(index).set_healthy(false));
+    assert_eq!(any(), address);
+    [1, 2].into_iter().for_each(|index| state(index).set_healthy(true));
+    simulation.upstream.failed(&trial);
+    drop(trial);
+    assert_eq!(state(0).ejected_for(), Some(Duration::from_secs(10)), "one failure is enough");
+
+    simulation.clock.advance(Duration::from_secs(10));
+    drop(at_it().expect("a client that disconnects decides nothing"));
+    let trial = at_it().unwrap();
+    simulation.upstream.answered(&trial, StatusCode::OK, simulation.clock.now(), MS);
+    let all: Vec<_> = (0..5).map(|_| at_it()).collect();
+    assert!(all.iter().all(Option::is_some), "it has its share again");
+    assert_eq!(state(0).ejected_for(), None);
 }
 
 #[test]

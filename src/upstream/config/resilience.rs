@@ -33,7 +33,8 @@ pub struct Outlier {
     pub window: Option<Spanned<Duration>>,
     /// Fewer requests in `window` say nothing. Default 20.
     pub min_requests: Option<Spanned<NonZeroU32>>,
-    /// How long an endpoint is ejected the first time; each further time so much longer. A good time takes one away. Default 30s.
+    /// How long an endpoint is ejected the first time; each further time so much longer. A good time takes one away. Then it gets
+    /// one request at a time until one succeeds. Default 5s.
     pub eject_for: Option<Spanned<Duration>>,
     /// The longest that an endpoint is ejected. Default 5m, or eject_for where that is longer.
     pub max_eject_for: Option<Spanned<Duration>>,

@@ -71,6 +71,17 @@ impl Origin {
         Self::replying(bytes.into_bytes().leak())
     }
 
+    /// The same at this address.
+    pub fn saying_at(address: &str, body: &str) -> Self {
+        let bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        Self::accepting(address, move |stream, record| {
+            while let Ok(Some(request)) = message::request(stream) {
+                record.requests.lock().unwrap().push(request.clone());
+                Exchange { request, stream }.send(&bytes);
+            }
+        })
+    }
+
     /// Answers 200 with the request itself, as it arrived.
     pub fn echoing() -> Self {
         Self::serving(|exchange| {
