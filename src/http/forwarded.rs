@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::{
     field_name::{describes_client, remove_matching},
+    hop_by_hop::find,
     list,
 };
 use crate::value::Cidr;
@@ -113,7 +114,7 @@ pub fn tell(headers: &mut HeaderMap, version: Version, client: &Client, hop: &Ho
     };
     headers.insert(X_FORWARDED_FOR, list);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
-    if let Some(host) = headers.get(header::HOST).cloned() {
+    if let Some(host) = find(headers, &header::HOST).cloned() {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
     tell_forwarded(headers, client, hop.ip, trust);

@@ -1,6 +1,9 @@
 //! Fields that mean one connection only (RFC 9110 section 7.6.1).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, Entry},
+};
 
 use super::field_name::{describes_client, imitates_guarded};
 
@@ -55,6 +58,11 @@ fn keep_trailers(headers: &mut HeaderMap) {
         true => drop(headers.insert(header::TE, HeaderValue::from_static("trailers"))),
         false => drop(headers.remove(header::TE)),
     }
+}
+
+/// The first value of a field that is among the first ones where it is there: a look at the names costs less than a hash.
+pub fn find<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
 /// Whether a field is there that hardly ever is: a look at the names costs less than a hash of one.
@@ -122,16 +130,15 @@ fn protected(name: &[u8]) -> bool {
 }
 
 fn strip_named(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|name| !protected(name) && !is_no_field(name))
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect();
+    let Entry::Occupied(lines) = headers.entry(header::CONNECTION) else { return };
+    let mut named = Vec::new();
+    for line in lines.iter() {
+        let options = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let fields = options.filter(|option| !is_no_field(option) && !protected(option));
+        named.extend(fields.filter_map(|name| HeaderName::from_bytes(name).ok()));
+    }
+    lines.remove();
     named.into_iter().for_each(|name| drop(headers.remove(name)));
-    headers.remove(header::CONNECTION);
 }
 
 /// What Connection says most: of the connection itself. TE and Keep-Alive are dealt with where they stand.

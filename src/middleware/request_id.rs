@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -68,11 +69,14 @@ fn acceptable(id: &HeaderValue) -> bool {
 }
 
 fn new_id() -> HeaderValue {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     // Without the counter that would order those of one millisecond: all threads share a lock for it.
     let id = Uuid::new_v7(Timestamp::now(NoContext));
-    let text: &str = id.hyphenated().encode_lower(&mut text);
-    let mut id = HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a field value");
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    // With an owner, copies of it need no allocation.
+    let text = Bytes::from_owner(text);
+    let mut id =
+        HeaderValue::from_maybe_shared(text).expect("hexadecimal digits and hyphens are a field value");
     // HPACK and QPACK leave it out of their tables then, where what never comes again displaces what does.
     id.set_sensitive(true);
     id

@@ -231,7 +231,7 @@ impl<S: Session> Downstream<S> {
             return Ok(());
         }
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        if !switching && !head.headers.contains_key(header::DATE) {
+        if !switching && hop_by_hop::find(&head.headers, &header::DATE).is_none() {
             // RFC 9110 section 6.6.1 asks for it of those who answer and of those who forward.
             head.headers.insert(header::DATE, date::now());
         }

@@ -141,13 +141,13 @@ impl Http1 {
         nothing_came && self.input.is_empty()
     }
 
-    /// Whether another exchange can follow on this connection.
-    pub fn is_reusable(&mut self) -> bool {
+    /// Whether another exchange can follow on this connection. Whether it is still open then shows before that.
+    pub fn is_reusable(&self) -> bool {
         self.keep_alive
             && self.sending == Sending::Done
             && matches!(self.receiving, Receiving::Done)
             && self.is_written()
-            && self.is_open()
+            && self.input.is_empty()
     }
 
     pub(super) fn has_room(&self) -> bool {

@@ -62,6 +62,17 @@ fn usual(name: &HeaderName) -> Option<&'static [u8]> {
         header::VIA => b"Via: ",
         header::X_CONTENT_TYPE_OPTIONS => b"X-Content-Type-Options: ",
         header::X_FRAME_OPTIONS => b"X-Frame-Options: ",
+        _ => return usual_of_proxies(name.as_str()),
+    })
+}
+
+/// The same of fields that a proxy adds: the library has no constants for these.
+fn usual_of_proxies(name: &str) -> Option<&'static [u8]> {
+    Some(match name {
+        "x-request-id" => b"X-Request-Id: ",
+        "x-forwarded-for" => b"X-Forwarded-For: ",
+        "x-forwarded-host" => b"X-Forwarded-Host: ",
+        "x-forwarded-proto" => b"X-Forwarded-Proto: ",
         _ => return None,
     })
 }
@@ -96,7 +107,8 @@ mod tests {
         let rare: HeaderName = "x-a-b".parse().unwrap();
         assert_eq!(written(&rare), "X-A-B: v\r\n");
         let all = [header::ACCEPT, header::ETAG, header::X_FRAME_OPTIONS, header::SET_COOKIE, header::AGE];
-        for name in all {
+        let of_proxies = ["x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        for name in all.into_iter().chain(of_proxies.map(HeaderName::from_static)) {
             let mut slowly = BytesMut::new();
             write_name(&mut slowly, name.as_str());
             assert_eq!(usual(&name), Some(&slowly[..]), "{name}");
