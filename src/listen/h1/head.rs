@@ -1,6 +1,8 @@
 //! Reads a request's head as strictly as RFC 9112 allows: what two parsers could read in two ways is refused.
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header,
     request::{self, Parts},
@@ -15,7 +17,11 @@ use crate::{
         token::is_token,
     },
     listen::head::MOST_METHOD,
-    wire::h1::{body::BodyLength, name, scan},
+    wire::h1::{
+        body::BodyLength,
+        name,
+        scan::{self, LineEnds},
+    },
 };
 
 /// What a connection takes of a head.
@@ -38,8 +44,10 @@ pub struct Head {
     pub expects_continue: bool,
 }
 
-/// Fields that httparse is given room for; past the configured number they are refused with 431.
+/// More fields are not read; past the configured number they are refused with 431.
 const MOST_FIELDS: usize = 256;
+/// With the lines that are no fields, about as many are added on the way to the origin: the map need not grow.
+const ADDED: usize = 6;
 
 /// How far a buffer was looked at for the end of a head.
 #[derive(Debug, Default)]
@@ -63,13 +71,12 @@ impl Rejected {
 
 /// Takes a head off the buffer: `None` while it is not whole and can still become one.
 pub fn take(buffer: &mut BytesMut, scan: &mut Scan, limits: &Limits) -> Result<Option<Head>, Rejected> {
-    match find_end(buffer, scan, limits) {
+    let mut ends = LineEnds::new();
+    match find_end(buffer, scan, &mut ends, limits) {
         Ok(Some(end)) => {
             *scan = Scan::default();
             let head = buffer.split_to(end).freeze();
-            parse(behind_empty_line(head.clone()), limits)
-                .map(Some)
-                .map_err(|reason| Rejected::new(reason, &head))
+            parse(&head, &ends, limits).map(Some).map_err(|reason| Rejected::new(reason, &head))
         }
         Ok(None) => Ok(None),
         Err(reason) => Err(Rejected::new(reason, buffer)),
@@ -77,24 +84,22 @@ pub fn take(buffer: &mut BytesMut, scan: &mut Scan, limits: &Limits) -> Result<O
 }
 
 /// Where the head ends, if it does within its limits.
-fn find_end(buffer: &[u8], scan: &mut Scan, limits: &Limits) -> Result<Option<usize>, Reason> {
-    match scan::head_length(buffer, &mut scan.at).map_err(|scan::BareLineFeed| Reason::MalformedRequest)? {
-        Some(end) if end > limits.size => Err(too_large(&buffer[..end], limits)),
-        Some(end) => Ok(Some(end)),
-        None => {
+fn find_end(
+    buffer: &[u8],
+    scan: &mut Scan,
+    ends: &mut LineEnds,
+    limits: &Limits,
+) -> Result<Option<usize>, Reason> {
+    let is_whole = scan::find_lines(buffer, &mut scan.at, ends)
+        .map_err(|scan::BareLineFeed| Reason::MalformedRequest)?;
+    match ends.last() {
+        Some(&end) if is_whole && end > limits.size => Err(too_large(&buffer[..end], limits)),
+        Some(&end) if is_whole => Ok(Some(end)),
+        _ => {
             scan.partial.check(buffer, limits.target)?;
             if buffer.len() >= limits.size { Err(too_large(buffer, limits)) } else { Ok(None) }
         }
     }
-}
-
-/// One empty line before a request is ignored (RFC 9112 section 2.2). Not before the head is whole: what came of it
-/// counts towards its deadline and its size, in whatever pieces it comes.
-fn behind_empty_line(mut head: Bytes) -> Bytes {
-    if is_empty_line(&head[..head.len().min(2)]) {
-        head.advance(2);
-    }
-    head
 }
 
 /// Whether nothing has come but what may stand before a request.
@@ -114,42 +119,48 @@ fn too_large(buffer: &[u8], limits: &Limits) -> Reason {
     }
 }
 
-fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
-    let mut fields = [const { std::mem::MaybeUninit::uninit() }; MOST_FIELDS];
+fn parse(head: &Bytes, ends: &[usize], limits: &Limits) -> Result<Head, Reason> {
+    let (start, ends) = behind_empty_line(head, ends);
+    let line = &head[start..ends[0]];
     let mut request = httparse::Request::new(&mut []);
-    let status = request.parse_with_uninit_headers(&head, &mut fields).map_err(|error| match error {
-        httparse::Error::TooManyHeaders => Reason::HeaderTooLarge,
-        httparse::Error::Version => version_refused(&head),
+    // Of the request line alone: the fields are read below.
+    request.parse(line).map_err(|error| match error {
+        httparse::Error::Version => version_refused(line),
         _ => Reason::MalformedRequest,
     })?;
-    if status.is_partial() {
-        return Err(Reason::MalformedRequest);
-    }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Reason::MalformedRequest);
     };
+    let mut scan = FieldScan::default();
+    let mut scanned = Ok(());
+    let mut map = HeaderMap::with_capacity(ends.len() + ADDED);
+    for (number, field) in scan::field_lines(head, ends).enumerate() {
+        if number == MOST_FIELDS {
+            return Err(Reason::HeaderTooLarge);
+        }
+        let field = field.map_err(|scan::NoColon| Reason::MalformedRequest)?;
+        let name = name::read(field.name).map_err(|_| Reason::MalformedRequest)?;
+        if scanned.is_ok() {
+            scanned = scan.see(&name, head, field.value.clone());
+        }
+        let value =
+            HeaderValue::from_maybe_shared(head.slice(field.value)).map_err(|_| Reason::MalformedRequest)?;
+        map.append(name, value);
+    }
     if method.len() > MOST_METHOD {
         return Err(Reason::MethodTooLong);
     }
     if target.len() > limits.target {
         return Err(Reason::UriTooLong);
     }
-    if request.headers.len() > limits.fields {
+    if map.len() > limits.fields {
         return Err(Reason::HeaderTooLarge);
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
-    let (uri, raw) = uri(&method, &head, target)?;
+    let (uri, raw) = uri(&method, head, target)?;
+    scanned?;
     let asks_whole_server = method == Method::OPTIONS && is_without_path(target);
     let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut scan = FieldScan::default();
-    let mut map = HeaderMap::with_capacity(request.headers.len() + 8);
-    for field in request.headers.iter() {
-        let name = name::read(field.name.as_bytes()).map_err(|_| Reason::MalformedRequest)?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
-            .map_err(|_| Reason::MalformedRequest)?;
-        scan.see(&name, field.value, &head)?;
-        map.append(name, value);
-    }
     let mut head = scan.finish(method, uri, version, map)?;
     if asks_whole_server {
         head.parts.extensions.insert(WholeServer);
@@ -158,6 +169,15 @@ fn parse(head: Bytes, limits: &Limits) -> Result<Head, Reason> {
         head.parts.extensions.insert(raw);
     }
     Ok(head)
+}
+
+/// One empty line before a request is ignored (RFC 9112 section 2.2). Not before the head is whole: what came of it
+/// counts towards its deadline and its size, in whatever pieces it comes.
+fn behind_empty_line<'e>(head: &[u8], ends: &'e [usize]) -> (usize, &'e [usize]) {
+    match is_empty_line(&head[..2]) {
+        true => (2, &ends[1..]),
+        false => (0, ends),
+    }
 }
 
 /// A version other than 1.0 and 1.1 in a well-formed place is 505, all else 400.
@@ -206,11 +226,8 @@ fn is_without_path(target: &str) -> bool {
 
 /// A field that frames stands as everybody writes it, with one space before its value or none: there are readers that take
 /// other white space for a part of the value.
-fn is_plainly_spaced(head: &[u8], value: &[u8]) -> bool {
-    let start = (value.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
-    let (Some(before), Some(after)) = (head.get(..start), head.get(start.wrapping_add(value.len())..)) else {
-        return false;
-    };
+fn is_plainly_spaced(head: &[u8], value: &Range<usize>) -> bool {
+    let (before, after) = (&head[..value.start], &head[value.end..]);
     (before.ends_with(b": ") || before.ends_with(b":")) && after.starts_with(b"\r\n")
 }
 
@@ -258,9 +275,10 @@ fn is_graphic(byte: &u8) -> bool {
 }
 
 impl FieldScan {
-    fn see(&mut self, name: &HeaderName, value: &[u8], head: &[u8]) -> Result<(), Reason> {
+    fn see(&mut self, name: &HeaderName, head: &[u8], place: Range<usize>) -> Result<(), Reason> {
+        let value = &head[place.clone()];
         match *name {
-            header::CONTENT_LENGTH | header::TRANSFER_ENCODING if !is_plainly_spaced(head, value) => {
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING if !is_plainly_spaced(head, &place) => {
                 return Err(Reason::AmbiguousFraming);
             }
             header::CONTENT_LENGTH => self.content_length(value)?,

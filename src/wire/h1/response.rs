@@ -1,12 +1,14 @@
 //! Parses response heads as strictly as request heads (RFC 9112 sections 4, 5 and 6): a response that two parsers could
 //! read differently is an error.
 
-use std::mem::MaybeUninit;
-
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
 
-use super::{body::BodyLength, name, scan};
+use super::{
+    body::BodyLength,
+    name,
+    scan::{self, LineEnds},
+};
 
 /// The largest response head that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +36,6 @@ enum Framing {
     Chunked,
 }
 
-/// Field lines that are parsed without an allocation.
-const USUAL_FIELDS: usize = 64;
-
 impl Default for HeadLimits {
     fn default() -> Self {
         Self { size: 256 * 1024, fields: 256 }
@@ -54,71 +53,71 @@ pub fn take(
     if buffer[..compared] != START[..compared] {
         return Err("the response does not start with HTTP/1.x");
     }
-    match scan::head_length(buffer, scanned) {
+    let mut ends = LineEnds::new();
+    match scan::find_lines(buffer, scanned, &mut ends) {
         Err(scan::BareLineFeed) => Err("a line of the response head ends with a bare LF"),
-        Ok(Some(length)) if length > limits.size => Err("the response head is too large"),
-        Ok(None) if buffer.len() >= limits.size => Err("the response head is too large"),
-        Ok(None) => Ok(None),
-        Ok(Some(length)) => {
+        Ok(false) if buffer.len() >= limits.size => Err("the response head is too large"),
+        Ok(false) => Ok(None),
+        Ok(true) => {
             *scanned = 0;
-            parse(&buffer.split_to(length).freeze(), limits).map(Some)
+            let length = ends.last().copied().unwrap_or_default();
+            match length > limits.size {
+                true => Err("the response head is too large"),
+                false => parse(&buffer.split_to(length).freeze(), &ends, limits).map(Some),
+            }
         }
     }
 }
 
-fn parse(head: &Bytes, limits: &HeadLimits) -> Result<Head, &'static str> {
-    if limits.fields <= USUAL_FIELDS || memchr::memchr_iter(b'\n', head).count() <= USUAL_FIELDS {
-        let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
-        parse_into(head, limits, &mut fields)
-    } else {
-        let mut fields = vec![MaybeUninit::uninit(); limits.fields];
-        parse_into(head, limits, &mut fields)
-    }
-}
-
-fn parse_into<'b>(
-    head: &'b Bytes,
-    limits: &HeadLimits,
-    fields: &mut [MaybeUninit<httparse::Header<'b>>],
-) -> Result<Head, &'static str> {
+fn parse(head: &Bytes, ends: &LineEnds, limits: &HeadLimits) -> Result<Head, &'static str> {
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut response, head, fields)
-        .map_err(describe)?;
-    let (Some(code), Some(version), false) = (response.code, response.version, parsed.is_partial()) else {
+    // Of the status line alone: the fields are read below.
+    response.parse(&head[..ends[0]]).map_err(describe)?;
+    let (Some(code), Some(version)) = (response.code, response.version) else {
         return Err("the response head is malformed");
     };
-    if response.headers.len() > limits.fields {
-        return Err("the response has too many fields");
+    let mut scan = FieldScan::default();
+    let mut scanned = Ok(());
+    let mut headers = HeaderMap::with_capacity(ends.len() + ADDED);
+    for (number, line) in scan::field_lines(head, ends).enumerate() {
+        if number == limits.fields {
+            return Err("the response has too many fields");
+        }
+        let line = line.map_err(|scan::NoColon| "a field line has no colon")?;
+        let name = name::read(line.name).map_err(|_| "a field name is malformed")?;
+        let text = &head[line.value.clone()];
+        if scanned.is_ok() {
+            scanned = scan.see(&name, text);
+        }
+        if name == header::CONNECTION && is_of_connection_alone(text) {
+            // Nothing else is to be found in it.
+            continue;
+        }
+        let value = HeaderValue::from_maybe_shared(head.slice(line.value))
+            .map_err(|_| "a field value is malformed")?;
+        headers.append(name, value);
     }
-    let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut parts = response::Response::new(()).into_parts().0;
     parts.status =
         StatusCode::from_u16(code).map_err(|_| "the status code is not a number from 100 to 999")?;
-    parts.version = version;
-    let mut scan = FieldScan::default();
-    let mut map = HeaderMap::with_capacity(response.headers.len() + ADDED);
-    for field in response.headers.iter() {
-        let name = name::read(field.name.as_bytes()).map_err(|_| "a field name is malformed")?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
-            .map_err(|_| "a field value is malformed")?;
-        scan.see(&name, field.value)?;
-        map.append(name, value);
-    }
-    parts.headers = map;
+    scanned?;
+    parts.version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = headers;
     scan.finish(parts)
 }
 
-/// About as many fields are added on the way to the client: the map need not grow.
-const ADDED: usize = 8;
+/// Whether a Connection field names no other field.
+fn is_of_connection_alone(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+}
+
+/// With the lines that are no fields, about as many fields are added on the way to the client: the map need not grow.
+const ADDED: usize = 6;
 
 fn describe(error: httparse::Error) -> &'static str {
     match error {
-        httparse::Error::TooManyHeaders => "the response has too many fields",
         httparse::Error::Version => "the HTTP version of the response is not 1.0 or 1.1",
         httparse::Error::Status => "the status line is malformed",
-        httparse::Error::HeaderName => "a field name is malformed",
-        httparse::Error::HeaderValue => "a field value is malformed",
         _ => "the response head is malformed",
     }
 }
