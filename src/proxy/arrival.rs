@@ -41,7 +41,7 @@ pub(super) enum Plan {
     /// The route's action.
     Act,
     /// The request goes to the origin of its own target.
-    Send(Errand),
+    Send(Box<Errand>),
     /// OPTIONS, answered here (RFC 9110 section 9.3.7).
     Options(Option<Allow>),
     Refuse(Reason, Option<Allow>),
@@ -180,8 +180,8 @@ impl Arrival {
     /// may.
     fn send_on(&mut self, head: &mut request::Parts, uri: Option<&Named>) {
         if let (Plan::Act, Action::Forward(forward), Some(uri)) = (&self.plan, &self.route.action, uri) {
-            self.plan =
-                Errand::of(forward, uri, head).map_or_else(|reason| Plan::Refuse(reason, None), Plan::Send);
+            self.plan = Errand::of(forward, uri, head)
+                .map_or_else(|reason| Plan::Refuse(reason, None), |errand| Plan::Send(Box::new(errand)));
         }
         if self.plan.goes_on(&self.route.action) && ends_here(head) {
             self.plan = match head.method {
@@ -279,7 +279,7 @@ fn names_uri(head: &request::Parts) -> bool {
 }
 
 fn field(head: &request::Parts) -> Result<Option<&str>, Reason> {
-    let field = head.headers.get(header::HOST);
+    let field = hop_by_hop::find(&head.headers, &header::HOST);
     field.map(|value| value.to_str().map_err(|_| Reason::BadHost)).transpose()
 }
 

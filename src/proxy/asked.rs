@@ -53,19 +53,26 @@ impl Target {
 
 impl Asked {
     /// `None` where the request is neither logged nor recorded, whatever becomes of it.
-    pub fn of(head: &request::Parts, target: Target, route: &Route, trace: Option<&Trace>) -> Option<Self> {
-        let asked = Self::with(&head.headers, target, route, trace)?;
-        Some(Self { method: Some(head.method.clone()), version: Some(head.version), ..asked })
+    pub fn of(
+        head: &request::Parts,
+        target: Target,
+        route: &Route,
+        trace: Option<&Trace>,
+    ) -> Option<Box<Self>> {
+        let mut asked = Self::with(&head.headers, target, route, trace)?;
+        (asked.method, asked.version) = (Some(head.method.clone()), Some(head.version));
+        Some(asked)
     }
 
     /// The same of a request that is rejected by its head.
-    pub fn of_seen(seen: Seen, route: &Route, trace: Option<&Trace>) -> Option<Self> {
+    pub fn of_seen(seen: Seen, route: &Route, trace: Option<&Trace>) -> Option<Box<Self>> {
         let Seen { method, target, version, headers } = seen;
-        let asked = Self::with(&headers, Target::Seen(target), route, trace)?;
-        Some(Self { method, version, ..asked })
+        let mut asked = Self::with(&headers, Target::Seen(target), route, trace)?;
+        (asked.method, asked.version) = (method, version);
+        Some(asked)
     }
 
-    fn with(headers: &HeaderMap, target: Target, route: &Route, trace: Option<&Trace>) -> Option<Self> {
+    fn with(headers: &HeaderMap, target: Target, route: &Route, trace: Option<&Trace>) -> Option<Box<Self>> {
         let log = route.access_log.as_ref();
         let chosen = log.and_then(|log| log.selection().choose());
         if chosen.is_none() && !trace.is_some_and(Trace::is_recorded) {
@@ -84,7 +91,7 @@ impl Asked {
             place.get_or_insert(value);
         }
         let field = |name: &HeaderName| headers.get(name).cloned();
-        Some(Self {
+        Some(Box::new(Self {
             method: None,
             authority: authority.cloned(),
             target,
@@ -94,7 +101,7 @@ impl Asked {
             fields: fields.iter().map(field).collect(),
             at: SystemTime::now(),
             chosen,
-        })
+        }))
     }
 
     /// Path and query as they came.

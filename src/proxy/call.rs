@@ -196,12 +196,12 @@ impl Call {
         self.to.protocol()
     }
 
-    /// Begins the next attempt: at an endpoint that was not tried yet, or at the same again. Says how it is connected, and
-    /// whether the connection has to be a new one.
-    pub(super) fn next(&mut self) -> Option<(Route, bool)> {
+    /// Begins the next attempt to ask for `host`: at an endpoint that was not tried yet, or at the same again. Says how it is
+    /// connected, and whether the connection has to be a new one.
+    pub(super) fn next(&mut self, host: &str) -> Option<(Route, bool)> {
         let again = std::mem::take(&mut self.again);
         let asks = self.tunnel.as_ref().map(Tunnel::request);
-        let route = self.to.next(again).and_then(|()| self.to.route(asks).ok_or(Reason::NoEndpoint));
+        let route = self.to.next(again).and_then(|()| self.to.route(asks, host).ok_or(Reason::NoEndpoint));
         let route = match route {
             Ok(route) => route,
             Err(reason) => {
@@ -226,8 +226,8 @@ impl Call {
     }
 
     /// A new connection for the attempt.
-    pub(super) fn peer(&self, route: &Route) -> Option<Box<HttpPeer>> {
-        self.to.peer(route.protocol)
+    pub(super) fn peer(&self, route: &Route, host: &str) -> Option<Box<HttpPeer>> {
+        self.to.peer(route.protocol, host)
     }
 
     /// There is a connection. A reused one was there at once.

@@ -21,7 +21,7 @@ use crate::{
         proxy::{HostHeader, Proxy},
     },
     error::Reason,
-    http::connection_auth::Lease,
+    http::{connection_auth::Lease, hop_by_hop},
     upstream::{
         self, Admission, Connections, Endpoint, InQueue, Key, Overload, Permit, Pick, PickKey, Place,
         Rejected, Route, Tried, Upstream, config::Protocol, exchange::TunnelRequest,
@@ -40,8 +40,6 @@ pub(super) struct Pool {
     proxy: Arc<Proxy>,
     /// The hash of what the balancer goes by, where it goes by something.
     key: PickKey,
-    /// The host that is asked for, for SNI where the upstream has no name of its own.
-    host: String,
     /// Whose request it is, where the upstream is told.
     client: Option<upstream::Client>,
     tried: Tried,
@@ -125,10 +123,11 @@ impl Destination {
         }
     }
 
-    /// How the chosen one is connected to.
-    pub fn route(&self, tunnel: Option<TunnelRequest>) -> Option<Route> {
+    /// How the chosen one is connected to. `host` is the one that is asked for, for SNI where the upstream has no name of
+    /// its own.
+    pub fn route(&self, tunnel: Option<TunnelRequest>, host: &str) -> Option<Route> {
         let (mut route, lease) = match self {
-            Self::Pool(pool) => (pool.endpoint()?.route(&pool.host, pool.client), &pool.lease),
+            Self::Pool(pool) => (pool.endpoint()?.route(host, pool.client), &pool.lease),
             Self::Target(target) => (target.route(), &target.lease),
         };
         if let Some(lease) = lease {
@@ -147,9 +146,9 @@ impl Destination {
     }
 
     /// A new connection to the chosen one, as Pingora's connector takes it.
-    pub fn peer(&self, protocol: Protocol) -> Option<Box<HttpPeer>> {
+    pub fn peer(&self, protocol: Protocol, host: &str) -> Option<Box<HttpPeer>> {
         let mut peer = match self {
-            Self::Pool(pool) => pool.endpoint()?.peer(&pool.host, pool.client),
+            Self::Pool(pool) => pool.endpoint()?.peer(host, pool.client),
             Self::Target(target) => target.peer()?,
         };
         if protocol == Protocol::H1 {
@@ -303,14 +302,12 @@ impl Pool {
     pub fn new(
         proxy: Arc<Proxy>,
         key: PickKey,
-        host: String,
         client: Option<upstream::Client>,
         sticky: Option<Box<StickySession>>,
     ) -> Self {
         Self {
             proxy,
             key,
-            host,
             client,
             tried: Tried::default(),
             pick: None,
@@ -412,7 +409,7 @@ impl Pool {
     }
 
     fn host(&self, head: &request::Parts) -> HeaderValue {
-        let original = || head.headers.get(header::HOST).cloned();
+        let original = || hop_by_hop::find(&head.headers, &header::HOST).cloned();
         let own = || self.endpoint().map(|endpoint| endpoint.host_header().clone());
         let host = match &self.proxy.host_header {
             // A client of HTTP/1.0 may have named none; upstream there must be one (RFC 9112 section 3.2).
@@ -511,7 +508,7 @@ mod tests {
     }
 
     fn timeout(to: &Destination) -> Option<Duration> {
-        to.peer(Protocol::H1).unwrap().options.connection_timeout
+        to.peer(Protocol::H1, "").unwrap().options.connection_timeout
     }
 
     #[tokio::test(start_paused = true)]
@@ -537,7 +534,7 @@ mod tests {
         let key = |authority| {
             let mut to = target(authority, &[80]);
             assert!(to.next(false).is_ok());
-            to.route(None).unwrap().key
+            to.route(None, "").unwrap().key
         };
         assert_eq!(key("a.test"), key("A.test"));
         assert_ne!(key("a.test"), key("b.test"));

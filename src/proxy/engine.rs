@@ -77,16 +77,18 @@ impl Engine {
     /// Runs a request to its end, counts it and writes its record.
     async fn carry_out<S: Session>(
         &self,
-        downstream: Box<Downstream<S>>,
+        mut downstream: Box<Downstream<S>>,
         route: &Arc<Route>,
         place: usize,
         plan: Plan,
-        asked: Option<Asked>,
+        asked: Option<Box<Asked>>,
     ) -> S {
         let running = route.metrics.of(place).map(metrics::Route::begin);
-        let (mut downstream, mut call) = self.run(downstream, route, plan).await;
+        // Filled where it stays: it is large.
+        let mut call = None;
+        self.run(&mut downstream, &mut call, route, plan).await;
         let ended = record::outcome(&downstream);
-        spans::end(&mut downstream, &ended, route, call.as_mut(), asked.as_ref());
+        spans::end(&mut downstream, &ended, route, call.as_mut(), asked.as_deref());
         record::write(&downstream, &ended, route, call.as_ref(), asked);
         if let Some(running) = running {
             running.end(&ended);
@@ -96,17 +98,18 @@ impl Engine {
 
     async fn run<S: Session>(
         &self,
-        mut downstream: Box<Downstream<S>>,
+        downstream: &mut Downstream<S>,
+        call: &mut Option<Call>,
         route: &Arc<Route>,
         plan: Plan,
-    ) -> (Box<Downstream<S>>, Option<Call>) {
-        let entered = recover::catching(pin!(enter(&mut downstream, &plan, &route.action))).await;
+    ) {
+        let entered = recover::catching(pin!(enter(downstream, &plan, &route.action))).await;
         let stopped = match entered.unwrap_or(Err(Reason::Panic)) {
             Ok(stopped) => stopped,
             Err(reason) => {
                 downstream.exchange.reason = Some(reason);
-                fail(&mut downstream, reason, &route.errors).await;
-                return (downstream, None);
+                fail(downstream, reason, &route.errors).await;
+                return;
             }
         };
         let answer = match (stopped, plan) {
@@ -126,20 +129,16 @@ impl Engine {
             (None, Plan::Act) => match &route.action {
                 Action::Forward(forward) => {
                     // In a box: it is rare, and every request would make room for it.
-                    Box::pin(connect::through(&mut downstream, forward, &route.errors)).await;
-                    return (downstream, None);
+                    return Box::pin(connect::through(downstream, forward, &route.errors)).await;
                 }
                 action => match proxied(action, &mut downstream.exchange) {
-                    Some((proxy, side)) => {
-                        let (downstream, call) = self.proxy(downstream, proxy, side, route).await;
-                        return (downstream, Some(call));
-                    }
+                    Some((proxy, side)) => return self.proxy(downstream, call, proxy, side, route).await,
                     None => local(action, route, &mut downstream.exchange),
                 },
             },
             (None, Plan::Send(errand)) => {
                 // As rare.
-                return Box::pin(self.send_on(downstream, errand, route)).await;
+                return Box::pin(self.send_on(downstream, call, *errand, route)).await;
             }
         };
         let answer = match downstream.exchange.connects && answer.status().is_success() {
@@ -150,17 +149,17 @@ impl Engine {
             }
             false => answer,
         };
-        send(&mut downstream, answer, &route.errors).await;
-        (downstream, None)
+        send(downstream, answer, &route.errors).await;
     }
 
     async fn proxy<S: Session>(
         &self,
-        mut downstream: Box<Downstream<S>>,
+        downstream: &mut Downstream<S>,
+        call: &mut Option<Call>,
         proxy: Arc<Proxy>,
         side: Option<Box<SplitSide>>,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Call) {
+    ) {
         let exchange = &mut downstream.exchange;
         if proxy.rewrites() {
             let target = proxy.target(&exchange.path, exchange.query.as_deref(), exchange);
@@ -189,35 +188,35 @@ impl Engine {
             StickySession::begin(&proxy.upstream, &mut exchange.head.headers, is_https)
         });
         let timeouts = proxy.timeouts;
-        let pool = Pool::new(proxy, key, exchange.host.clone(), client, sticky);
-        let mut call = Call::new(Destination::Pool(pool), traced);
+        let pool = Pool::new(proxy, key, client, sticky);
+        let call = call.insert(Call::new(Destination::Pool(pool), traced));
         call.split = side;
         if let Some(upstream) = call.upstream().filter(|_| exchange.reason.is_none()) {
             upstream.asked(call.began());
         }
         let proxy::Timeouts { total, first_byte, body_idle, tunnel_idle } = timeouts;
-        self.carry(downstream, call, total, Waits { first_byte, body_idle, tunnel_idle }, route).await
+        self.carry(downstream, call, total, Waits { first_byte, body_idle, tunnel_idle }, route).await;
     }
 
     /// Sends a request to the origin of its target.
     async fn send_on<S: Session>(
         &self,
-        mut downstream: Box<Downstream<S>>,
+        downstream: &mut Downstream<S>,
+        call: &mut Option<Call>,
         errand: Errand,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Option<Call>) {
+    ) {
         let forward = errand.forward.clone();
-        match absolute::call(&mut downstream, errand, self.targets.clone()).await {
-            Ok(call) => {
+        match absolute::call(downstream, errand, self.targets.clone()).await {
+            Ok(to_target) => {
+                let call = call.insert(to_target);
                 let forward::Timeouts { total, first_byte, body_idle } = forward.timeouts;
                 let waits = Waits { first_byte, body_idle, tunnel_idle: forward.idle };
-                let (downstream, call) = self.carry(downstream, call, total, waits, route).await;
-                (downstream, Some(call))
+                self.carry(downstream, call, total, waits, route).await;
             }
             Err(reason) => {
                 downstream.exchange.reason = Some(reason);
-                fail(&mut downstream, reason, &route.errors).await;
-                (downstream, None)
+                fail(downstream, reason, &route.errors).await;
             }
         }
     }
@@ -225,16 +224,16 @@ impl Engine {
     /// Carries a call out, unless something has come in its way already.
     async fn carry<S: Session>(
         &self,
-        mut downstream: Box<Downstream<S>>,
-        mut call: Call,
+        downstream: &mut Downstream<S>,
+        call: &mut Call,
         total: Option<Duration>,
         waits: Waits,
         route: &Route,
-    ) -> (Box<Downstream<S>>, Call) {
+    ) {
         if downstream.exchange.reason.is_none() {
             let since = downstream.exchange.started;
             let left = total.map(|total| total.saturating_sub(since.elapsed()));
-            pump::carry(&mut downstream, &mut call, &self.connector, waits, left).await;
+            pump::carry(downstream, call, &self.connector, waits, left).await;
             call.ended(downstream.exchanged);
             // Where nothing failed, the exchange may have said why it ended.
             downstream.exchange.reason = call.failure.or(downstream.exchange.reason);
@@ -244,12 +243,11 @@ impl Engine {
             (Some(reason), Some(after)) if downstream.progress() == Progress::Waiting => {
                 let answer = answers::refusal_for(after, reason, &route.errors, &downstream.exchange);
                 // In a box: it is rare, and every request would make room for it.
-                Box::pin(send(&mut downstream, answer, &route.errors)).await;
+                Box::pin(send(downstream, answer, &route.errors)).await;
             }
-            (Some(reason), _) => fail(&mut downstream, reason, &route.errors).await,
+            (Some(reason), _) => fail(downstream, reason, &route.errors).await,
             (None, _) => {}
         }
-        (downstream, call)
     }
 }
 
@@ -275,9 +273,11 @@ impl Handler for Engine {
         let connects = websocket::connect(&head).is_some();
         let accept = route.errors.negotiate().then(|| Box::new(Accept::of(&head.headers)));
         let has_body = !session.body_is_empty() && !connects;
+        // The box first, then piece by piece: made elsewhere it would be copied as a whole.
+        let place_of_downstream = Box::new_uninit();
         let exchange = Exchange::new(connection.clone(), head, route.names.clone());
-        let mut downstream = Box::new(Downstream::new(session, exchange, route.chain.clone()));
-        // Piece by piece, where it is to stay: with all at once it would be copied as a whole.
+        let mut downstream =
+            Box::write(place_of_downstream, Downstream::new(session, exchange, route.chain.clone()));
         let exchange = &mut downstream.exchange;
         (exchange.client_ip, exchange.scheme, exchange.expose) = (client.ip, client.scheme, expose);
         (exchange.host, exchange.path, exchange.query, exchange.captures) = (host, path, query, params);

@@ -95,7 +95,9 @@ async fn run<S: Session>(
         if let Some(pause) = call.pause() {
             patiently(Box::pin(tokio::time::sleep(pause)), &mut downstream.session, None).await?;
         }
-        let Some((route, is_repeat)) = call.next() else { return call.failure.map_or(Ok(()), Err) };
+        let Some((route, is_repeat)) = call.next(&downstream.exchange.host) else {
+            return call.failure.map_or(Ok(()), Err);
+        };
         request.begins();
         let opened = match hedge::is_due(call, &request) {
             false => open(downstream, call, connector, (route, is_repeat)).await?,
@@ -166,7 +168,9 @@ async fn open<S: Session>(
     let (exchange, reused) = match idle {
         Some(exchange) => (exchange, true),
         None => {
-            let Some(peer) = call.peer(&route) else { return Err(Reason::NoEndpoint) };
+            let Some(peer) = call.peer(&route, &downstream.exchange.host) else {
+                return Err(Reason::NoEndpoint);
+            };
             // In a box: it is rare, and every request would make room for it.
             let connecting = Box::pin(connector.open(&route, peer, fresh));
             match patiently(connecting, &mut downstream.session, None).await? {

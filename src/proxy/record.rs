@@ -29,7 +29,7 @@ pub(super) fn write<S: Session>(
     ended: &Outcome,
     route: &Route,
     call: Option<&Call>,
-    asked: Option<Asked>,
+    asked: Option<Box<Asked>>,
 ) {
     let (Some(log), Some(mut asked)) = (&route.access_log, asked) else { return };
     let Some(chosen) = asked.chosen else { return };

@@ -9,6 +9,7 @@ mod session;
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -75,20 +76,20 @@ pub async fn serve<I: Io, H: Handler>(
                     // RFC 9110 section 15.6.6.
                     Ok(()) if !spoken => {
                         let (reason, seen) = (Reason::UnsupportedVersion, Seen::of(&head.parts));
-                        Box::pin(handler.refuse(&connection, reason, seen, session)).await
+                        placed(|| handler.refuse(&connection, reason, seen, session)).await
                     }
                     // In a box: between requests a connection would keep the room that one needs.
-                    Ok(()) => Box::pin(handler.handle(&connection, head.parts, session)).await,
+                    Ok(()) => placed(|| handler.handle(&connection, head.parts, session)).await,
                     Err(reason) => {
                         session.begin_refusal();
                         let seen = Seen::of(&head.parts);
-                        Box::pin(handler.refuse(&connection, reason, seen, session)).await
+                        placed(|| handler.refuse(&connection, reason, seen, session)).await
                     }
                 };
             }
             Next::Refuse(Rejected { reason, seen }) => {
                 session.begin_refusal();
-                session = Box::pin(handler.refuse(&connection, reason, seen, session)).await;
+                session = placed(|| handler.refuse(&connection, reason, seen, session)).await;
             }
             Next::Close => return,
         }
@@ -99,6 +100,12 @@ pub async fn serve<I: Io, H: Handler>(
     if !session.is_broken() {
         linger(&mut session.io).await;
     }
+}
+
+/// A future in a box that is there before it: it is large, and would be copied into the box.
+fn placed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    let place = Box::new_uninit();
+    Box::into_pin(Box::write(place, make()))
 }
 
 /// Closes so that the client still receives the response: our side first, then the client's (RFC 9112 section 9.6). A client
