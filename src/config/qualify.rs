@@ -65,7 +65,8 @@ impl Own<'_> {
 
     /// Every setting is listed, so that a new one is looked at: one that names an upstream must not name the operator's.
     fn proxy(&self, proxy: &mut proxy::Config) {
-        let proxy::Config { upstream, split, mirror, split_by: _, rewrite: _, host_header: _ } = proxy;
+        let proxy::Config { upstream, split, mirror, split_by: _, rewrite: _, host_header: _, priority: _ } =
+            proxy;
         upstream.iter_mut().for_each(|upstream| self.name(&mut upstream.value));
         for side in split.iter_mut().flat_map(|split| &mut split.value) {
             // It is called by the upstream's own name.

@@ -46,6 +46,8 @@ pub(super) enum Broken {
 /// Attempts of one request that run at the same time. The first is the call's own.
 struct Race<'c> {
     connector: &'c Connector,
+    /// The host asked for.
+    host: Box<str>,
     legs: Vec<Leg<'c>>,
     /// Until the next attempt starts, where there is one to come.
     due: Option<Pin<Box<Sleep>>>,
@@ -103,7 +105,8 @@ pub(super) async fn race<S: Session>(
 ) -> Result<Result<Opened, Broken>, Reason> {
     let (after, left) = call.hedge_plan();
     let due = after.filter(|_| left > 0).map(|after| Box::pin(sleep(after)));
-    let mut race = Race { connector, legs: Vec::new(), due, after, left, began: Instant::now() };
+    let host = downstream.exchange.host.as_str().into();
+    let mut race = Race { connector, host, legs: Vec::new(), due, after, left, began: Instant::now() };
     let first = Leg { attempt: None, state: State::Gone, is_fresh: fresh, patience: None };
     if let Some(over) = race.start(first, route, call, request) {
         return Ok(over);
@@ -184,9 +187,10 @@ impl Race<'_> {
     }
 
     fn connect(&mut self, nth: usize, route: Route, call: &mut Call) -> Option<Over> {
-        let connector = self.connector;
-        let leg = &mut self.legs[nth];
-        let Some(peer) = leg.book(call, |call| call.peer(&route)) else {
+        let Self { connector, host, legs, .. } = self;
+        let connector = *connector;
+        let leg = &mut legs[nth];
+        let Some(peer) = leg.book(call, |call| call.peer(&route, host)) else {
             let failure = Failure::new(Reason::NoEndpoint, Processed::Unsent, "the endpoint is gone");
             return self.lost(nth, Broken::Connecting(failure), call);
         };
@@ -221,7 +225,7 @@ impl Race<'_> {
     /// Starts a further attempt, where there is another endpoint for it and the budget allows one.
     fn hedge(&mut self, call: &mut Call, request: &mut Request) {
         self.due = None;
-        let Some((attempt, route)) = call.hedge() else { return };
+        let Some((attempt, route)) = call.hedge(&self.host) else { return };
         self.left -= 1;
         self.due = self.after.filter(|_| self.left > 0).map(|after| Box::pin(sleep(after)));
         let leg = Leg { attempt: Some(attempt), state: State::Gone, is_fresh: false, patience: None };

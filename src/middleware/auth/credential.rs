@@ -108,7 +108,10 @@ fn for_whom<'a>(name: &'a HeaderName, exchange: &Exchange) -> &'a HeaderName {
 
 /// A request's target or a URL, with the values of these parameters of its query blotted out.
 pub fn conceal<'a>(url: &'a [u8], parameters: &[Box<str>]) -> Cow<'a, [u8]> {
-    let query = url.iter().position(|byte| *byte == b'?').filter(|_| !parameters.is_empty());
+    if parameters.is_empty() {
+        return Cow::Borrowed(url);
+    }
+    let query = url.iter().position(|byte| *byte == b'?');
     let Some((path, query)) = query.map(|at| url.split_at(at + 1)) else { return Cow::Borrowed(url) };
     let mut shown = path.to_vec();
     for (nth, pair) in query.split(|byte| *byte == b'&').enumerate() {

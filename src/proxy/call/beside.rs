@@ -41,7 +41,7 @@ impl Call {
     }
 
     /// A further attempt at an endpoint that was not tried yet, where the budget allows one.
-    pub(in crate::proxy) fn hedge(&mut self) -> Option<(Attempt, Route)> {
+    pub(in crate::proxy) fn hedge(&mut self, host: &str) -> Option<(Attempt, Route)> {
         let pick = self.to.hedge()?;
         self.attempts += 1;
         self.hedges += 1;
@@ -51,7 +51,7 @@ impl Call {
             attempt.traced = traced.begin_beside(address);
         }
         self.switch(&mut attempt);
-        let route = self.to.route(None);
+        let route = self.to.route(None, host);
         self.switch(&mut attempt);
         Some((attempt, route?))
     }

@@ -44,7 +44,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     line.extend_from_slice(b"{\"time\":\"");
     put::time(line, record.time);
     line.push(b'"');
-    text!(foreign, line, "request_id", record.request_id);
+    text!(word, line, "request_id", record.request_id);
     if let Some(id) = record.trace_id {
         begin!(line, "trace_id", "\"");
         put::text(line, format_args!("{id}\""));
@@ -95,7 +95,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record<'_>) {
     line.push(b'}');
 }
 
-/// A word of Portolan's own or of a protocol, which needs no escape: names, methods, codes.
+/// A word of Portolan's own or of a protocol, which needs no escape: names, methods, codes, request ids.
 fn word(line: &mut Vec<u8>, value: &str) {
     line.extend_from_slice(value.as_bytes());
 }

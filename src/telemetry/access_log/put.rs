@@ -23,14 +23,17 @@ pub(super) fn text(line: &mut Vec<u8>, text: fmt::Arguments<'_>) {
 }
 
 pub(super) fn number(line: &mut Vec<u8>, number: u64) {
-    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    match number {
+        // The most frequent ones.
+        0..10 => line.push(digit(number)),
+        _ => line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+    }
 }
 
 /// Milliseconds to the microsecond.
 pub(super) fn milliseconds(line: &mut Vec<u8>, time: Duration) {
-    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    number(line, micros / 1000);
-    line.push(b'.');
+    let micros = u64::from(time.subsec_micros());
+    number(line, time.as_secs().saturating_mul(1000).saturating_add(micros / 1000));
     thousandths(line, micros % 1000);
 }
 
@@ -44,7 +47,6 @@ pub(super) fn time(line: &mut Vec<u8>, time: SystemTime) {
         SECOND.set((second, text));
     }
     line.extend_from_slice(&text);
-    line.push(b'.');
     thousandths(line, since.subsec_millis().into());
     line.push(b'Z');
 }
@@ -57,18 +59,35 @@ pub(super) fn ip(line: &mut Vec<u8>, ip: IpAddr) {
 }
 
 fn ipv4(line: &mut Vec<u8>, ip: Ipv4Addr) {
-    for (nth, part) in ip.octets().into_iter().enumerate() {
+    // Copied at once: each digit on its own would ask for room in the line.
+    let (mut text, mut end) = ([0; "255.255.255.255".len()], 0);
+    let mut put = |byte| {
+        text[end] = byte;
+        end += 1;
+    };
+    for (nth, part) in ip.octets().into_iter().map(u64::from).enumerate() {
         if nth > 0 {
-            line.push(b'.');
+            put(b'.');
         }
-        number(line, part.into());
+        if part >= 100 {
+            put(digit(part / 100));
+        }
+        if part >= 10 {
+            put(digit(part / 10));
+        }
+        put(digit(part));
     }
+    line.extend_from_slice(&text[..end]);
 }
 
-/// Three digits of a number below 1000.
+/// The point and three digits of a number below 1000.
 fn thousandths(line: &mut Vec<u8>, number: u64) {
-    let digits = [number / 100, number / 10 % 10, number % 10];
-    line.extend_from_slice(&digits.map(|digit| b'0' + digit as u8));
+    line.extend_from_slice(&[b'.', digit(number / 100), digit(number / 10), digit(number)]);
+}
+
+/// The last digit of a number.
+fn digit(number: u64) -> u8 {
+    b'0' + (number % 10) as u8
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::{
 pub struct Record<'a> {
     /// When its head had arrived.
     pub time: SystemTime,
+    /// Made by Portolan, or of characters that need no escape.
     pub request_id: Option<&'a str>,
     pub trace_id: Option<&'a dyn std::fmt::Display>,
     pub client_ip: IpAddr,
