@@ -69,7 +69,7 @@ impl Call {
     pub(in crate::proxy) fn lost_connecting(&mut self, failure: &Failure) {
         self.note(failure.reason, failure);
         if let Some(pick) = self.to.pick() {
-            pick.endpoint.state.metrics().connect_failed();
+            pick.connect_failed();
         }
     }
 
