@@ -20,7 +20,7 @@ pub struct ReadmissionTask {
     state: Weak<EndpointState>,
     /// What tells this ejection from a later one.
     until: u64,
-    peer: HttpPeer,
+    peer: Box<HttpPeer>,
     connector: Arc<Connector>,
 }
 
@@ -37,7 +37,7 @@ impl ReadmissionTask {
             state: Arc::downgrade(&endpoint.state),
             until,
             // TLS is no part of it.
-            peer: HttpPeer { scheme: Scheme::HTTP, ..*endpoint.peer("", None) },
+            peer: Box::new(HttpPeer { scheme: Scheme::HTTP, ..*endpoint.peer("", None) }),
             connector: connector.clone(),
         }
     }
