@@ -30,11 +30,11 @@ pub struct Config {
     /// Upstreams that share the requests, each with a weight or conditions: [{ upstream: app, weight: 95 }, { upstream: next,
     /// weight: 5 }]. The first entry whose conditions a request meets gets it; otherwise the weights decide.
     #[serde(default)]
-    pub split: Option<Spanned<Vec<Spanned<Entry>>>>,
+    pub split: Option<Box<Spanned<Vec<Spanned<Entry>>>>>,
     /// What keeps a user on one side of the split: client_ip, "header:NAME", "cookie:NAME", "query:NAME", or
     /// { cookie: NAME, ttl: 30d }, which Portolan sets. Default: each request is drawn at random.
     #[serde(default)]
-    pub split_by: Option<Spanned<SplitBy>>,
+    pub split_by: Option<Box<Spanned<SplitBy>>>,
     /// The path sent: a template such as "/v2/{id}", { strip_prefix: /api }, or { regex: '^/users/(?<id>[0-9]+)$', to:
     /// "/u/{id}" }. Default: as it came.
     #[serde(default)]

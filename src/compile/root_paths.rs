@@ -24,11 +24,10 @@ pub(super) fn warn(cx: &Context<'_>, hosts: &[hosts::Draft<'_>]) {
     for host in hosts {
         let mut redirects = Reached::default();
         for route in &host.routes {
+            for (upstream, _) in route.action.upstreams() {
+                upstreams.entry(upstream.name.to_string()).or_default().note(route);
+            }
             match &route.action {
-                Action::Proxy(proxy) => {
-                    upstreams.entry(proxy.upstream.name.to_string()).or_default().note(route);
-                    redirects.otherwise = true;
-                }
                 Action::Redirect(_) => redirects.note(route),
                 _ => redirects.otherwise = true,
             }

@@ -24,7 +24,9 @@ pub(super) fn split(
         |entry: &Spanned<Entry>| Part { proxy: proxy(&entry.upstream), conditions: conditions(cx, entry) };
     let parts = entries.iter().map(part).collect();
     let by = written.split_by.as_ref();
-    let compile = |out: &mut _| split::compile(entries, by, (site.into(), parts), &cx.registries.splits, out);
+    let compile = |out: &mut _| {
+        split::compile(entries, by.map(|by| &**by), (site.into(), parts), &cx.registries.splits, out)
+    };
     cx.report.collect(compile).map(|split| Action::Split(Arc::new(split)))
 }
 

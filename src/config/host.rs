@@ -150,6 +150,6 @@ mod tests {
     #[test]
     fn a_route_that_says_little_is_small() {
         assert!(size_of::<Route>() <= 352, "{}", size_of::<Route>());
-        assert!(size_of::<proxy::Config>() <= 88, "{}", size_of::<proxy::Config>());
+        assert!(size_of::<proxy::Config>() <= 120, "{}", size_of::<proxy::Config>());
     }
 }

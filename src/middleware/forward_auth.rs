@@ -240,7 +240,8 @@ impl ForwardAuth {
                     copy(field.name(), answer.headers(), &mut exchange.head.headers);
                 }
                 let user = self.user.as_ref().and_then(|field| answer.headers().get(field));
-                exchange.authenticated_name = user.and_then(|name| name.to_str().ok()).map(Box::from);
+                exchange.authenticated_name =
+                    user.and_then(|name| name.to_str().ok()).map(|name| Box::new(name.to_owned()));
                 exchange.granted = self.granted(answer.headers());
                 Verdict::Continue
             }

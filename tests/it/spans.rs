@@ -391,7 +391,7 @@ fn what_a_collector_refuses_is_not_sent_again_and_one_that_is_silent_does_not_ke
     get(&proxy, "/", "");
     let refused = "portolan_spans_dropped_total{cause=\"not_taken\"}";
     until("it is counted", || proxy.metric(refused) == Some(2.0));
-    assert!(proxy.log().contains("its gRPC status is 16"), "{}", proxy.log());
+    assert!(proxy.log().contains("its gRPC status is UNAUTHENTICATED (16)"), "{}", proxy.log());
     collector.tell("answer?");
     get(&proxy, "/", "");
     collector.wait(2);

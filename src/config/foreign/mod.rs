@@ -6,7 +6,6 @@
 mod keys;
 mod values;
 
-use keys::KEYS;
 use values::VALUES;
 
 /// What to write instead of a foreign word.
@@ -23,7 +22,7 @@ pub type Word = (&'static str, Meant);
 
 /// The foreign words for the map of a definition.
 pub fn words(definition: &str) -> &'static [Word] {
-    KEYS.iter().find(|(name, _)| *name == definition).map_or(&[], |(_, words)| words)
+    keys::all().find(|(name, _)| *name == definition).map_or(&[], |(_, words)| words)
 }
 
 /// The foreign words for the value of a definition.
@@ -98,7 +97,7 @@ mod tests {
     #[test]
     fn every_foreign_word_leads_to_a_key_that_exists() {
         let schema = crate::config::schema::strict();
-        for (definition, words) in KEYS {
+        for (definition, words) in keys::all() {
             let shape = definition_of(&schema, definition);
             let choices = shape["oneOf"].as_array().map_or(&[][..], Vec::as_slice);
             let is_key = |key: &str| {

@@ -1,0 +1,241 @@
+//! Words for keys of hosts, routes and the root.
+
+use super::super::{
+    Meant::{Elsewhere, Key},
+    Word,
+};
+
+const SERVER: &str = "listeners say where to listen, hosts which names and routes there are";
+const TLS: &str = "certificates says which there are, tls of a listener which of them it uses";
+const PREFIX: &str = "write path: \"/api/**\"; it matches /api and everything below it";
+const ENDPOINTS: &str = "write upstreams: { NAME: \"10.0.0.1:8080\" } at the top level, and proxy: NAME here";
+const FILES: &str =
+    "Portolan does not serve files from a directory yet; respond: { file: FILE } answers with one file";
+
+pub(super) const WORDS: &[(&str, &[Word])] = &[
+    (
+        "",
+        &[
+            ("server", Elsewhere(SERVER)),
+            ("servers", Elsewhere(SERVER)),
+            ("sites", Key("hosts")),
+            ("vhosts", Key("hosts")),
+            ("virtual_hosts", Key("hosts")),
+            ("domains", Key("hosts")),
+            ("entry_points", Key("listeners")),
+            ("entrypoints", Key("listeners")),
+            ("frontend", Elsewhere("listeners say where to listen, hosts which routes there are")),
+            ("frontends", Elsewhere("listeners say where to listen, hosts which routes there are")),
+            ("bind", Elsewhere("write listeners: { web: { bind: \":80\" } }")),
+            ("listen", Elsewhere("write listeners: { web: { bind: \":80\" } }")),
+            ("port", Elsewhere("write listeners: { web: { bind: \":80\" } }")),
+            ("backend", Key("upstreams")),
+            ("backends", Key("upstreams")),
+            ("upstream", Key("upstreams")),
+            ("clusters", Key("upstreams")),
+            ("services", Key("upstreams")),
+            ("pools", Key("upstreams")),
+            (
+                "routers",
+                Elsewhere("routes stand in a host: hosts: { NAME: { names: [...], routes: { ... } } }"),
+            ),
+            (
+                "routes",
+                Elsewhere("routes stand in a host: hosts: { NAME: { names: [...], routes: { ... } } }"),
+            ),
+            (
+                "location",
+                Elsewhere("routes stand in a host: hosts: { NAME: { names: [...], routes: { ... } } }"),
+            ),
+            (
+                "locations",
+                Elsewhere("routes stand in a host: hosts: { NAME: { names: [...], routes: { ... } } }"),
+            ),
+            ("middlewares", Key("middleware")),
+            ("plugins", Key("middleware")),
+            ("http", Elsewhere("listeners, hosts, middleware and upstreams stand at the top level")),
+            ("events", Elsewhere("process: { threads: 4 } sets the number of worker threads")),
+            ("worker_processes", Elsewhere("write process: { threads: 4 }")),
+            ("nbthread", Elsewhere("write process: { threads: 4 }")),
+            ("global", Key("process")),
+            ("api", Key("admin")),
+            ("stats", Key("admin")),
+            ("dashboard", Key("admin")),
+            ("ssl", Elsewhere(TLS)),
+            ("tls", Elsewhere(TLS)),
+            ("certs", Key("certificates")),
+            ("error_log", Key("log")),
+            ("logging", Key("log")),
+            ("log_level", Elsewhere("write log: { level: debug }")),
+            ("access_logs", Key("access_log")),
+            ("log_format", Elsewhere("access_log: { format: ... } has the template")),
+            (
+                "timeouts",
+                Elsewhere(
+                    "write defaults: { timeouts: ... }, or timeouts of a listener, host, route or upstream",
+                ),
+            ),
+            ("gzip", Elsewhere("write defaults: { middleware: [{ compress: [gzip] }] }")),
+            ("resolver", Key("resolvers")),
+            ("includes", Key("include")),
+            ("import", Key("include")),
+        ],
+    ),
+    (
+        "Host",
+        &[
+            ("server_name", Key("names")),
+            ("server_names", Key("names")),
+            ("name", Key("names")),
+            ("domain", Key("names")),
+            ("domains", Key("names")),
+            ("hosts", Key("names")),
+            ("host", Key("names")),
+            ("location", Key("routes")),
+            ("locations", Key("routes")),
+            ("rules", Key("routes")),
+            ("paths", Key("routes")),
+            ("handle", Key("routes")),
+            ("listen", Key("listeners")),
+            ("entry_points", Key("listeners")),
+            ("middlewares", Key("middleware")),
+            ("import", Key("use")),
+            ("ssl_certificate", Key("tls")),
+            ("root", Elsewhere(FILES)),
+            ("try_files", Elsewhere(FILES)),
+            ("proxy", Elsewhere("write routes: { app: { path: \"/**\", proxy: UPSTREAM } }")),
+            ("proxy_pass", Elsewhere("write routes: { app: { path: \"/**\", proxy: UPSTREAM } }")),
+            ("reverse_proxy", Elsewhere("write routes: { app: { path: \"/**\", proxy: UPSTREAM } }")),
+            (
+                "redirect",
+                Elsewhere(
+                    "write routes: { all: { path: \"/**\", redirect: \"https://www.example.com{request.path}\" } }",
+                ),
+            ),
+        ],
+    ),
+    (
+        "Route",
+        &[
+            ("location", Key("path")),
+            ("match", Key("path")),
+            ("prefix", Elsewhere(PREFIX)),
+            ("path_prefix", Elsewhere(PREFIX)),
+            (
+                "rule",
+                Elsewhere(
+                    "path, methods, headers, query, cookies and client_ip are the conditions of a route",
+                ),
+            ),
+            ("method", Key("methods")),
+            ("header", Key("headers")),
+            ("cookie", Key("cookies")),
+            ("proxy_pass", Key("proxy")),
+            ("reverse_proxy", Key("proxy")),
+            ("upstream", Key("proxy")),
+            ("backend", Key("proxy")),
+            ("service", Key("proxy")),
+            ("cluster", Key("proxy")),
+            ("use_backend", Key("proxy")),
+            ("return", Elsewhere("write respond: { status: 204 } or redirect: \"/new\"")),
+            ("status", Elsewhere("write respond: { status: 204 }")),
+            ("redir", Key("redirect")),
+            ("rewrite", Elsewhere("write proxy: { upstream: NAME, rewrite: ... }")),
+            ("strip_prefix", Elsewhere("write proxy: { upstream: NAME, rewrite: { strip_prefix: /api } }")),
+            ("timeout", Key("timeouts")),
+            ("proxy_read_timeout", Key("timeouts")),
+            ("middlewares", Key("middleware")),
+            ("filters", Key("middleware")),
+            ("exclude", Key("without")),
+            ("except", Key("without")),
+            ("skip", Key("without")),
+            ("root", Elsewhere(FILES)),
+            ("try_files", Elsewhere(FILES)),
+            ("file_server", Elsewhere(FILES)),
+            (
+                "auth",
+                Elsewhere(
+                    "basic_auth, api_key, jwt, mtls and forward_auth are middleware: middleware: [{ basic_auth: ... }]",
+                ),
+            ),
+        ],
+    ),
+    (
+        "Proxy",
+        &[
+            ("backend", Key("upstream")),
+            ("service", Key("upstream")),
+            ("cluster", Key("upstream")),
+            ("to", Key("upstream")),
+            ("url", Elsewhere(ENDPOINTS)),
+            ("address", Elsewhere(ENDPOINTS)),
+            ("host", Key("host_header")),
+            ("pass_host_header", Key("host_header")),
+            ("preserve_host", Key("host_header")),
+            ("strip_prefix", Elsewhere("write rewrite: { strip_prefix: /api }")),
+            ("path", Key("rewrite")),
+            ("timeout", Elsewhere("timeouts of the route or of the upstream")),
+            (
+                "headers",
+                Elsewhere("request_headers is a middleware: middleware: [{ request_headers: { set: ... } }]"),
+            ),
+        ],
+    ),
+    (
+        "Redirect",
+        &[
+            ("url", Key("to")),
+            ("location", Key("to")),
+            ("target", Key("to")),
+            ("code", Key("status")),
+            ("permanent", Elsewhere("write status: 308, or 307 for a redirect that is not permanent")),
+            (
+                "scheme",
+                Elsewhere(
+                    "write to: \"https://{request.host}{request.path}\", or redirect: https on the listener",
+                ),
+            ),
+        ],
+    ),
+    (
+        "Respond",
+        &[
+            ("code", Key("status")),
+            ("status_code", Key("status")),
+            ("text", Key("body")),
+            ("content", Key("body")),
+            ("json", Key("body")),
+            ("content_type", Elsewhere("write headers: { Content-Type: text/plain }")),
+        ],
+    ),
+    (
+        "AccessLog",
+        &[
+            ("path", Key("to")),
+            ("file", Key("to")),
+            ("file_path", Key("to")),
+            ("output", Key("to")),
+            ("template", Key("format")),
+            ("log_format", Key("format")),
+        ],
+    ),
+    ("Log", &[("severity", Key("level")), ("output", Elsewhere("the log goes to standard error"))]),
+    (
+        "Admin",
+        &[
+            ("listen", Key("bind")),
+            ("address", Key("bind")),
+            ("port", Key("bind")),
+            ("password", Key("token")),
+        ],
+    ),
+    (
+        "Process",
+        &[
+            ("workers", Key("threads")),
+            ("worker_processes", Key("threads")),
+            ("worker_threads", Key("threads")),
+            ("nbthread", Key("threads")),
+        ],
+    ),
+];
