@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, StatusCode, header, response};
 
-use crate::{http::hop_by_hop::find, wire::h1::write::write_field};
+use crate::wire::h1::write::write_field;
 
 /// What of the request decides its response's framing.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ pub fn framing(head: &response::Parts, end: bool, asked: Asked) -> Framing {
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    find(headers, &header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Writes the final head.
