@@ -223,7 +223,9 @@ fn near_misses(answered: &Answered<'_, '_>) -> Vec<Miss> {
         return Vec::new();
     }
     let misses = answered.listener.table.nearest(&query.host, &answered.path, &query.facts()).into_iter();
-    let other = |miss: &NearMiss| answered.refusal.is_some() || miss.route != route.names.route;
+    // That "/" is exact is of interest to a request that no route takes.
+    let is_near = |miss: &NearMiss| miss.route != route.names.route && miss.pattern != "/";
+    let other = |miss: &NearMiss| answered.refusal.is_some() || is_near(miss);
     let miss =
         |NearMiss { route, pattern, path, failed }| Miss { route: route.to_string(), pattern, path, failed };
     misses.filter(other).map(miss).collect()

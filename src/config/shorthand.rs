@@ -37,6 +37,7 @@ const SHORTHANDS: &[(&str, &str)] = &[
     ("Redirect", "to"),
     ("Redis", "url"),
     ("RequestId", "header"),
+    ("Sticky", "cookie"),
     ("Tracing", "otlp"),
     ("TrustedProxies", "from"),
     ("Upstream", "endpoints"),
