@@ -17,7 +17,7 @@ pub enum Change {
     /// It gets no new requests but those of its sticky clients.
     Drain,
     /// It gets no new requests.
-    DrainWholly,
+    DrainAll,
     /// It gets requests again.
     Undrain,
     /// Its weight is another; `None`: the configuration's again.
@@ -40,14 +40,14 @@ impl Order {
         let endpoint = value("endpoint")?;
         let change = match value("change")?.as_str() {
             "drain" => Change::Drain,
-            "drain-wholly" => Change::DrainWholly,
+            "drain-all" => Change::DrainAll,
             "undrain" => Change::Undrain,
             "weight" => Change::Weight(match value("weight")?.as_str() {
                 "configured" => None,
                 weight => Some(self::weight(weight)?),
             }),
             other => {
-                return Err(format!("change must be drain, drain-wholly, undrain or weight (got {other:?})"));
+                return Err(format!("change must be drain, drain-all, undrain or weight (got {other:?})"));
             }
         };
         Ok(Self {
@@ -62,7 +62,7 @@ impl Order {
         let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let change = match self.change {
             Change::Drain => "drain".to_owned(),
-            Change::DrainWholly => "drain-wholly".to_owned(),
+            Change::DrainAll => "drain-all".to_owned(),
             Change::Undrain => "undrain".to_owned(),
             Change::Weight(None) => "weight&weight=configured".to_owned(),
             Change::Weight(Some(weight)) => format!("weight&weight={weight}"),
@@ -90,7 +90,7 @@ mod tests {
         for endpoint in ["10.0.0.1:80", "[::1]:80", "unix:/run/a b&c.sock"] {
             for change in [
                 Change::Drain,
-                Change::DrainWholly,
+                Change::DrainAll,
                 Change::Undrain,
                 Change::Weight(Some(7)),
                 Change::Weight(None),

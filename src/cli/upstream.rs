@@ -71,7 +71,7 @@ impl Upstream {
     pub fn run(self) -> Exit {
         let (order, process, said) = match self.what {
             What::Drain(Drain { all, endpoint: Endpoint { upstream, endpoint, process } }) => {
-                let change = if all { Change::DrainWholly } else { Change::Drain };
+                let change = if all { Change::DrainAll } else { Change::Drain };
                 (Order { upstream, endpoint, change }, process, "is drained".to_owned())
             }
             What::Undrain(Endpoint { upstream, endpoint, process }) => {

@@ -65,8 +65,8 @@ pub struct Exchange {
     pub trace: Option<Trace>,
     /// The name of the user or the key that the chain found it to be from.
     pub user: Option<Box<HeaderValue>>,
-    /// The name of a client that a certificate or an authorization service authenticated, for the access log.
-    pub authenticated_name: Option<Box<String>>,
+    /// Whether a part of the chain accepted the client's certificate.
+    pub has_accepted_certificate: bool,
     /// The token that the chain found right.
     pub token: Option<Arc<jwt::Verified>>,
     /// Why the answer is ours, where it is.
@@ -138,7 +138,7 @@ impl Exchange {
             request_id: None,
             trace: None,
             user: None,
-            authenticated_name: None,
+            has_accepted_certificate: false,
             token: None,
             reason: None,
             cause: None,
@@ -191,12 +191,13 @@ impl Exchange {
         self.token.as_ref()?.claim(name)
     }
 
-    /// The authenticated user, as the access log names it: of basic_auth or api_key, of the token, of the authorization
-    /// service, or of the client certificate.
+    /// The authenticated user, as the access log names it: by basic_auth, api_key or forward_auth, else by the token, else by
+    /// the client certificate.
     pub fn user_name(&self) -> Option<&[u8]> {
         let named = self.user.as_ref().map(|user| user.as_bytes());
-        let name = || self.claim(jwt::SUBJECT).or(self.authenticated_name.as_deref().map(String::as_str));
-        named.or_else(|| name().map(str::as_bytes))
+        let certificate = || self.client_certificate().filter(|_| self.has_accepted_certificate);
+        let subject = || certificate().map(|certificate| certificate.subject.as_str());
+        named.or_else(|| self.claim(jwt::SUBJECT).or_else(subject).map(str::as_bytes))
     }
 
     fn tls(&self) -> Option<&Tls> {
@@ -282,6 +283,6 @@ mod tests {
 
     #[test]
     fn what_few_requests_have_takes_no_room_in_all() {
-        assert!(size_of::<Exchange>() <= 880, "{}", size_of::<Exchange>());
+        assert!(size_of::<Exchange>() <= 864, "{}", size_of::<Exchange>());
     }
 }

@@ -239,9 +239,9 @@ impl ForwardAuth {
                 for field in &self.copied {
                     copy(field.name(), answer.headers(), &mut exchange.head.headers);
                 }
-                let user = self.user.as_ref().and_then(|field| answer.headers().get(field));
-                exchange.authenticated_name =
-                    user.and_then(|name| name.to_str().ok()).map(|name| Box::new(name.to_owned()));
+                if let Some(user) = self.user.as_ref().and_then(|field| answer.headers().get(field)) {
+                    exchange.user = Some(Box::new(user.clone()));
+                }
                 exchange.granted = self.granted(answer.headers());
                 Verdict::Continue
             }

@@ -23,7 +23,7 @@ use crate::{
     upstream::{
         InQueue, Overload, Route, Upstream,
         config::Protocol,
-        exchange::{Failure, Processed},
+        exchange::Failure,
         retry::{self, Cause, Methods},
     },
     value::Address,
@@ -362,9 +362,7 @@ impl Call {
     /// did not process the request.
     pub(super) fn failed(&mut self, failure: &Failure, reused: bool, can_repeat: bool) -> bool {
         let is_late = failure.reason == Reason::FirstByteTimeout;
-        let is_stale = reused && !is_late && failure.processed != Processed::Unknown;
-        let is_harmless = is_stale || failure.processed == Processed::Refused;
-        if can_repeat && is_harmless && self.repeats < MOST_REPEATS {
+        if can_repeat && failure.can_begin_anew(reused) && self.repeats < MOST_REPEATS {
             self.repeats += 1;
             self.again = true;
             if let Some(traced) = &mut self.traced {

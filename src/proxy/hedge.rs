@@ -240,9 +240,7 @@ impl Race<'_> {
             return None;
         };
         drop(exchange);
-        let is_late = failure.reason == Reason::FirstByteTimeout;
-        let is_stale = reused && !is_late && failure.processed != Processed::Unknown;
-        if (is_stale || failure.processed == Processed::Refused) && !leg.is_fresh {
+        if failure.can_begin_anew(reused) && !leg.is_fresh {
             leg.is_fresh = true;
             return self.connect(nth, route, call);
         }

@@ -186,7 +186,7 @@ impl Status {
         let upstream = upstream.ok_or(format!("there is no upstream {}", order.upstream))?;
         let found = match order.change {
             Change::Drain => upstream.drain(&order.endpoint, Drained::OfNewClients),
-            Change::DrainWholly => upstream.drain(&order.endpoint, Drained::Wholly),
+            Change::DrainAll => upstream.drain(&order.endpoint, Drained::Wholly),
             Change::Undrain => upstream.drain(&order.endpoint, Drained::No),
             Change::Weight(weight) => upstream.set_weight(&order.endpoint, weight),
         };

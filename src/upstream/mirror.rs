@@ -39,7 +39,7 @@ pub struct CopyPermit {
 #[derive(Debug)]
 pub struct RequestCopy {
     pub upstream: Arc<Upstream>,
-    /// The hash of what its balancer goes by.
+    /// The hash of its balancer's key.
     pub key: PickKey,
     pub request: Request<Bytes>,
     /// The Host that is sent; without one the endpoint's own.

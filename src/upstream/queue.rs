@@ -154,12 +154,12 @@ impl Queue {
         Waiting { queue: self.clone(), ticket, granted }
     }
 
-    /// Takes the place of who would be served last, unless that is who asks.
+    /// Takes the place of the request that would leave the queue last, unless this one would.
     fn replace(self: &Arc<Self>, tickets: &mut Tickets, turn: Turn) -> Result<Entry, Full> {
         let ticket = tickets.ticket(turn);
         match tickets.waiting.last_entry() {
             Some(last) if *last.key() > ticket => {
-                // Its receiver hears of that.
+                // Its receiver is told by the drop.
                 drop(last.remove());
                 Ok(Entry::Wait(self.wait(tickets, turn)))
             }

@@ -78,7 +78,7 @@ fn over_http2_a_connection_that_is_over_ends_with_its_streams() {
     for client in &mut all {
         client.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    // Nobody reads yet: the responses are under way while later connections begin.
+    // The clients do not read yet: responses are in flight while later connections begin.
     assert_eq!(proxy.client().get("/which").status, 200);
     assert!(all.iter_mut().all(|client| client.response().text() == long));
 }

@@ -230,7 +230,7 @@ fn changed_numbers_apply_at_once() {
     proxy.change(&change("{ in_flight: 1, queue: 1, queue_timeout: 5m }"));
     assert_eq!(ask(&proxy, "/d").response().status, 503, "one waits, as may");
     proxy.change(&change("{}"));
-    until("nobody waits", || paths(&held.origin).len() == 3);
+    until("the queue is empty", || paths(&held.origin).len() == 3);
     drop(gate);
     assert!(all.iter_mut().all(|client| client.response().status == 200));
 }

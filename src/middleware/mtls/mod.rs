@@ -158,7 +158,7 @@ impl OnRequest for Mtls {
         if self.allowed.as_ref().is_some_and(|allowed| !allowed.holds(certificate)) {
             return Refusal::new(Reason::Forbidden).because("certificate_not_allowed").into();
         }
-        exchange.authenticated_name = Some(Box::new(certificate.subject.as_str().to_owned()));
+        exchange.has_accepted_certificate = true;
         self.tell(certificate, &mut exchange.head.headers);
         Next::Continue
     }

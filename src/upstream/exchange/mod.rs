@@ -211,6 +211,14 @@ impl Failure {
         Self::new(Reason::FirstByteTimeout, Processed::Unanswered, "per_try_timeout passed")
     }
 
+    /// Whether the request can begin anew on a new connection: the origin closed the `reused` one before it answered, or
+    /// says that it did not process the request.
+    pub fn can_begin_anew(&self, reused: bool) -> bool {
+        let is_late = self.reason == Reason::FirstByteTimeout;
+        let is_stale = reused && !is_late && self.processed != Processed::Unknown;
+        is_stale || self.processed == Processed::Refused
+    }
+
     /// The origin's message breaks the protocol.
     pub(super) fn protocol(cause: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Reason::UpstreamProtocol, Processed::Unknown, cause)
